@@ -1,0 +1,57 @@
+"""Every error that lof raises on purpose.
+
+One root, :class:`LofError`. Its message is one line: what is wrong (naming the file), then what to do.
+The exit code of the command line is an attribute of the class, so no caller decides by reading a message.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class LofError(Exception):
+    """Root of all errors raised on purpose. ``exit_code`` is what the command line exits with."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(LofError):
+    """The call itself is wrong: an unknown option value, two options that exclude each other."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ImageError(LofError):
+    """An input image cannot be read, or holds something that lof would have to drop silently."""
+
+
+class StreamError(LofError):
+    """A compressed file is not one, is damaged, or belongs to other weights."""
+
+
+class UnknownCodecError(UsageError):
+    """No registered codec has that name or quality."""
+
+
+class WeightsError(LofError):
+    """Weights are missing, damaged or of another architecture."""
+
+
+class ProfileError(UsageError):
+    """A profile does not exist or does not fit the schema."""
+
+
+class SearchError(LofError):
+    """The search cannot run as asked (too little memory, an objective that this image cannot have)."""
+
+
+class OutputError(LofError):
+    """An output cannot be written where it was asked for."""
+
+
+class WorkerError(LofError):
+    """A worker process died while it had an image in hand."""
+
+
+class TrainingError(LofError):
+    """A training run cannot start, or has diverged."""

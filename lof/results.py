@@ -1,0 +1,96 @@
+"""What a search found, as plain data: shared by the API, the jobs and the reports. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One stream, measured: nothing here is estimated.
+
+    Attributes:
+        size: length of the stream in bytes.
+        bpp: ``8 * size / (H * W)``, bits per pixel.
+        mse: mean squared error of the decoded 8-bit image, in squared grey levels (0…65025).
+        psnr: ``10 log10(255² / mse)`` in dB; infinity for a lossless result.
+        ms_ssim: multi-scale SSIM in 0…1, or ``None`` where a side is shorter than its window allows.
+        cost: ``bpp + λ·D`` in bits per pixel, with D the codec's training distortion
+            (``mse``, or ``1 - ms_ssim``).
+    """
+
+    size: int
+    bpp: float
+    mse: float
+    psnr: float
+    ms_ssim: float | None
+    cost: float
+
+
+@dataclass(frozen=True)
+class TracePoint:
+    """The best true cost known after some work, in the search's own (unwritten) measure."""
+
+    evaluations: int
+    stage: str
+    cost: float
+    bpp: float
+    distortion: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """One image, optimised. ``data`` is the file; everything else is about it.
+
+    ``kept`` is ``"search"``, or ``"plain"`` where the search did not lower the cost and the plain
+    encoding is what ``data`` holds.
+    """
+
+    data: bytes
+    pixels: Pixels
+    baseline: Measured
+    optimised: Measured
+    baseline_pixels: Pixels
+    codec: str
+    quality: int
+    profile: str
+    lmbda: float
+    kept: Literal["search", "plain"]
+    evaluations: int
+    seconds: float
+    seed: int
+    trace: list[TracePoint] = field(default_factory=list)
+
+    @property
+    def rate_change(self) -> float:
+        """Change of rate at equal quality, as a share of the baseline's rate (−0.1 is 10 % smaller).
+
+        First order: the measured change of distortion is turned into bits with the slope λ of the
+        objective, ``(cost - baseline cost) / baseline bpp``.
+        """
+        return (self.optimised.cost - self.baseline.cost) / self.baseline.bpp
+
+    def record(self) -> dict[str, Any]:
+        """The figures without the pixels and the bytes, ready for JSON."""
+        return {
+            "codec": self.codec,
+            "quality": self.quality,
+            "profile": self.profile,
+            "lambda": self.lmbda,
+            "seed": self.seed,
+            "kept": self.kept,
+            "height": int(self.pixels.shape[0]),
+            "width": int(self.pixels.shape[1]),
+            "baseline": asdict(self.baseline),
+            "optimised": asdict(self.optimised),
+            "rate_change": self.rate_change,
+            "evaluations": self.evaluations,
+            "seconds": self.seconds,
+            "trace": [asdict(point) for point in self.trace],
+        }
