@@ -1,0 +1,59 @@
+"""Smaller and better files from learned image codecs: per-image latent search, decoder unchanged.
+
+>>> import lof
+>>> result = lof.optimize(image, profile="high")  # doctest: +SKIP
+>>> result.data, result.rate_change  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lof.api import decode, encode, optimize, optimize_batch
+    from lof.codecs import load_codec
+    from lof.errors import LofError
+    from lof.images import read_picture
+    from lof.profiles import load_profile
+    from lof.results import Measured, Result
+
+try:
+    __version__ = version("lof")
+except PackageNotFoundError:  # imported from a source tree that is not installed
+    __version__ = "0+unknown"
+
+# torch and compressai take seconds to import; `lof --help` and `lof.__version__` need neither.
+_HOMES = {
+    "LofError": "lof.errors",
+    "Measured": "lof.results",
+    "Result": "lof.results",
+    "decode": "lof.api",
+    "encode": "lof.api",
+    "load_codec": "lof.codecs",
+    "load_profile": "lof.profiles",
+    "optimize": "lof.api",
+    "optimize_batch": "lof.api",
+    "read_picture": "lof.images",
+}
+
+__all__ = [
+    "LofError",
+    "Measured",
+    "Result",
+    "__version__",
+    "decode",
+    "encode",
+    "load_codec",
+    "load_profile",
+    "optimize",
+    "optimize_batch",
+    "read_picture",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'lof' has no attribute {name!r}")

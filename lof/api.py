@@ -1,0 +1,240 @@
+"""What a notebook imports: :func:`optimize`, :func:`encode`, :func:`decode`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from lof.codecs import DEFAULT_CODEC, Codec, hard_rounding, load_codec
+from lof.errors import SearchError, StreamError, UsageError
+from lof.formats import Format, Parsed, pack, pixel_offset, to_pixels, unpack
+from lof.images import Picture, to_pixels as to_picture
+from lof.metrics import bpp, ms_ssim, mse, psnr
+from lof.profiles import Profile, load_profile
+from lof.results import Measured, Pixels, Result
+from lof.search import Progress, search, symbols_of
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    ImageLike = Image.Image | np.ndarray[Any, Any] | torch.Tensor | Picture
+
+ICC_BOX, EXIF_BOX = b"ICCP", b"EXIF"
+
+
+@dataclass(frozen=True)
+class Written:
+    """A stream, and what the standard decoder makes of it."""
+
+    data: bytes
+    pixels: Pixels
+    measured: Measured
+
+
+def optimize(
+    image: ImageLike,
+    *,
+    codec: str | Codec = DEFAULT_CODEC,
+    quality: int | None = None,
+    profile: str | Path | Profile = "medium",
+    lmbda: float | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    format: Format = "lof",
+    weights: np.ndarray[Any, Any] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Search better latents for one image and write them; the standard decoder reads the result.
+
+    Args:
+        image: PIL image, (H, W, 3) uint8 array, (3, H, W) float tensor in [0, 1], or a :class:`Picture`,
+            whose ICC profile and EXIF travel in the file.
+        codec: name of a codec, or a loaded one (``quality`` and ``device`` are then its own).
+        quality: rate point of the codec; its default if ``None``.
+        profile: ``fast``, ``medium``, ``high``, ``max``, the path of a TOML file, or a profile.
+        lmbda: λ of ``bpp + λ·D``; the codec's training λ if ``None``, which keeps its rate point.
+        seed: of all randomness. Same image, profile, seed and device: same bytes.
+        device: where the search runs; see :func:`lof.load_codec`.
+        format: ``lof``, or ``compressai`` for the layout of CompressAI's ``examples/codec.py``.
+        weights: (H, W) non-negative, how much each pixel's error counts in the search.
+        on_progress: called after every gradient evaluation.
+
+    Raises:
+        LofError: one of its kinds, with one line that says what to do.
+    """
+    loaded = codec if isinstance(codec, Codec) else load_codec(codec, quality, device=device)
+    maps = None if weights is None else [weights]
+    return optimize_batch(
+        [image], loaded, profile, lmbda=lmbda, seed=seed, format=format, weights=maps, on_progress=on_progress
+    )[0]
+
+
+def optimize_batch(
+    images: Sequence[ImageLike],
+    codec: Codec,
+    profile: str | Path | Profile = "medium",
+    *,
+    lmbda: float | None = None,
+    seed: int = 0,
+    format: Format = "lof",
+    weights: Sequence[np.ndarray[Any, Any]] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> list[Result]:
+    """:func:`optimize` for several images of one size at once; the seconds are shared out evenly.
+
+    Raises:
+        UsageError: the images differ in size, or λ is not a positive number.
+    """
+    started = time.perf_counter()
+    plan = profile if isinstance(profile, Profile) else load_profile(profile)
+    pictures = [image if isinstance(image, Picture) else to_picture(image) for image in images]
+    if len({picture.pixels.shape for picture in pictures}) != 1:
+        raise UsageError("a batch holds images of one size")
+    lmbda = _positive(codec.lmbda if lmbda is None else lmbda)
+    baselines = [_plain(codec, picture, lmbda, format) for picture in pictures]
+    found = search(
+        codec,
+        torch.cat([_to_tensor(picture) for picture in pictures]),
+        plan,
+        lmbda=lmbda,
+        seed=seed,
+        weights=None if weights is None else torch.stack([torch.as_tensor(w)[None].float() for w in weights]),
+        offset=pixel_offset(format),
+        on_progress=on_progress,
+    )
+    results = []
+    for picture, baseline, best in zip(pictures, baselines, found, strict=True):
+        written = _write(codec, picture, best.symbols, lmbda, format)
+        kept_search = written.measured.cost < baseline.measured.cost
+        kept = written if kept_search else baseline
+        results.append(
+            Result(
+                data=kept.data,
+                pixels=kept.pixels,
+                baseline=baseline.measured,
+                optimised=kept.measured,
+                baseline_pixels=baseline.pixels,
+                codec=codec.name,
+                quality=codec.quality,
+                profile=plan.name,
+                lmbda=lmbda,
+                kept="search" if kept_search else "plain",
+                evaluations=best.evaluations,
+                seconds=(time.perf_counter() - started) / len(pictures),
+                seed=seed,
+                trace=best.trace,
+            )
+        )
+    return results
+
+
+def encode(
+    image: ImageLike,
+    *,
+    codec: str | Codec = DEFAULT_CODEC,
+    quality: int | None = None,
+    format: Format = "lof",
+) -> bytes:
+    """The plain encoding: the encoder network's guess, rounded. What ``optimize`` is measured against.
+
+    Raises:
+        LofError: as for :func:`optimize`.
+    """
+    loaded = codec if isinstance(codec, Codec) else load_codec(codec, quality, device="cpu")
+    picture = image if isinstance(image, Picture) else to_picture(image)
+    return _plain(loaded, picture, loaded.lmbda, format).data
+
+
+def decode(data: bytes, *, name: str = "stream", weights: str | Path | None = None) -> Picture:
+    """Decode a file of either format through the codec's own decoder.
+
+    Args:
+        data: the whole file.
+        name: what errors call it.
+        weights: folder with weights, as for :func:`lof.load_codec`.
+
+    Raises:
+        StreamError: not a stream, damaged, or written with other weights than those at hand.
+        WeightsError: the codec's weights cannot be had.
+    """
+    return decode_parsed(unpack(data, name), name=name, weights=weights)
+
+
+def decode_parsed(parsed: Parsed, *, name: str = "stream", weights: str | Path | None = None) -> Picture:
+    """:func:`decode` for a file that has been read already."""
+    codec = codec_for(parsed, name=name, weights=weights)
+    try:
+        decoded = codec.decompress(parsed.strings, parsed.height, parsed.width)
+    except StreamError as error:
+        raise StreamError(f"{name}: {error}") from error
+    pixels = to_pixels(decoded, parsed.format)
+    return Picture(pixels, parsed.boxes.get(ICC_BOX), parsed.boxes.get(EXIF_BOX), ())
+
+
+def codec_for(parsed: Parsed, *, name: str = "stream", weights: str | Path | None = None) -> Codec:
+    """The codec that a file asks for, checked against the fingerprint in the file.
+
+    Raises:
+        StreamError: the weights at hand are not those that the file was written with.
+    """
+    codec = load_codec(parsed.codec, parsed.quality, metric=parsed.metric, weights=weights, device="cpu")
+    if parsed.fingerprint and codec.fingerprint[:4] != parsed.fingerprint:
+        raise StreamError(
+            f"{name}: written with other weights of {parsed.codec} quality {parsed.quality} "
+            f"(fingerprint {parsed.fingerprint.hex()}, here {codec.fingerprint[:4].hex()}); name theirs with --weights"
+        )
+    return codec
+
+
+def _plain(codec: Codec, picture: Picture, lmbda: float, format: Format) -> Written:
+    latents = codec.analyse(codec.pad(_to_tensor(picture)))
+    with torch.no_grad():
+        coded = codec.code(latents, hard_rounding, exact=True)
+    return _write(codec, picture, symbols_of(coded), lmbda, format)
+
+
+def _write(
+    codec: Codec, picture: Picture, symbols: Mapping[str, torch.Tensor], lmbda: float, format: Format
+) -> Written:
+    """Write symbols, read the file back with the standard decoder, and measure what came out."""
+    height, width = picture.pixels.shape[:2]
+    data = pack(format, codec, codec.compress(symbols), height, width, _boxes(picture, format))
+    decoded = codec.decompress(unpack(data).strings, height, width)
+    pixels = to_pixels(decoded, format)
+    return Written(data, pixels, _measure(codec, picture.pixels, pixels, len(data), lmbda))
+
+
+def _measure(codec: Codec, original: Pixels, decoded: Pixels, size: int, lmbda: float) -> Measured:
+    error, similarity = mse(original, decoded), ms_ssim(original, decoded)
+    if codec.metric == "ms-ssim":
+        if similarity is None:
+            raise SearchError("the image is too small for MS-SSIM; use a codec trained for mse")
+        distortion = 1 - similarity
+    else:
+        distortion = error
+    rate = bpp(size, *original.shape[:2])
+    return Measured(size, rate, error, psnr(error), similarity, rate + lmbda * distortion)
+
+
+def _boxes(picture: Picture, format: Format) -> dict[bytes, bytes]:
+    if format != "lof":
+        return {}
+    kinds = {ICC_BOX: picture.icc, EXIF_BOX: picture.exif}
+    return {kind: data for kind, data in kinds.items() if data}
+
+
+def _to_tensor(picture: Picture) -> torch.Tensor:
+    """(1, 3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def _positive(lmbda: float) -> float:
+    if not (0 < lmbda < float("inf")):
+        raise UsageError(f"lambda {lmbda}: must be a number above 0")
+    return lmbda

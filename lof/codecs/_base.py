@@ -1,0 +1,185 @@
+"""The codec contract: all that the search, the API and the reports know about a codec."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Latents = dict[str, Tensor]
+"""Latent tensors by name; each (B, C, h, w)."""
+
+
+class Quantize(Protocol):
+    """A stand-in for rounding: hard, or one of the relaxations of :mod:`lof.search.relaxations`."""
+
+    def __call__(self, name: str, residual: Tensor) -> Tensor:
+        """Quantise ``residual`` (B, C, h, w), float32, of the latent tensor ``name``; same shape."""
+        ...
+
+
+@dataclass(frozen=True)
+class Coded:
+    """One latent tensor as its entropy model sees it.
+
+    Attributes:
+        residual: (B, C, h, w) float32, what the entropy coder codes once rounded: ``y - μ`` or ``z - median``.
+        value: (B, C, h, w) float32, ``residual`` plus its centre: what the synthesis receives.
+        bits: (B, C, h, w) float32, cost of each element in bits, differentiable.
+        bits_of: cost of other residuals of this shape under the same, fixed entropy parameters.
+    """
+
+    residual: Tensor
+    value: Tensor
+    bits: Tensor
+    bits_of: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class RatePoint:
+    """One trained member of a codec family.
+
+    Attributes:
+        lmbda: λ of the training loss ``bpp + λ·D``; D is ``255²·MSE``, or ``1 - MS-SSIM``.
+        sizes: arguments of the network's constructor, ``(N, M)``.
+        fingerprint: SHA-256 of bundled weights (hexadecimal), checked at every load; ``None`` for
+            weights that come from elsewhere.
+    """
+
+    lmbda: float
+    sizes: tuple[int, int]
+    fingerprint: str | None = None
+
+
+class Codec(ABC):
+    """A trained codec at one rate point, behind five verbs.
+
+    Order of calls: :meth:`analyse` once per image; :meth:`code` and :meth:`synthesise` as often as the
+    search likes; :meth:`compress` once the integers are decided; :meth:`decompress` on any stream.
+
+    Batches: the tensors of the first three verbs are batches of images of one size; images never influence
+    each other. Bytes belong to one image: ``compress`` and ``decompress`` take one at a time, since the
+    standard decoder computes σ with a batch of one.
+
+    Ownership: arguments are never modified; returned tensors belong to the caller.
+
+    Invariants, checked for every registered codec by ``tests/test_codecs.py``:
+
+    1. ``decompress(compress(symbols), shape)`` equals the exact synthesis of ``symbols``, bit by bit.
+    2. ``code(..., exact=True)`` with hard rounding gives the symbols that ``compress`` writes.
+    3. The sum of ``bits`` with hard rounding is within 1 % + 512 bits of the length of the strings.
+    4. Equal symbols give equal strings, in every process and at every thread count.
+    5. ``bits_of(residual)`` equals ``bits``.
+    """
+
+    latents: ClassVar[tuple[str, ...]]
+    """Names of the latent tensors, in the order in which they are decoded."""
+    stride: ClassVar[int]
+    """Images are padded to multiples of this many pixels."""
+
+    name: str
+    quality: int
+    metric: str
+    lmbda: float
+    fingerprint: bytes
+    """SHA-256 over the names, shapes and values of all weights and tables."""
+    device: torch.device
+
+    @abstractmethod
+    def analyse(self, images: Tensor) -> Latents:
+        """The encoder network's guess: unrounded latents, float32.
+
+        Args:
+            images: (B, 3, H, W) float32 in [0, 1]; H and W multiples of ``stride``.
+        """
+
+    @abstractmethod
+    def code(self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False) -> dict[str, Coded]:
+        """Walk the latent tensors in coding order and price them.
+
+        ``quantize`` is called once per tensor on what is really rounded (``y - μ``, not ``y``), and each
+        tensor's entropy parameters are functions of the quantised tensors before it. Differentiable.
+
+        Args:
+            latents: as from :meth:`analyse`, float32.
+            exact: compute the entropy parameters as the standard decoder does (float32, eager, default
+                memory format) instead of in the search's precision.
+        """
+
+    @abstractmethod
+    def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
+        """Decoded images, (B, 3, H, W) float32, neither clamped nor rounded. Differentiable.
+
+        Args:
+            values: ``Coded.value`` of every latent tensor.
+            exact: as for :meth:`code`.
+        """
+
+    @abstractmethod
+    def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
+        """Integers to strings through the codec's own entropy coder.
+
+        Args:
+            symbols: rounded residuals of one image, (1, C, h, w), integers in any dtype.
+
+        Returns:
+            The strings, in the order in which the codec's own decoder takes them.
+        """
+
+    @abstractmethod
+    def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
+        """Strings to an image through the codec's own, unmodified decoder.
+
+        Args:
+            strings: as from :meth:`compress`.
+            height, width: of the image, in pixels (not padded).
+
+        Returns:
+            (3, height, width) float32 in [0, 1].
+
+        Raises:
+            StreamError: the number of strings is not this codec's, or its decoder fails on them.
+        """
+
+    def scale_margin(self, strings: Sequence[bytes], height: int, width: int) -> float | None:
+        """Smallest relative distance of any σ to a boundary of the entropy coder's scale table.
+
+        A decoder whose σ is off by more than this reads noise. ``None`` for codecs without a scale table.
+        """
+        return None
+
+    def string_names(self) -> tuple[str, ...]:
+        """The latent tensor that each string holds, in the strings' order."""
+        return tuple(reversed(self.latents))
+
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width rounded up to multiples of ``stride``."""
+        return -(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride
+
+    def pad(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) to the padded size, centred as CompressAI's ``examples/codec.py`` does.
+
+        Edge pixels are repeated: the decoder crops them away, and they cost fewer bits than black.
+        """
+        top, bottom, left, right = self._margins(images.shape[-2], images.shape[-1])
+        return F.pad(images, (left, right, top, bottom), mode="replicate")
+
+    def crop(self, images: Tensor, height: int, width: int) -> Tensor:
+        """Inverse of :meth:`pad`, on the last two dimensions; a view."""
+        top, _, left, _ = self._margins(height, width)
+        return images[..., top : top + height, left : left + width]
+
+    def _margins(self, height: int, width: int) -> tuple[int, int, int, int]:
+        padded_height, padded_width = self.padded_size(height, width)
+        top, left = (padded_height - height) // 2, (padded_width - width) // 2
+        return top, padded_height - height - top, left, padded_width - width - left
+
+
+def hard_rounding(name: str, residual: Tensor) -> Tensor:
+    """The quantiser of the written file, as a :class:`Quantize`."""
+    return torch.round(residual)

@@ -1,0 +1,169 @@
+"""One table of every codec that lof knows; registering a codec is also testing it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from lof.codecs._base import RatePoint
+from lof.errors import UnknownCodecError
+
+if TYPE_CHECKING:
+    from lof.codecs.hyperprior import CompressAICodec
+
+Key = tuple[str, int]
+"""A rate point's name inside its codec: (metric, quality)."""
+
+
+@dataclass(frozen=True)
+class CodecSpec:
+    """A codec family as the registry knows it.
+
+    Attributes:
+        implementation: ``module:class`` below :mod:`lof.codecs`, imported when first used.
+        source: ``bundled`` weights ship in ``lof/codecs/data``; ``zoo`` weights are CompressAI's.
+        default_quality: what ``quality=None`` means.
+        hidden: not listed; exists for tests and examples.
+    """
+
+    name: str
+    implementation: str
+    rate_points: Mapping[Key, RatePoint]
+    source: Literal["bundled", "zoo"]
+    default_quality: int
+    summary: str
+    paper: str
+    licence: str
+    hidden: bool = False
+
+    def load_class(self) -> type[CompressAICodec]:
+        """Import the class behind this codec."""
+        module, _, attribute = self.implementation.partition(":")
+        found: type[CompressAICodec] = getattr(importlib.import_module(f"lof.codecs.{module}"), attribute)
+        return found
+
+    def rate_point(self, metric: str, quality: int) -> RatePoint:
+        """The rate point of that name.
+
+        Raises:
+            UnknownCodecError: there is none; the message lists those that exist.
+        """
+        if (metric, quality) not in self.rate_points:
+            metrics = sorted({m for m, _ in self.rate_points})
+            if metric not in metrics:
+                raise UnknownCodecError(f"codec {self.name}: no metric {metric!r}; it has {', '.join(metrics)}")
+            qualities = ", ".join(str(q) for m, q in sorted(self.rate_points) if m == metric)
+            raise UnknownCodecError(f"codec {self.name}: no quality {quality}; it has {qualities}")
+        return self.rate_points[metric, quality]
+
+
+# λ of CompressAI's zoo, quality 1 to 8 (its documentation, "Training").
+ZOO_MSE_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
+ZOO_MS_SSIM_LAMBDAS = (2.40, 4.58, 8.73, 16.64, 31.73, 60.50, 115.37, 220.00)
+
+
+def _zoo_rate_points(small_up_to: int) -> dict[Key, RatePoint]:
+    points: dict[Key, RatePoint] = {}
+    for metric, lambdas in (("mse", ZOO_MSE_LAMBDAS), ("ms-ssim", ZOO_MS_SSIM_LAMBDAS)):
+        for quality, lmbda in enumerate(lambdas, start=1):
+            sizes = (128, 192) if quality <= small_up_to else (192, 320)
+            points[metric, quality] = RatePoint(lmbda, sizes)
+    return points
+
+
+_SPECS = (
+    CodecSpec(
+        name="mean-scale-96",
+        implementation="hyperprior:MeanScaleCodec",
+        rate_points={
+            ("mse", 2): RatePoint(0.0035, (96, 128), fingerprint="2b4c413d609feeac27fe858bb59292d20a5935b0c293ea503f47d65e4b676df9"),
+            ("mse", 4): RatePoint(0.0130, (96, 128), fingerprint="b13111f7263aa0bcde4bdfa078a5ed5e993e4b63df38598ca8fb9460540ab9de"),
+            ("mse", 6): RatePoint(0.0483, (96, 128), fingerprint="f8edb6c0a4cd44d0f25f34e248ec4b37ca73aabaae99d6f721b2e5e0c3a89478"),
+        },
+        source="bundled",
+        default_quality=4,
+        summary="mean-scale hyperprior, N=96, M=128; ships with lof",
+        paper="Minnen et al., NeurIPS 2018",
+        licence="BSD-3-Clause",
+    ),
+    CodecSpec(
+        name="bmshj2018-factorized",
+        implementation="hyperprior:FactorizedCodec",
+        rate_points=_zoo_rate_points(small_up_to=5),
+        source="zoo",
+        default_quality=4,
+        summary="factorised prior",
+        paper="Ballé et al., ICLR 2018",
+        licence="BSD-3-Clause-Clear (CompressAI)",
+    ),
+    CodecSpec(
+        name="bmshj2018-hyperprior",
+        implementation="hyperprior:ScaleHyperpriorCodec",
+        rate_points=_zoo_rate_points(small_up_to=5),
+        source="zoo",
+        default_quality=4,
+        summary="scale hyperprior",
+        paper="Ballé et al., ICLR 2018",
+        licence="BSD-3-Clause-Clear (CompressAI)",
+    ),
+    CodecSpec(
+        name="mbt2018-mean",
+        implementation="hyperprior:MeanScaleCodec",
+        rate_points=_zoo_rate_points(small_up_to=4),
+        source="zoo",
+        default_quality=4,
+        summary="mean-scale hyperprior",
+        paper="Minnen et al., NeurIPS 2018",
+        licence="BSD-3-Clause-Clear (CompressAI)",
+    ),
+    CodecSpec(
+        name="tiny",
+        implementation="hyperprior:MeanScaleCodec",
+        rate_points={("mse", 4): RatePoint(0.0130, (16, 24), fingerprint="22002a029d7433f2c4a2e7fe288d9cf95dc785fc9a5f0f5fa6f7489a40f67534")},
+        source="bundled",
+        default_quality=4,
+        summary="mean-scale hyperprior, N=16, M=24; for tests and examples",
+        paper="Minnen et al., NeurIPS 2018",
+        licence="BSD-3-Clause",
+        hidden=True,
+    ),
+)
+
+DEFAULT_CODEC = "mean-scale-96"
+_registry: dict[str, CodecSpec] = {}
+
+
+def register(spec: CodecSpec) -> None:
+    """Add a codec to the table.
+
+    Raises:
+        ValueError: a codec of that name is registered already.
+    """
+    if spec.name in _registry:
+        raise ValueError(f"codec {spec.name!r} is registered already; choose another name")
+    _registry[spec.name] = spec
+
+
+def codec_specs(*, hidden: bool = False) -> list[CodecSpec]:
+    """All registered codecs in the order of registration; ``hidden`` ones on request."""
+    return [spec for spec in _registry.values() if hidden or not spec.hidden]
+
+
+def codec_spec(name: str) -> CodecSpec:
+    """The codec of that name.
+
+    Raises:
+        UnknownCodecError: there is none; the message names the nearest.
+    """
+    if name in _registry:
+        return _registry[name]
+    near = difflib.get_close_matches(name, _registry, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(s.name for s in codec_specs())}"
+    raise UnknownCodecError(f"codec {name!r}: unknown; {hint}")
+
+
+for _spec in _SPECS:
+    register(_spec)

@@ -1,0 +1,172 @@
+"""Where a codec's weights come from: an explicit folder, the package, ``LOF_WEIGHTS_DIR``, CompressAI's zoo."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import re
+import urllib.error
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lof.codecs._base import RatePoint
+from lof.codecs._registry import CodecSpec
+from lof.errors import WeightsError
+
+StateDict = dict[str, Tensor]
+SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
+
+
+def load_weights(spec: CodecSpec, metric: str, quality: int, folder: Path | None) -> tuple[StateDict, float | None]:
+    """Find and read the weights of one rate point.
+
+    Order: ``folder`` where the caller names one; weights bundled with lof; the folder that
+    ``LOF_WEIGHTS_DIR`` names; CompressAI's zoo, by download.
+
+    Returns:
+        The state dict (floating-point tensors in float32), and λ where the file states one.
+
+    Raises:
+        WeightsError: nowhere to be had, unreadable, or not what its file name's hash says.
+    """
+    if folder is not None:
+        return _read(_find(spec, metric, quality, folder, required=True))
+    if spec.source == "bundled":
+        return _read(bundled_file(spec, metric, quality))
+    if environment := os.environ.get("LOF_WEIGHTS_DIR"):
+        found = _find(spec, metric, quality, Path(environment), required=False)
+        if found is not None:
+            return _read(found)
+    return _download(spec, metric, quality), None
+
+
+def bundled_file(spec: CodecSpec, metric: str, quality: int) -> Path:
+    """Path of a bundled rate point's safetensors file."""
+    return Path(str(files("lof.codecs") / "data" / f"{_stem(spec.name, metric, quality)}.safetensors"))
+
+
+def build_network(spec: CodecSpec, point: RatePoint, weights: StateDict, origin: str) -> Any:
+    """A network of the codec's class with these weights and its entropy coder's tables.
+
+    Sizes are read from the weights, so any ``state_dict`` of the class will do. Tables stored in the
+    weights are used as they are, since recomputing them elsewhere could give other bytes.
+
+    Raises:
+        WeightsError: the weights are not of this class.
+    """
+    network = spec.load_class().network
+    # A network of the right class but without one tensor would decode noise; strict loading is not optional.
+    empty = network(*point.sizes).state_dict()
+    missing = sorted(key for key in empty.keys() - weights.keys() if not _is_table(key))
+    if missing:
+        raise WeightsError(f"{origin}: not weights of {network.__name__} ({missing[0]} is missing)")
+    tables = {key: value for key, value in empty.items() if _is_table(key)}
+    try:
+        net = network.from_state_dict(tables | weights)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{origin}: not weights of {network.__name__} ({_first_line(error)})") from error
+    net.eval()
+    net.update()  # computes only the tables that the weights did not bring
+    return net
+
+
+def _is_table(key: str) -> bool:
+    return key.endswith(("_offset", "_quantized_cdf", "_cdf_length", "scale_table"))
+
+
+def _find(spec: CodecSpec, metric: str, quality: int, folder: Path, *, required: bool) -> Path | None:
+    names = list(_file_names(spec, metric, quality))
+    for name in names:
+        if (folder / name).is_file():
+            return folder / name
+    if required:
+        raise WeightsError(f"{folder}: no weights of {spec.name} quality {quality}; put {' or '.join(names[:2])} there")
+    return None
+
+
+def _file_names(spec: CodecSpec, metric: str, quality: int) -> Iterator[str]:
+    if spec.source == "zoo":
+        yield _zoo_url(spec, metric, quality).rsplit("/", 1)[1]
+    for suffix in SUFFIXES:
+        yield _stem(spec.name, metric, quality) + suffix
+
+
+def _stem(name: str, metric: str, quality: int) -> str:
+    return f"{name}-{quality}" if metric == "mse" else f"{name}-{metric}-{quality}"
+
+
+def _zoo_url(spec: CodecSpec, metric: str, quality: int) -> str:
+    from compressai.zoo.image import model_urls
+
+    return str(model_urls[spec.name][metric][quality])
+
+
+def _read(path: Path | None) -> tuple[StateDict, float | None]:
+    assert path is not None
+    lmbda: float | None = None
+    try:
+        _check_hash(path)
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+                stated = (file.metadata() or {}).get("lambda")
+            lmbda = float(stated) if stated else None
+        else:
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+            weights = _unwrap(loaded)
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise WeightsError(f"{path}: cannot be read as weights ({_first_line(error)})") from error
+    return {_current_key(k): v.float() if v.is_floating_point() else v for k, v in weights.items()}, lmbda
+
+
+def _unwrap(loaded: Any) -> StateDict:
+    for key in ("state_dict", "sd"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
+            loaded = loaded[key]
+    if not isinstance(loaded, dict) or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ValueError("it holds no state_dict")
+    return loaded
+
+
+def _current_key(key: str) -> str:
+    """Names as CompressAI 1.2.8 has them; older checkpoints spell the bottleneck's parameters otherwise."""
+    key = key.removeprefix("module.")
+    old = re.fullmatch(r"(entropy_bottleneck)\._(matri|bias|factor)(?:x|ces|es|s)?\.?(\d)", key)
+    if old:
+        plural = {"matri": "matrices", "bias": "biases", "factor": "factors"}[old[2]]
+        return f"{old[1]}.{plural}.{old[3]}"
+    return key
+
+
+def _check_hash(path: Path) -> None:
+    """The zoo writes the first 8 digits of the file's SHA-256 into its name."""
+    stated = re.search(r"-([0-9a-f]{8})\.pth\.tar$", path.name)
+    if stated and not hashlib.sha256(path.read_bytes()).hexdigest().startswith(stated[1]):
+        raise ValueError("its SHA-256 is not the one in its name; download it again")
+
+
+def _download(spec: CodecSpec, metric: str, quality: int) -> StateDict:
+    url = _zoo_url(spec, metric, quality)
+    name = url.rsplit("/", 1)[1]
+    try:
+        loaded = torch.hub.load_state_dict_from_url(
+            url, map_location="cpu", check_hash=True, weights_only=True, progress=False
+        )
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"{name}: CompressAI's server cannot be reached ({_first_line(error)}); "
+            f"put the file into a folder and name it with --weights or LOF_WEIGHTS_DIR"
+        ) from error
+    return {_current_key(k): v for k, v in _unwrap(loaded).items()}
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(getattr(error, "reason", error)).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".:")

@@ -1,0 +1,181 @@
+"""Profiles: named, ordered lists of search stages, as TOML files with one schema.
+
+Every default stands here and nowhere else; ``lof profiles`` prints from these models.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from lof.errors import ProfileError
+
+BUILT_IN = ("fast", "medium", "high", "max")
+"""Shipped profiles, cheapest first."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Schedule(_Model):
+    """A value that moves from ``start`` to ``end`` over a stage.
+
+    ``hold`` is the share of the stage spent at ``start`` before it moves.
+    """
+
+    start: Positive
+    end: Positive
+    shape: Literal["linear", "cosine", "exponential"] = "cosine"
+    hold: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class RelaxStage(_Model):
+    """Gradient descent (Adam) on relaxed latents; the true cost is checked on the way and the best is kept."""
+
+    kind: Literal["relax"]
+    evaluations: Annotated[int, Field(ge=1, le=100_000)]
+    relaxation: Literal["noise", "ste", "soft-round", "noisy-soft-round", "sga", "ssl", "ssl3"] = "soft-round"
+    temperature: Schedule = Schedule(start=1.0, end=0.1, shape="exponential")
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.3
+    """In units of one quantisation step."""
+    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = Field(default_factory=dict)
+    """Other learning rates by latent tensor, for example ``{ z = 0.1 }``."""
+    decay: Schedule = Schedule(start=1.0, end=0.01, shape="cosine")
+    """Factor on the learning rates over the stage."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
+    check_every: Annotated[int, Field(ge=1)] = 20
+    """Gradient evaluations between two checks of the true cost; the stage always ends with one."""
+    patience: Annotated[int, Field(ge=1)] | None = None
+    """Checks without a better true cost after which the stage ends; never if absent."""
+
+
+class GreedyGradientStage(_Model):
+    """Gradient steps under hard rounding at falling step sizes; only what lowers the true cost is kept.
+
+    Zhang et al. 2022, section 3.1: the learning rate falls when steps fail, patience ends the stage.
+    """
+
+    kind: Literal["greedy-gradient"]
+    evaluations: Annotated[int, Field(ge=1, le=100_000)]
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
+    shrink: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    patience: Annotated[int, Field(ge=1)] = 6
+    """Failed steps in a row that end the stage."""
+
+
+class GreedyFlipStage(_Model):
+    """Changes of single symbols by ±1, those with the highest predicted gain first, each batch checked.
+
+    The predicted gain of an element is the exact change of its own rate plus a quadratic model of all else.
+    """
+
+    kind: Literal["greedy-flip"]
+    evaluations: Annotated[int, Field(ge=1, le=100_000)]
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Of the elements with a predicted gain, how many are flipped at once at first."""
+    shrink: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    """Factor on the share after a batch of flips that failed."""
+    patience: Annotated[int, Field(ge=1)] = 6
+
+
+Stage = Annotated[RelaxStage | GreedyGradientStage | GreedyFlipStage, Field(discriminator="kind")]
+
+
+class Profile(_Model):
+    """A named list of stages. ``digest`` identifies its content."""
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    summary: str = ""
+    stop_below: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Relative gain of a stage below which the stages after it are skipped."""
+    stage: Annotated[tuple[Stage, ...], Field(min_length=1)]
+
+    @field_validator("name")
+    @classmethod
+    def _plain_name(cls, name: str) -> str:
+        if not all(c.isalnum() or c in "-_.+ " for c in name):
+            raise ValueError("letters, digits, '-', '_', '.', '+' and spaces only")
+        return name
+
+    @property
+    def evaluations(self) -> int:
+        """The budget: gradient evaluations of all stages together, at most."""
+        return sum(stage.evaluations for stage in self.stage)
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits over everything that changes what a search finds."""
+        content = self.model_dump_json(exclude={"name", "summary"})
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """A shipped profile by name, or any profile by the path of its TOML file.
+
+    Raises:
+        ProfileError: there is none, or the file does not fit the schema; the message names file, key and
+            what is allowed.
+    """
+    text = str(name_or_path)
+    if text in BUILT_IN:
+        return _parse(profile_folder() / f"{text}.toml")
+    path = Path(text)
+    if path.suffix == ".toml" or path.is_file():
+        return _parse(path)
+    near = difflib.get_close_matches(text, BUILT_IN, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(BUILT_IN)} or the path of a TOML file"
+    raise ProfileError(f"profile {text!r}: unknown; {hint}")
+
+
+def profile_folder() -> Path:
+    """Where the shipped profiles are: inside an installed package, or beside it in a checkout."""
+    installed = Path(str(files("lof"))) / "_profiles"
+    return installed if installed.is_dir() else Path(str(files("lof"))).parent / "profiles"
+
+
+def parse_profile(content: dict[str, Any], origin: str = "profile") -> Profile:
+    """A profile from already parsed TOML or any dictionary; ``origin`` is what errors call it.
+
+    Raises:
+        ProfileError: it does not fit the schema.
+    """
+    try:
+        return Profile.model_validate(content)
+    except ValidationError as error:
+        raise ProfileError(f"{origin}: {describe_validation(error)}") from error
+
+
+def describe_validation(error: ValidationError) -> str:
+    """The first finding of a pydantic error as ``key: what is allowed``, the others counted."""
+    findings = error.errors()
+    first = findings[0]
+    # Tags of discriminated unions stand in the location but not in the file.
+    keys = [part for part in first["loc"] if part not in ("relax", "greedy-gradient", "greedy-flip")]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys).lstrip(".")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key; see `lof profiles --schema`"
+    else:
+        message = first["msg"][0].lower() + first["msg"][1:]
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return f"{key or 'file'}: {message}{more}"
+
+
+def _parse(path: Path) -> Profile:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ProfileError(f"{path}: cannot be read ({reason})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{path}: not valid TOML ({error})") from error
+    content.setdefault("name", path.stem)
+    return parse_profile(content, str(path))

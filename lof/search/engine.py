@@ -1,0 +1,82 @@
+"""The engine: runs a profile's stages on a batch of images and keeps the best true cost of each.
+
+It knows no codec and no profile name: codecs are moved through :class:`lof.codecs.Codec`, stages are looked
+up by their kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lof.codecs import Codec, Latents
+from lof.profiles import Profile
+from lof.results import TracePoint
+from lof.search.objective import Objective
+from lof.search.stages import STAGES
+from lof.search.state import Progress, Search
+
+
+@dataclass(frozen=True)
+class Found:
+    """The best of a search for one image.
+
+    Attributes:
+        symbols: (1, C, h, w) int32 by latent tensor: what :meth:`Codec.compress` takes.
+        evaluations: gradient evaluations spent.
+        trace: best true cost after each check, in the search's precision.
+    """
+
+    symbols: dict[str, Tensor]
+    evaluations: int
+    trace: list[TracePoint]
+
+
+def search(
+    codec: Codec,
+    images: Tensor,
+    profile: Profile,
+    *,
+    lmbda: float,
+    seed: int = 0,
+    weights: Tensor | None = None,
+    offset: float = 0.0,
+    initial: Latents | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> list[Found]:
+    """Search better latents for a batch of images of one size.
+
+    Args:
+        images: (B, 3, H, W) float32 in [0, 1], unpadded.
+        lmbda: λ of ``bpp + λ·D``.
+        seed: of all randomness; with the same profile and device, the same seed gives the same symbols.
+        weights, offset: as for :class:`Objective`.
+        initial: latents to start from; the encoder's guess if ``None``.
+        on_progress: called after every gradient evaluation, in this thread.
+
+    Raises:
+        SearchError: the objective does not fit the images.
+    """
+    objective = Objective(codec, images, lmbda, weights=weights, offset=offset)
+    latents = codec.analyse(codec.pad(images)) if initial is None else initial
+    state = Search(objective, latents, profile.evaluations, [seed] * images.shape[0], on_progress)
+    state.stages = len(profile.stage)
+    for number, stage in enumerate(profile.stage, start=1):
+        state.stage, state.stage_name = number, stage.kind
+        before = state.best_cost
+        STAGES[stage.kind](state, stage)
+        gain = ((before - state.best_cost) / before).max()
+        if float(gain) < profile.stop_below:
+            break
+    return [
+        Found(
+            {name: tensor[index : index + 1].cpu() for name, tensor in state.best_symbols.items()},
+            state.evaluations,
+            state.traces[index],
+        )
+        for index in range(images.shape[0])
+    ]
+
+
