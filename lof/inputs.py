@@ -1,0 +1,181 @@
+"""From what a user names (files, folders, globs) to the list of files to work on, and where outputs go."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+
+from lof.errors import UsageError
+
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp"}
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file to work on. ``relative`` is where its output belongs below the output folder."""
+
+    path: Path
+    relative: PurePosixPath
+
+
+@dataclass(frozen=True)
+class Found:
+    """``sources`` in the order of the inputs, sorted within each folder.
+
+    ``ignored`` counts the other files of the folders by suffix (lower case, ``""`` for none); hidden files
+    are not counted.
+    """
+
+    sources: list[Source]
+    ignored: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """A folder to walk, and which of its files (by their parts below it) are meant."""
+
+    base: Path
+    wanted: Callable[[tuple[str, ...]], bool]
+    depth: int | None  # folders deeper than this hold nothing that is wanted; None: no limit
+
+
+def find(
+    inputs: Sequence[str], suffixes: frozenset[str] = IMAGE_SUFFIXES, exclude: Path | None = None
+) -> Found:
+    """Find the files that ``inputs`` name.
+
+    A file is taken whatever its suffix. Folders are walked (links followed, each folder once; hidden files
+    and folders left out) for files with one of ``suffixes`` (lower case). A glob knows ``*``, ``?``, ``[…]``
+    and ``**``, and selects like a folder, from its part before the first wildcard; a name that exists is
+    never a glob. The structure below a folder is kept; with several folders each one's own name goes before
+    it. A file that several inputs name counts once.
+
+    Args:
+        inputs: paths or globs.
+        suffixes: what a file in a folder must end in.
+        exclude: a folder that is not descended into, e.g. the output folder below an input.
+
+    Raises:
+        UsageError: an input does not exist, cannot be read or yields nothing; or two files would have
+            outputs of the same name.
+    """
+    if not inputs:
+        raise UsageError("no input; name files, folders or quoted globs")
+    named = [
+        Path(text) if os.path.lexists(text) and not os.path.isdir(text) else _tree(text) for text in inputs
+    ]
+    several = len({os.path.realpath(item.base) for item in named if isinstance(item, _Tree)}) > 1
+    hidden = None if exclude is None else os.path.realpath(exclude)
+    taken: dict[tuple[str, str], Source] = {}
+    ignored: dict[tuple[str, str], str] = {}
+    for text, item in zip(inputs, named, strict=True):
+        if isinstance(item, Path):
+            taken.setdefault(_identity(item), Source(item, PurePosixPath(item.name)))
+            continue
+        prefix = Path(os.path.realpath(item.base)).name if several else ""
+        empty = True
+        for identity, parts in _walk(item, hidden):
+            suffix = os.path.splitext(parts[-1])[1].lower()
+            if suffix in suffixes:
+                empty = False
+                taken.setdefault(identity, Source(item.base.joinpath(*parts), PurePosixPath(prefix, *parts)))
+            else:
+                ignored[identity] = suffix
+        if empty:
+            raise UsageError(
+                f"{text}: holds none of {' '.join(sorted(suffixes))}; name another folder or glob"
+            )
+    _refuse_collisions(taken.values())
+    counts = Counter(suffix for identity, suffix in ignored.items() if identity not in taken)
+    return Found(list(taken.values()), dict(sorted(counts.items())))
+
+
+def output_path(source: Source, out: Path, suffix: str) -> Path:
+    """Where the output of ``source`` goes: ``photo.jpg`` → ``out/photo.jpg.lof``.
+
+    The full name stays, so ``photo.jpg`` and ``photo.png`` have outputs of their own.
+    """
+    return out.joinpath(*source.relative.parent.parts, source.relative.name + suffix)
+
+
+def _tree(text: str) -> _Tree:
+    if os.path.isdir(text):
+        return _Tree(Path(text), lambda parts: True, None)
+    parts = Path(text).parts
+    first = next((i for i, part in enumerate(parts) if any(sign in part for sign in "*?[")), None)
+    base = Path(*parts[:first])
+    if first is None or not base.is_dir():
+        raise UsageError(f"{text}: does not exist; check the name")
+    pattern = parts[first:]
+    return _Tree(base, lambda below: _matches(below, pattern), None if "**" in pattern else len(pattern))
+
+
+def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_matches(parts[skipped:], pattern[1:]) for skipped in range(len(parts) + 1))
+    return bool(parts) and fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
+
+
+def _identity(path: Path) -> tuple[str, str]:
+    # Links to folders are resolved, links to files are files of their own: each may want its output.
+    return os.path.realpath(path.parent), path.name
+
+
+def _walk(tree: _Tree, exclude: str | None) -> Iterator[tuple[tuple[str, str], tuple[str, ...]]]:
+    """Identity and parts below the base of every wanted file, sorted by parts."""
+    found: list[tuple[tuple[str, ...], tuple[str, str]]] = []
+    seen: set[str] = set()
+    # Linked folders come last, so that a folder which is also there by itself keeps its own name.
+    waiting: deque[tuple[str, ...]] = deque([()])
+    while waiting:
+        below = waiting.popleft()
+        folder = tree.base.joinpath(*below)
+        real = os.path.realpath(folder)
+        if real in seen or (below and real == exclude):
+            continue
+        seen.add(real)
+        for entry in _entries(folder):
+            parts = (*below, entry.name)
+            if not _is_folder(entry):
+                if tree.wanted(parts):
+                    found.append((parts, (real, entry.name)))
+            elif tree.depth is None or len(parts) < tree.depth:
+                (waiting.append if entry.is_symlink() else waiting.appendleft)(parts)
+    for parts, identity in sorted(found):
+        yield identity, parts
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: cannot be read ({error.strerror}); change its permissions or leave it out"
+        ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False
+
+
+def _refuse_collisions(sources: Iterable[Source]) -> None:
+    places: dict[PurePosixPath, Path] = {}
+    for source in sources:
+        other = places.setdefault(source.relative, source.path)
+        if other is not source.path:
+            raise UsageError(
+                f"{other} and {source.path}: both outputs would be {source.relative}; "
+                "name the folder that holds both, or call once for each"
+            )
