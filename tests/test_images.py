@@ -467,8 +467,12 @@ def test_what_is_no_readable_file_is_one_clear_error(tmp_path: Path) -> None:
     assert "null" in refusal(tmp_path / "a\0b.png")
 
 
-def test_a_file_without_read_permission_is_one_clear_error(tmp_path: Path) -> None:
-    path = save(Image.fromarray(RGB), tmp_path / "a.png")
+def test_a_file_without_read_permission_is_one_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    path = save(Image.fromarray(RGB), Path("a.png"))
     path.chmod(0)
     root = os.geteuid() == 0
     if root:  # for whom permissions do not count
