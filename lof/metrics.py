@@ -52,8 +52,8 @@ def ms_ssim(a: Pixels, b: Pixels) -> float | None:
     _check_same_shape(a, b)
     if min(a.shape[:2]) < MS_SSIM_MIN_SIDE:
         return None
-    import torch
     import pytorch_msssim
+    import torch
 
     with torch.inference_mode():
         x, y = (torch.tensor(image).permute(2, 0, 1)[None].float() for image in (a, b))
