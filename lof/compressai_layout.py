@@ -147,7 +147,7 @@ def read(data: bytes, name: str = "stream") -> ZooStream:
         raise _malformed(name, _count_error(codec, count))
     strings = tuple(cursor.take(_LENGTH.unpack(cursor.take(_LENGTH.size))[0]) for _ in range(count))
     if cursor.left:
-        raise _malformed(name, f"{cursor.left} bytes follow its last string")
+        raise _malformed(name, f"the bytes after its last string ({cursor.left}) belong to nothing")
     size = (shape[0], shape[1])
     stream = ZooStream(codec, (code & 15) + 1, METRICS[code >> 4], height, width, size, strings)
     _check(stream, name)
@@ -178,7 +178,7 @@ def _check(stream: ZooStream, name: str) -> None:
 
 
 def _count_error(codec: str, count: int) -> str:
-    return f"{codec} has {ZOO_MODELS[codec].strings} strings, not {count}"
+    return f"the number of strings of {codec} is {ZOO_MODELS[codec].strings}, not {count}"
 
 
 def _by(shape: tuple[int, int]) -> str:
