@@ -1,0 +1,68 @@
+"""The cut of a picture that shows best what the search changed, kept for the report page."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lof.files import write_atomically
+from lof.images import Picture, png_bytes
+from lof.jobs.manifest import FOLDER
+from lof.results import Pixels
+
+SIDE = 256
+_STEP = 32
+
+Triple = tuple[Pixels, Pixels, Pixels]
+"""The same cut of the original, the plain encoding and the optimised one: (h, w, 3) uint8."""
+
+
+def crop_path(out: Path, source: PurePosixPath | str) -> Path:
+    """Where the cut of a source is kept."""
+    name = hashlib.sha256(str(source).encode("utf-8", "surrogatepass")).hexdigest()[:20]
+    return out / FOLDER / "crops" / f"{name}.png"
+
+
+def write_crop(path: Path, original: Pixels, baseline: Pixels, optimised: Pixels) -> None:
+    """Keep the cut of up to 256×256 where the error fell most, as one PNG: the three side by side."""
+    top, left = _where_it_fell_most(original, baseline, optimised)
+    cut = slice(top, top + SIDE), slice(left, left + SIDE)
+    side_by_side = np.concatenate([image[cut] for image in (original, baseline, optimised)], axis=1)
+    write_atomically(path, png_bytes(Picture(side_by_side, None, None, ())))
+
+
+def read_crop(path: Path) -> Triple | None:
+    """What :func:`write_crop` kept, or ``None`` where that is gone."""
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError):
+        return None
+    width = pixels.shape[1] // 3
+    original, baseline, optimised = (pixels[:, i * width : (i + 1) * width] for i in range(3))
+    return original, baseline, optimised
+
+
+def _where_it_fell_most(original: Pixels, baseline: Pixels, optimised: Pixels) -> tuple[int, int]:
+    height, width = original.shape[:2]
+    tops = np.minimum(np.arange(0, max(1, height - SIDE + _STEP), _STEP), max(0, height - SIDE))
+    lefts = np.minimum(np.arange(0, max(1, width - SIDE + _STEP), _STEP), max(0, width - SIDE))
+    best, place = -np.inf, (0, 0)
+    for top in tops.tolist():
+        rows = slice(top, top + SIDE)
+        before, after = (_column_errors(original[rows], image[rows]) for image in (baseline, optimised))
+        sums = np.concatenate([[0], np.cumsum(before - after)])
+        gains = sums[np.minimum(lefts + SIDE, width)] - sums[lefts]
+        if gains.max() > best:
+            best, place = gains.max(), (top, int(lefts[gains.argmax()]))
+    return place
+
+
+def _column_errors(a: Pixels, b: Pixels) -> NDArray[np.int64]:
+    difference = a.astype(np.int32) - b
+    sums: NDArray[np.int64] = np.square(difference).sum(axis=(0, 2), dtype=np.int64)
+    return sums

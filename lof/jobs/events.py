@@ -1,0 +1,60 @@
+"""What a job tells while it runs. Events arrive in the process that called :func:`lof.jobs.run_job`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lof.inputs import Source
+
+if TYPE_CHECKING:
+    from lof.search import Progress
+
+Record = dict[str, Any]
+"""``Result.record()`` and what :mod:`lof.report.records` lists beside it."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Done before and unchanged; all of these come before the first :class:`Started`."""
+
+    source: Source
+    record: Record
+
+
+@dataclass(frozen=True)
+class Started:
+    """A process has the image in hand. ``attempt`` is 2 after a first process died with it."""
+
+    source: Source
+    pid: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """How far the search is, a few times per second at most."""
+
+    source: Source
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The stream is on disk and in the manifest."""
+
+    source: Source
+    record: Record
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Set aside; the record's ``error`` is one line."""
+
+    source: Source
+    record: Record
+
+
+Event = Skipped | Started | Advanced | Finished | Failed
+OnEvent = Callable[[Event], None]

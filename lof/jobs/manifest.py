@@ -1,0 +1,176 @@
+"""The memory of a job: one row per source in ``OUT/.lof/manifest.sqlite``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from lof.errors import OutputError
+
+FOLDER = ".lof"
+NAME = "manifest.sqlite"
+VERSION = 1
+
+_ELSEWHERE = "choose another folder with -o"
+
+_TABLE = """
+CREATE TABLE images (
+    source TEXT PRIMARY KEY, -- relative to the inputs, posix
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    sha256 TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    output TEXT NOT NULL, -- relative to the output folder, posix
+    output_size INTEGER NOT NULL,
+    output_sha256 TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('done', 'failed')),
+    record TEXT NOT NULL, -- JSON
+    updated REAL NOT NULL -- seconds since 1970
+)
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known about one source. Hashes are empty and sizes 0 where a failure left none."""
+
+    source: str
+    size: int
+    mtime_ns: int
+    settings: str
+    state: Literal["done", "failed"]
+    record: dict[str, Any]
+    sha256: str = ""
+    output: str = ""
+    output_size: int = 0
+    output_sha256: str = ""
+
+
+class Manifest:
+    """The open manifest of an output folder, held by one process at a time.
+
+    A row is on disk when :meth:`put` returns, unless the power fails: then the newest rows may be missing
+    (their images are done again), never damaged.
+
+    Raises:
+        OutputError: the folder cannot be written, another process is at work in it, or the manifest is
+            damaged or of a newer version.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.path = out / FOLDER / NAME
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = error.strerror or error
+            raise OutputError(f"{out}: cannot be written ({reason}); {_ELSEWHERE}") from error
+        with self._errors_mapped():
+            self._open(exclusive=True)
+
+    @classmethod
+    @contextmanager
+    def snapshot(cls, out: Path) -> Iterator[Manifest | None]:
+        """A copy to read, or ``None`` where there is no manifest; ``out`` is neither changed nor locked."""
+        path = out / FOLDER / NAME
+        with tempfile.TemporaryDirectory() as folder:
+            copied = False
+            for name in (NAME, f"{NAME}-wal"):
+                if (path.parent / name).is_file():
+                    shutil.copy(path.parent / name, folder)
+                    copied = True
+            if not copied:
+                yield None
+                return
+            manifest = cls.__new__(cls)
+            manifest.path = Path(folder, NAME)
+            with manifest._errors_mapped(path):
+                manifest._open(exclusive=False)
+            with manifest:
+                yield manifest
+
+    def get(self, source: str) -> Row | None:
+        """The row of a source, if there is one."""
+        with self._errors_mapped():
+            found = self._database.execute(
+                "SELECT * FROM images WHERE source = ?", (_key(source),)
+            ).fetchone()
+        if found is None:
+            return None
+        fields = {name: found[name] for name in found.keys() if name != "updated"}  # noqa: SIM118
+        return Row(**fields | {"source": source, "record": json.loads(found["record"])})
+
+    def put(self, row: Row) -> None:
+        """Insert a row, or replace the one of the same source."""
+        fields = asdict(row) | {"record": json.dumps(row.record), "updated": time.time()}
+        fields |= {name: _key(fields[name]) for name in ("source", "output")}
+        columns, marks = ", ".join(fields), ", ".join(f":{name}" for name in fields)
+        with self._errors_mapped():
+            self._database.execute(f"INSERT OR REPLACE INTO images ({columns}) VALUES ({marks})", fields)
+
+    def close(self) -> None:
+        """Let other processes in."""
+        self._database.close()
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(self, *, exclusive: bool) -> None:
+        self._database = sqlite3.connect(self.path, timeout=0.5, isolation_level=None)
+        try:
+            self._database.row_factory = sqlite3.Row
+            if exclusive:
+                # Locks before the first read of a WAL database, so no shared memory is needed either.
+                self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = NORMAL")
+                self._database.execute("BEGIN EXCLUSIVE")
+            version = self._database.execute("PRAGMA user_version").fetchone()[0]
+            if version > VERSION:
+                raise OutputError(
+                    f"{self.path}: written by a newer lof (version {version}, this one knows {VERSION}); "
+                    f"upgrade lof or {_ELSEWHERE}"
+                )
+            if version == 0:
+                self._database.execute(_TABLE)
+                self._database.execute(f"PRAGMA user_version = {VERSION}")
+            if exclusive:
+                self._database.execute("COMMIT")
+        except BaseException:
+            self._database.close()
+            raise
+
+    @contextmanager
+    def _errors_mapped(self, path: Path | None = None) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise OutputError(_explained(error, path or self.path)) from error
+
+
+def _explained(error: sqlite3.Error, path: Path) -> str:
+    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
+        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
+            return f"{path.parent.parent}: another lof is at work there; wait for it or {_ELSEWHERE}"
+        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
+            return f"{path}: damaged ({error}); delete it to do the whole job again, or {_ELSEWHERE}"
+        case _:
+            return f"{path}: cannot be written ({error}); {_ELSEWHERE}"
+
+
+def _key(name: str) -> str:
+    # Names that are no UTF-8 come as lone surrogates, which SQLite does not take.
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,202 @@
+"""A job: many sources to one output folder, continued where it was left."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lof.errors import UsageError
+from lof.files import sha256
+from lof.inputs import Source, output_path
+from lof.jobs.crops import crop_path
+from lof.jobs.events import Event, Failed, Finished, OnEvent, Record, Skipped
+from lof.jobs.leftovers import remove_leftovers
+from lof.jobs.manifest import Manifest, Row
+from lof.jobs.settings import JobSettings
+from lof.jobs.work import size_and_time, work_here
+from lof.jobs.workers import work_in_processes
+
+REPORTS = ("report.jsonl", "report.csv", "report.html")
+"""Files of :func:`lof.report.write_reports` in the output folder."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job would do: sources to work on, and records of those that are done and unchanged."""
+
+    todo: list[Source]
+    skipped: list[tuple[Source, Record]]
+
+
+@dataclass
+class Summary:
+    """What a job came to.
+
+    Attributes:
+        records: one per source of the call, in the order of the sources; a failed one has an ``error``.
+        seconds: wall-clock time of the whole job.
+    """
+
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    seconds: float = 0.0
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """1 if anything failed, else 0."""
+        return 1 if self.failed else 0
+
+
+def plan_job(sources: Sequence[Source], out: Path, settings: JobSettings) -> Plan:
+    """What :func:`run_job` would do; writes nothing.
+
+    Raises:
+        LofError: as :func:`run_job`.
+    """
+    digest = settings.digest(settings.load("cpu"))
+    _refuse_to_overwrite(sources, out, settings)
+    with Manifest.snapshot(out) as manifest:
+        return _plan(sources, out, settings, digest, manifest)
+
+
+def run_job(
+    sources: Sequence[Source],
+    out: Path,
+    settings: JobSettings,
+    *,
+    jobs: int = 1,
+    on_event: OnEvent = lambda event: None,
+) -> Summary:
+    """Optimise every source into ``out``; what is done already and unchanged is skipped.
+
+    A source is unchanged while its size and time, or its SHA-256, and the settings are those of its row in
+    the manifest, and its stream is on disk as it was written. Interrupted at any moment, the folder holds
+    whole files only, and the same call continues. What is wrong with one image costs that image alone.
+    Sources are never modified.
+
+    Args:
+        sources: as from :func:`lof.inputs.find`.
+        jobs: images at a time. 1 works in this process; more work in spawned ones, so a script that calls
+            this needs the ``if __name__ == "__main__"`` guard. Bytes may differ between different ``jobs``,
+            see :func:`lof.jobs.workers.threads_per_worker`.
+        on_event: called in this process and thread.
+
+    Raises:
+        UsageError: the settings fit no codec, or an output would overwrite a source.
+        OutputError: ``out`` cannot be written, or another job is at work in it.
+        WeightsError: the weights cannot be had.
+        WorkerError: worker processes cannot start.
+    """
+    started = time.perf_counter()
+    digest = settings.digest(settings.load("cpu"))
+    _refuse_to_overwrite(sources, out, settings)
+    with Manifest(out) as manifest:
+        plan = _plan(sources, out, settings, digest, manifest)
+        keeper = _Keeper(manifest, plan, digest, on_event)
+        for source, record in plan.skipped:
+            keeper(Skipped(source, record))
+        remove_leftovers(_written_for(plan.todo, out, settings))
+        if jobs == 1:
+            work_here(plan.todo, out, settings, keeper)
+        else:
+            work_in_processes(plan.todo, out, settings, jobs, keeper)
+    summary = keeper.summary
+    summary.records = [keeper.records[source] for source in sources]
+    summary.seconds = time.perf_counter() - started
+    return summary
+
+
+class _Keeper:
+    """Writes what was finished into the manifest, counts it, and passes the event on."""
+
+    def __init__(self, manifest: Manifest, plan: Plan, digest: str, on_event: OnEvent) -> None:
+        self.manifest, self.digest, self.on_event = manifest, digest, on_event
+        self.before = {source: size_and_time(source.path) for source in plan.todo}
+        self.summary = Summary()
+        self.records: dict[Source, Record] = {}
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Skipped(source, record):
+                self.summary.skipped += 1
+                self.records[source] = record
+            case Finished(source, record):
+                self.manifest.put(self._row(source, record))
+                self.summary.done += 1
+                self.records[source] = record
+            case Failed(source, record):
+                self.manifest.put(self._row(source, record))
+                self.summary.failed += 1
+                self.records[source] = record
+        self.on_event(event)
+
+    def _row(self, source: Source, record: Record) -> Row:
+        # The time is from before the source was read: had it changed since, its hash would be asked.
+        size, mtime_ns = self.before.get(source) or (0, 0)
+        row = Row(source.relative.as_posix(), size, mtime_ns, self.digest, record["state"], record)
+        if record["state"] != "done":
+            return row
+        return replace(
+            row,
+            size=record["source_size"],
+            sha256=record["source_sha256"],
+            output=record["output"],
+            output_size=record["optimised"]["size"],
+            output_sha256=record["output_sha256"],
+        )
+
+
+def _plan(
+    sources: Sequence[Source], out: Path, settings: JobSettings, digest: str, manifest: Manifest | None
+) -> Plan:
+    plan = Plan([], [])
+    for source in sources:
+        row = manifest.get(source.relative.as_posix()) if manifest else None
+        if row is not None and _is_done(row, source, output_path(source, out, settings.suffix), digest):
+            plan.skipped.append((source, row.record | {"state": "skipped"}))
+        else:
+            plan.todo.append(source)
+    return plan
+
+
+def _is_done(row: Row, source: Source, output: Path, digest: str) -> bool:
+    if row.state != "done" or row.settings != digest:
+        return False
+    now = size_and_time(source.path)
+    if now is None:
+        return False
+    try:
+        unchanged = now == (row.size, row.mtime_ns)
+        unchanged = unchanged or (now[0] == row.size and sha256(source.path) == row.sha256)
+        return unchanged and output.stat().st_size == row.output_size and sha256(output) == row.output_sha256
+    except OSError:
+        return False
+
+
+def _written_for(sources: Iterable[Source], out: Path, settings: JobSettings) -> Iterable[Path]:
+    for source in sources:
+        yield output_path(source, out, settings.suffix)
+        yield crop_path(out, source.relative)
+
+
+def _refuse_to_overwrite(sources: Sequence[Source], out: Path, settings: JobSettings) -> None:
+    inputs = {identity: source.path for source in sources if (identity := _identity(source.path))}
+    outputs = [output_path(source, out, settings.suffix) for source in sources]
+    for output in [*outputs, *(out / name for name in REPORTS)]:
+        if (identity := _identity(output)) in inputs:
+            raise UsageError(
+                f"{output}: would overwrite the input {inputs[identity]}; choose another folder with -o"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,97 @@
+"""What a job does to every image: plain data that travels to worker processes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lof import compressai_layout
+from lof.errors import UsageError
+from lof.formats import FORMATS, SUFFIXES, Format
+from lof.profiles import Profile
+
+if TYPE_CHECKING:
+    from lof.codecs import Codec
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """Everything that decides the bytes of a job's streams, and where they are computed.
+
+    Attributes:
+        quality: rate point of the codec; its default if ``None``.
+        weights: folder with weights, as for :func:`lof.load_codec`.
+        lmbda: λ of ``bpp + λ·D``; the codec's training λ if ``None``.
+        precision: ``auto``, ``bf16`` or ``fp32``, of the search's synthesis.
+        strip: leave ICC profile and EXIF out of the streams.
+
+    Raises:
+        UsageError: λ is not a positive number, or the format is unknown.
+    """
+
+    codec: str
+    profile: Profile
+    quality: int | None = None
+    metric: str = "mse"
+    weights: Path | None = None
+    lmbda: float | None = None
+    seed: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    format: Format = "lof"
+    strip: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lmbda is not None and not (self.lmbda > 0 and math.isfinite(self.lmbda)):
+            raise UsageError(f"lambda {self.lmbda}: must be a number above 0")
+        if self.format not in FORMATS:
+            raise UsageError(f"format {self.format!r}: unknown; use one of {', '.join(FORMATS)}")
+
+    @property
+    def suffix(self) -> str:
+        """What output names end in."""
+        return SUFFIXES[self.format]
+
+    def load(self, device: str | None = None) -> Codec:
+        """The codec, on the job's device or another one.
+
+        Raises:
+            UsageError: no such codec, device or precision, or the format cannot hold its streams.
+            WeightsError: the weights cannot be had.
+        """
+        from lof.codecs import load_codec
+
+        codec = load_codec(
+            self.codec,
+            self.quality,
+            metric=self.metric,
+            weights=self.weights,
+            device=device or self.device,
+            precision=self.precision,
+        )
+        if self.format == "compressai" and not compressai_layout.can_hold(codec.name):
+            raise UsageError(f"--format compressai holds zoo codecs only, not {codec.name}; use --format lof")
+        return codec
+
+    def digest(self, codec: Codec) -> str:
+        """16 hexadecimal digits: with equal ones, a finished image need not be done again.
+
+        The device is left out, so that a job may continue on another machine.
+        """
+        content = [
+            codec.name,
+            codec.quality,
+            codec.metric,
+            codec.fingerprint.hex(),
+            self.profile.digest,
+            codec.lmbda if self.lmbda is None else self.lmbda,
+            self.seed,
+            self.precision,
+            self.format,
+            self.strip,
+        ]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
