@@ -1,0 +1,198 @@
+"""What a job shows while it runs and when it ends. Progress goes to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lof.inputs import Found, Source
+from lof.jobs import Advanced, Event, Failed, Finished, Skipped, Started, Summary
+from lof.jobs.events import Record
+from lof.report import figures
+from lof.report.records import to_json
+
+if TYPE_CHECKING:
+    from lof.search import Progress
+
+_NAME, _MOST_NOTES = 28, 20
+
+
+class Display(AbstractContextManager["Display"]):
+    """Takes a job's events. This one shows failures only."""
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Failed):
+            self.console.print(f"[bold red]failed[/] {escape(figures.printable(event.record['error']))}")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class JsonLines(Display):
+    """One line of JSON on stdout for every image, whatever became of it."""
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if isinstance(event, Finished | Failed | Skipped):
+            print(to_json(event.record), flush=True)
+
+
+class PlainLines(Display):
+    """One line per image, for log files."""
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if isinstance(event, Finished):
+            self.console.print(escape(_line(event.record)))
+
+
+class LiveLines(Display):
+    """One line per image in work, and one about the whole job; they vanish when it ends."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__()
+        self.total, self.failed = total, 0
+        self.gains: list[float] = []
+        self.active: dict[Source, Progress | None] = {}
+        self.started = time.monotonic()
+        self.live = Live(
+            console=self.console, get_renderable=self._render, refresh_per_second=5, transient=True
+        )
+
+    def __enter__(self) -> LiveLines:
+        self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.live.stop()
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        match event:
+            case Skipped():
+                self.total -= 1
+                self.started = time.monotonic()
+            case Started(source):
+                self.active[source] = None
+            case Advanced(source, progress):
+                self.active[source] = progress
+            case Failed(source):
+                self.failed += 1
+                self.active.pop(source, None)
+            case Finished(source, record):
+                self.gains.append(record["rate_change"])
+                self.active.pop(source, None)
+
+    def _render(self) -> RenderableType:
+        grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
+        grid.add_column(width=_NAME, no_wrap=True)
+        grid.add_column(ratio=1)
+        grid.add_column(justify="right", no_wrap=True, min_width=8)
+        grid.add_column(justify="right", no_wrap=True, width=8)
+        for source, progress in list(self.active.items()):
+            name = Text(figures.shorten(figures.printable(source.relative.as_posix()), _NAME))
+            if progress is None:
+                grid.add_row(name, ProgressBar(total=None, pulse=True), Text("starts", style="dim"), "")
+            else:
+                grid.add_row(
+                    name,
+                    ProgressBar(total=progress.budget, completed=progress.evaluations),
+                    f"{progress.evaluations}/{progress.budget}",
+                    Text(figures.percent(min(progress.gain)), style="green"),
+                )
+        return Group(grid, Text(self._overall(), no_wrap=True, overflow="ellipsis"))
+
+    def _overall(self) -> str:
+        finished = len(self.gains) + self.failed
+        parts = [f"{finished} of {self.total} images"]
+        elapsed = time.monotonic() - self.started
+        if self.gains:
+            parts.append(f"{60 * len(self.gains) / elapsed:.1f} per minute")
+            parts.append(f"mean {figures.percent(sum(self.gains) / len(self.gains))}")
+        halves = sum(p.evaluations / p.budget for p in list(self.active.values()) if p is not None)
+        worked = len(self.gains) + halves
+        if worked > 0 and elapsed > 2:
+            left = (self.total - finished - halves) * elapsed / worked
+            parts.append(f"about {figures.duration(max(0.0, left))} left")
+        return " · ".join(parts)
+
+
+def choose(total: int, *, json: bool) -> Display:
+    """The display that fits where stderr goes; with ``json``, the one for programs."""
+    if json:
+        return JsonLines()
+    return LiveLines(total) if sys.stderr.isatty() else PlainLines()
+
+
+def show_ignored(found: Found) -> None:
+    """Say which files of the folders are no images by their suffix."""
+    if found.ignored:
+        kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in found.ignored.items())
+        Display().console.print(f"[dim]other files left out: {escape(figures.printable(kinds))}[/]")
+
+
+def show_summary(summary: Summary, reports: Sequence[Path]) -> None:
+    """The table, what was done to the pictures on the way, and where the reports are."""
+    from lof.report.table import summary_table
+
+    console = Console(highlight=False)
+    console.print(summary_table(summary.records))
+    _show_notes(console, summary.records)
+    parts = [f"{summary.done} done"]
+    if summary.skipped:
+        parts.append(f"{summary.skipped} done before and unchanged")
+    if summary.failed:
+        parts.append(f"[red]{summary.failed} failed[/]")
+    console.print(f"\n{', '.join(parts)}; {figures.duration(summary.seconds)} in all")
+    for report in reports:
+        if report.suffix == ".html":
+            console.print(f"report: {escape(str(report))}", soft_wrap=True)
+
+
+def _show_notes(console: Console, records: Sequence[Record]) -> None:
+    sources: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        for note in record.get("notes", ()):
+            sources[note].append(record["source"])
+    if not sources:
+        return
+    console.print("\nNotes")
+    for note, names in list(sources.items())[:_MOST_NOTES]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        console.print(escape(f"  {note}: {figures.printable(names[0])}{more}"), soft_wrap=True)
+    if len(sources) > _MOST_NOTES:
+        console.print(f"  {len(sources) - _MOST_NOTES} other notes; the reports have all")
+
+
+def _line(record: Record) -> str:
+    before, after = record["baseline"]["bpp"], record["optimised"]["bpp"]
+    parts = [
+        f"{figures.bits_per_pixel(before)}→{figures.bits_per_pixel(after)} bpp",
+        f"{figures.percent(record['rate_change'])} at equal quality"
+        if record["kept"] == "search"
+        else "plain encoding kept",
+        f"{record['evaluations']} evaluations",
+        figures.duration(record["seconds"]),
+        *record["notes"],
+    ]
+    return figures.printable(f"{record['source']}: {', '.join(parts)}")

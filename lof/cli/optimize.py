@@ -1,0 +1,153 @@
+"""``lof optimize``: smaller files of the same quality, for one image or a hundred thousand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lof.cli import app
+
+if TYPE_CHECKING:
+    from lof.jobs import JobSettings, Summary
+
+_SEARCH, _OUTPUT = "What is searched", "What is written and shown"
+
+
+_HELP = (
+    "Search better latents for each image and write streams that the codec's own decoder reads.\n\n"
+    "Every stream is decoded and measured before it is kept; where the search did not win, the plain "
+    "encoding is written. Interrupted, the same command continues. Reports are about the images of the call."
+)
+
+
+@app.command("optimize", help=_HELP)
+def optimize(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Images, folders or quoted globs.", metavar="INPUTS", show_default=False),
+    ],
+    *,
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="Folder for streams and reports; a second run continues there."),
+    ] = Path("lof-out"),
+    codec: Annotated[
+        str | None,
+        typer.Option(help="Codec, see `lof codecs`.", show_default="mean-scale-96", rich_help_panel=_SEARCH),
+    ] = None,
+    quality: Annotated[
+        int | None,
+        typer.Option(
+            help="Rate point, 1 (smallest) to 8.", show_default="the codec's", rich_help_panel=_SEARCH
+        ),
+    ] = None,
+    metric: Annotated[
+        str, typer.Option(help="What the codec was trained for: mse or ms-ssim.", rich_help_panel=_SEARCH)
+    ] = "mse",
+    profile: Annotated[
+        str,
+        typer.Option(
+            help="Effort: fast, medium, high, max or a TOML file, see `lof profiles`.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = "medium",
+    lmbda: Annotated[
+        float | None,
+        typer.Option(
+            "--lambda",
+            help="λ of rate + λ·distortion; larger is better and bigger.",
+            show_default="the codec's",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all randomness.", rich_help_panel=_SEARCH)] = 0,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the codec's weights.", show_default=False, rich_help_panel=_SEARCH),
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="Where the search runs: auto, cpu, cuda or cuda:N.", rich_help_panel=_SEARCH)
+    ] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="Of the search alone: auto, bf16 or fp32.", rich_help_panel=_SEARCH)
+    ] = "auto",
+    jobs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Images at a time, each in a process with its share of the cores. "
+            "Streams of different --jobs are as good, but may differ in some bytes.",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = 1,
+    format: Annotated[
+        str,
+        typer.Option(
+            help="lof, or compressai for the layout of CompressAI's examples/codec.py.",
+            rich_help_panel=_OUTPUT,
+        ),
+    ] = "lof",
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Leave ICC profile and EXIF out.", rich_help_panel=_OUTPUT)
+    ] = False,
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="One JSON object per image on stdout, nothing else.", rich_help_panel=_OUTPUT
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=_OUTPUT),
+    ] = False,
+    no_report: Annotated[
+        bool, typer.Option("--no-report", help="No report.html, .csv and .jsonl.", rich_help_panel=_OUTPUT)
+    ] = False,
+) -> None:
+    """Find the images, do the job, show what came of it; the help stands in ``_HELP``."""
+    from lof.cli import _display
+    from lof.codecs import DEFAULT_CODEC
+    from lof.inputs import find
+    from lof.jobs import JobSettings, run_job
+    from lof.profiles import load_profile
+
+    settings = JobSettings(
+        codec=DEFAULT_CODEC if codec is None else codec,
+        profile=load_profile(profile),
+        quality=quality,
+        metric=metric,
+        weights=weights,
+        lmbda=lmbda,
+        seed=seed,
+        device=device,
+        precision=precision,
+        format=format,  # type: ignore[arg-type]  # JobSettings checks it
+        strip=strip,
+    )
+    found = find(inputs, exclude=out)
+    _display.show_ignored(found)
+    if dry_run:
+        from lof.cli._dry_run import show_plan
+
+        show_plan(found.sources, out, settings, json=json)
+        return
+    with _display.choose(len(found.sources), json=json) as display:
+        summary = run_job(found.sources, out, settings, jobs=jobs, on_event=display)
+    reports = [] if no_report else _write_reports(summary, out, settings)
+    if not json:
+        _display.show_summary(summary, reports)
+    raise typer.Exit(summary.exit_code)
+
+
+def _write_reports(summary: Summary, out: Path, settings: JobSettings) -> list[Path]:
+    from lof.jobs.crops import crop_path, read_crop
+    from lof.report import Crops, write_reports
+
+    def crops(record: dict[str, object]) -> Crops | None:
+        triple = read_crop(crop_path(out, str(record["source"])))
+        return None if triple is None else Crops(*triple)
+
+    title = f"{settings.codec}, profile {settings.profile.name}"
+    return write_reports(summary.records, out, title=title, crops=crops)
