@@ -19,11 +19,22 @@ from lof.errors import ProfileError
 BUILT_IN = ("fast", "medium", "high", "max")
 """Shipped profiles, cheapest first."""
 
+STAGE_KINDS = ("relax", "mean-field", "greedy-gradient", "greedy-flip")
+
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _StageModel(_Model):
+    evaluations: Annotated[int, Field(ge=1, le=100_000)]
+
+    @property
+    def budget(self) -> int:
+        """Gradient evaluations of this stage, at most."""
+        return self.evaluations
 
 
 class Schedule(_Model):
@@ -38,11 +49,18 @@ class Schedule(_Model):
     hold: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
-class RelaxStage(_Model):
+class Ramp(_Model):
+    """A value that moves linearly from ``start`` to ``end``, reached at the share ``reached`` of the stage."""
+
+    start: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    end: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    reached: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+
+class RelaxStage(_StageModel):
     """Gradient descent (Adam) on relaxed latents; the true cost is checked on the way and the best is kept."""
 
     kind: Literal["relax"]
-    evaluations: Annotated[int, Field(ge=1, le=100_000)]
     relaxation: Literal["noise", "ste", "soft-round", "noisy-soft-round", "sga", "ssl", "ssl3"] = "soft-round"
     temperature: Schedule = Schedule(start=1.0, end=0.1, shape="exponential")
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.3
@@ -58,28 +76,51 @@ class RelaxStage(_Model):
     """Checks without a better true cost after which the stage ends; never if absent."""
 
 
-class GreedyGradientStage(_Model):
+class MeanFieldStage(_StageModel):
+    """Gradient descent (Adam) on the expected true cost under stochastic rounding: :mod:`lof.search.mean_field`."""
+
+    kind: Literal["mean-field"]
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
+    """In units of one quantisation step."""
+    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = Field(default_factory=lambda: {"z": 0.3})
+    decay: Schedule = Schedule(start=1.0, end=0.2, shape="cosine")
+    """Factor on the learning rates over the stage."""
+    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.8, 0.9)
+    variance: Ramp = Ramp(start=0.0, end=1.0, reached=0.9)
+    """Weight of the rounding variance in the expected distortion."""
+    side: Schedule = Schedule(start=1.0, end=0.1, shape="exponential")
+    """Temperature of the soft rounding of the latents that are not synthesised (a hyperprior's z)."""
+    curvature_every: Annotated[int, Field(ge=1)] = 100
+    """Steps between two measurements of the curvature; the first step always measures it."""
+    check_every: Annotated[int, Field(ge=1)] = 20
+    patience: Annotated[int, Field(ge=1)] | None = None
+
+    @property
+    def budget(self) -> int:
+        """Steps, and one gradient evaluation for each measurement of the curvature."""
+        return self.evaluations + -(-self.evaluations // self.curvature_every)
+
+
+class GreedyGradientStage(_StageModel):
     """Gradient steps under hard rounding at falling step sizes; only what lowers the true cost is kept.
 
     Zhang et al. 2022, section 3.1: the learning rate falls when steps fail, patience ends the stage.
     """
 
     kind: Literal["greedy-gradient"]
-    evaluations: Annotated[int, Field(ge=1, le=100_000)]
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
     shrink: Annotated[float, Field(gt=0, lt=1)] = 0.5
     patience: Annotated[int, Field(ge=1)] = 6
     """Failed steps in a row that end the stage."""
 
 
-class GreedyFlipStage(_Model):
+class GreedyFlipStage(_StageModel):
     """Changes of single symbols by ±1, those with the highest predicted gain first, each batch checked.
 
     The predicted gain of an element is the exact change of its own rate plus a quadratic model of all else.
     """
 
     kind: Literal["greedy-flip"]
-    evaluations: Annotated[int, Field(ge=1, le=100_000)]
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """Of the elements with a predicted gain, how many are flipped at once at first."""
     shrink: Annotated[float, Field(gt=0, lt=1)] = 0.5
@@ -87,7 +128,7 @@ class GreedyFlipStage(_Model):
     patience: Annotated[int, Field(ge=1)] = 6
 
 
-Stage = Annotated[RelaxStage | GreedyGradientStage | GreedyFlipStage, Field(discriminator="kind")]
+Stage = Annotated[RelaxStage | MeanFieldStage | GreedyGradientStage | GreedyFlipStage, Field(discriminator="kind")]
 
 
 class Profile(_Model):
@@ -109,7 +150,7 @@ class Profile(_Model):
     @property
     def evaluations(self) -> int:
         """The budget: gradient evaluations of all stages together, at most."""
-        return sum(stage.evaluations for stage in self.stage)
+        return sum(stage.budget for stage in self.stage)
 
     @property
     def digest(self) -> str:
@@ -159,7 +200,7 @@ def describe_validation(error: ValidationError) -> str:
     findings = error.errors()
     first = findings[0]
     # Tags of discriminated unions stand in the location but not in the file.
-    keys = [part for part in first["loc"] if part not in ("relax", "greedy-gradient", "greedy-flip")]
+    keys = [part for part in first["loc"] if part not in STAGE_KINDS]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys).lstrip(".")
     if first["type"] == "extra_forbidden":
         message = "unknown key; see `lof profiles --schema`"

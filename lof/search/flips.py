@@ -49,7 +49,7 @@ def _differentiate(state: Search) -> tuple[Evaluation, dict[str, Tensor], dict[s
     decoded = state.codec.synthesise({name: c.value for name, c in coded.items()})
     visible = state.codec.crop(decoded, state.objective.height, state.objective.width)
     bits = torch.stack([c.bits.flatten(1).sum(1) for c in coded.values()]).sum(0)
-    bpp = bits / (state.objective.height * state.objective.width)
+    bpp = bits / state.objective.pixels
     distortion = state.objective.distortion(visible)
     cost = bpp + state.objective.lmbda * distortion
     names = list(values)
@@ -57,7 +57,7 @@ def _differentiate(state: Search) -> tuple[Evaluation, dict[str, Tensor], dict[s
     inputs = [values[name] for name in names]
     probes = torch.autograd.grad((visible * signs).sum(), inputs, retain_graph=True)
     gradients = torch.autograd.grad(cost.sum(), inputs)
-    scale = 2 * 255**2 * state.objective.lmbda / (3 * state.objective.height * state.objective.width)
+    scale = state.objective.squared_error_curvature
     return (
         Evaluation(bpp, distortion, cost, coded),
         dict(zip(names, gradients, strict=True)),
@@ -67,7 +67,7 @@ def _differentiate(state: Search) -> tuple[Evaluation, dict[str, Tensor], dict[s
 
 def _predict(state: Search, coded: Coded, gradient: Tensor, curvature: Tensor) -> tuple[Tensor, Tensor]:
     """Predicted change of cost of each element's better flip, and that flip (±1)."""
-    pixels = state.objective.height * state.objective.width
+    pixels = state.objective.pixels
     residual = coded.residual.detach()
     with torch.enable_grad():
         own = residual.clone().requires_grad_()

@@ -65,12 +65,22 @@ class Objective:
         """Number of images."""
         return self.target.shape[0]
 
+    @property
+    def pixels(self) -> int:
+        """Pixels of one image."""
+        return int(self.height * self.width)
+
+    @property
+    def squared_error_curvature(self) -> float:
+        """Second derivative of ``λ·D`` by one decoded sample in [0, 1], for D = 255²·MSE."""
+        return 2 * 255**2 * self.lmbda / (3 * self.pixels)
+
     def evaluate(self, coded: dict[str, Coded], *, exact: bool = False) -> Evaluation:
         """Price and synthesise what the codec's walk returned; differentiable."""
         decoded = self.codec.synthesise({name: c.value for name, c in coded.items()}, exact=exact)
         decoded = self.codec.crop(decoded, self.height, self.width).to(self.target.device)
         bits = torch.stack([c.bits.flatten(1).sum(1).to(self.target.device) for c in coded.values()]).sum(0)
-        bpp = bits / (self.height * self.width)
+        bpp = bits / self.pixels
         distortion = self.distortion(decoded)
         return Evaluation(bpp, distortion, bpp + self.lmbda * distortion, coded)
 

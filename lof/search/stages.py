@@ -11,6 +11,7 @@ from torch import Tensor
 from lof.profiles import GreedyGradientStage, RelaxStage
 from lof.search.state import Search, choose
 from lof.search.flips import run_greedy_flip
+from lof.search.mean_field import run_mean_field
 from lof.search.relaxations import RELAXATIONS
 from lof.search.schedules import value_at
 
@@ -76,6 +77,7 @@ def _per_image(values: Tensor, like: Tensor) -> Tensor:
 
 STAGES: dict[str, Callable[[Search, Any], None]] = {
     "relax": run_relax,
+    "mean-field": run_mean_field,
     "greedy-gradient": run_greedy_gradient,
     "greedy-flip": run_greedy_flip,
 }
