@@ -125,14 +125,16 @@ class LiveLines(Display):
     def _overall(self) -> str:
         finished = len(self.gains) + self.failed
         parts = [f"{finished} of {self.total} images"]
+        if not finished and not self.active:
+            parts.append("loading the codec")
         elapsed = time.monotonic() - self.started
         if self.gains:
             parts.append(f"{60 * len(self.gains) / elapsed:.1f} per minute")
             parts.append(f"mean {figures.percent(sum(self.gains) / len(self.gains))}")
-        halves = sum(p.evaluations / p.budget for p in list(self.active.values()) if p is not None)
-        worked = len(self.gains) + halves
+        begun = sum(p.evaluations / p.budget for p in list(self.active.values()) if p is not None)
+        worked = len(self.gains) + begun
         if worked > 0 and elapsed > 2:
-            left = (self.total - finished - halves) * elapsed / worked
+            left = (self.total - finished - begun) * elapsed / worked
             parts.append(f"about {figures.duration(max(0.0, left))} left")
         return " · ".join(parts)
 

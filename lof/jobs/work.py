@@ -58,7 +58,7 @@ def optimise_file(
     """
     try:
         return _optimise(source, out, settings, codec, _throttled(on_progress))
-    except BrokenPipeError:  # nobody is left to tell
+    except ConnectionError:  # nobody is left to tell
         raise
     except LofError as error:
         return failed_record(source, str(error))

@@ -212,5 +212,5 @@ def _work(pipe: Connection, out: Path, settings: JobSettings, threads: int) -> N
         pipe.send(_READY)
         while (source := pipe.recv()) is not None:
             pipe.send(optimise_file(source, out, settings, codec, pipe.send))
-    except (EOFError, BrokenPipeError, ConnectionResetError):
+    except (EOFError, ConnectionError):
         return  # the process that runs the job is gone

@@ -1,0 +1,243 @@
+"""``lof optimize``: what it prints where, its exit codes, and Ctrl-C."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.cells import cell_len
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+import lof.cli.optimize
+from lof.cli import app
+from lof.cli._display import LiveLines
+from lof.errors import LofError
+from lof.inputs import Source
+from lof.jobs import Advanced, Failed, Finished, Skipped, Started
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    write_profile("short.toml", 2)
+
+
+def write_profile(name: str, evaluations: int) -> None:
+    Path(name).write_text(f'[[stage]]\nkind = "relax"\nevaluations = {evaluations}\n')
+
+
+def save(name: str, seed: int = 0, size: tuple[int, int] = (96, 80), **options: Any) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(name, **options)
+
+
+def lof_optimize(*arguments: str, profile: str = "short.toml") -> Result:
+    return CliRunner().invoke(app, ["optimize", *arguments, "--codec", "tiny", "--profile", profile])
+
+
+def tree() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+def test_streams_reports_and_a_table_of_80_columns(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save("in/a.jpg", exif=exif)
+    save(
+        "in/a folder with a long name/a picture with an even longer name, Łódź 日本.png",
+        seed=1,
+        size=(200, 170),
+    )
+    Path("in/notes.txt").write_text("x")
+    result = lof_optimize("in")
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in Path("lof-out").glob("report.*")) == [
+        "report.csv",
+        "report.html",
+        "report.jsonl",
+    ]
+    assert Path("lof-out/a.jpg.lof").is_file()
+    table = result.stdout.split("\nNotes\n")[0]
+    assert all(cell_len(line) <= 80 for line in table.splitlines())
+    assert "a.jpg" in table
+    assert "orientation 6 applied: a.jpg" in result.stdout
+    assert "2 done" in result.stdout
+    assert "lof-out/report.html" in result.stdout
+    assert "other files left out: 1 .txt" in result.stderr
+    assert result.stderr.count("at equal quality") + result.stderr.count("plain encoding kept") == 2
+
+
+def test_the_report_of_a_resumed_job_shows_all_its_images_again() -> None:
+    save("in/a.png")
+    lof_optimize("in", "-o", "out")
+    Path("out/report.html").unlink()
+    result = lof_optimize("in", "-o", "out")
+    assert result.exit_code == 0
+    assert "0 done, 1 done before and unchanged" in result.stdout
+    page = Path("out/report.html").read_text()
+    assert "a.png" in page
+    assert "data:image/" in page
+
+
+def test_no_report_writes_none() -> None:
+    save("in/a.png")
+    assert lof_optimize("in", "-o", "out", "--no-report").exit_code == 0
+    assert list(Path("out").glob("report.*")) == []
+
+
+def test_json_gives_one_object_per_image_and_nothing_else_on_stdout() -> None:
+    save("in/a.png")
+    lof_optimize("in", "--no-report")
+    save("in/b.png", seed=1)
+    Path("in/c.png").write_text("no image")
+    result = lof_optimize("in", "--json")
+    records = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {record["source"]: record["state"] for record in records} == {
+        "a.png": "skipped",
+        "b.png": "done",
+        "c.png": "failed",
+    }
+    assert result.exit_code == 1
+    assert "failed in/c.png: " in result.stderr
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing() -> None:
+    save("in/a.png")
+    lof_optimize("in", "--no-report")
+    save("in/b.png", seed=1, size=(300, 200))
+    Path("in/c.png").write_text("no image")
+    before = tree()
+    result = lof_optimize("in", "--dry-run")
+    assert tree() == before
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    assert "2 to do, 0.1 megapixels, at most 4 gradient evaluations (2 for each image, profile short)" in text
+    assert "1 done before and unchanged: skipped" in text
+    assert "1 without a readable header: would fail" in text
+    assert "b.png 300×200 lof-out/b.png.lof" in text
+
+    rows = [json.loads(line) for line in lof_optimize("in", "--dry-run", "--json").stdout.splitlines()]
+    assert [(row["source"], row["state"], row["evaluations"], row["width"]) for row in rows] == [
+        ("a.png", "skipped", 0, 96),
+        ("b.png", "todo", 2, 300),
+        ("c.png", "todo", 2, None),
+    ]
+
+
+def test_a_dry_run_of_a_new_job_creates_no_folder() -> None:
+    save("in/a.png")
+    assert lof_optimize("in", "-o", "out", "--dry-run").exit_code == 0
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["missing.png"],
+        ["in", "--profile", "hihg"],
+        ["in", "--codec", "tini"],
+        ["in", "--quality", "9"],
+        ["in", "--metric", "psnr"],
+        ["in", "--format", "zip"],
+        ["in", "--lambda", "-1"],
+        ["in", "--precision", "fp8"],
+        ["in", "--device", "abacus"],
+        ["in", "--jobs", "0"],
+        ["in", "--no-such-option"],
+        [],
+    ],
+)
+def test_wrong_usage_exits_with_2_and_writes_nothing(wrong: list[str]) -> None:
+    save("in/a.png")
+    before = tree()
+    arguments = ["optimize", "--codec", "tiny", "--profile", "short.toml", *wrong]
+    result = CliRunner().invoke(app, arguments)
+    code = result.exception.exit_code if isinstance(result.exception, LofError) else result.exit_code
+    assert code == 2
+    assert {name: data for name, data in tree().items() if ".lof" not in name} == before
+    assert not list(Path().rglob("*.png.lof"))
+
+
+def fake_progress(evaluations: int) -> Any:
+    return SimpleNamespace(evaluations=evaluations, budget=1000, gain=[-0.123])
+
+
+def test_the_live_display_has_a_line_per_image_in_work_and_fits_80_columns() -> None:
+    display = LiveLines(30)
+    display.started -= 60
+    sources = [
+        Source(Path(name), PurePosixPath(name)) for name in ("a.png", "long/" * 20 + "日本語.png", "c.png")
+    ]
+    display(Skipped(sources[2], {}))
+    display.started -= 60
+    display(Started(sources[2], 1, 1))
+    display(Finished(sources[2], {"rate_change": -0.2}))
+    for source in sources[:2]:
+        display(Started(source, 1, 1))
+    display(Advanced(sources[0], fake_progress(500)))
+    display(Advanced(sources[1], fake_progress(1000)))
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    console.print(display._render())
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) == 3
+    assert all(cell_len(line) <= 80 for line in lines)
+    assert lines[0].startswith("a.png")
+    assert "500/1000" in lines[0]
+    assert "−12.3 %" in lines[0]
+    assert "1000/1000" in lines[1]
+    assert lines[2].startswith("1 of 29 images · 1.0 per minute · mean −20.0 % · about ")
+    assert lines[2].rstrip().endswith("left")
+
+
+def test_failures_stay_on_the_screen_in_one_line_without_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    with LiveLines(1) as display:
+        source = Source(Path("[bold].png"), PurePosixPath("[bold].png"))
+        display(Failed(source, {"error": "[bold].png: " + "damaged " * 20}))
+    assert f"failed [bold].png: {'damaged ' * 20}".strip() in capsys.readouterr().err
+
+
+def test_the_command_starts_without_torch() -> None:
+    code = "import sys, lof.cli.optimize; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_ctrl_c_leaves_whole_files_and_the_same_command_continues() -> None:
+    write_profile("long.toml", 80)
+    for i in range(6):
+        save(f"in/{i}.png", seed=i)
+    code = "import lof.cli.optimize; from lof.cli import app; app()"
+    command = ["optimize", "in", "--codec", "tiny", "--profile", "long.toml", "--jobs", "2", "--json"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, start_new_session=True, text=True
+    ) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        rest = process.stdout.read().splitlines()  # ends when no worker holds the other end any more
+        assert process.wait() == 130
+    finished = {first["source"], *(json.loads(line)["source"] for line in rest)}
+    assert 1 <= len(finished) < 6
+    assert [path for path in Path("lof-out").rglob("*.tmp")] == []
+    for stream in Path("lof-out").glob("*.png.lof"):
+        assert lof.decode(stream.read_bytes()).pixels.shape == (80, 96, 3)
+
+    result = lof_optimize("in", "--json", "--no-report", profile="long.toml")
+    states = {record["source"]: record["state"] for record in map(json.loads, result.stdout.splitlines())}
+    assert result.exit_code == 0
+    assert {source for source, state in states.items() if state == "skipped"} == finished
+    assert len(states) == 6

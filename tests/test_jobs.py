@@ -1,0 +1,505 @@
+"""Jobs: what is written, remembered, skipped, retried; what a crash leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import shutil
+import signal
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import lof
+from lof.errors import LofError, OutputError, UsageError, WorkerError
+from lof.files import write_atomically
+from lof.inputs import Source, find
+from lof.jobs import Advanced, Event, Failed, Finished, JobSettings, Started, plan_job, run_job, work
+from lof.jobs.crops import crop_path, read_crop, write_crop
+from lof.jobs.manifest import Manifest, Row
+from lof.jobs.workers import threads_per_worker
+from lof.profiles import Profile, parse_profile
+
+LONG_NAME = "sub/Straße in Łódź 日本.png"
+
+
+def profile(evaluations: int) -> Profile:
+    return parse_profile({"name": "short", "stage": [{"kind": "relax", "evaluations": evaluations}]})
+
+
+QUICK = JobSettings("tiny", profile(2))
+SLOW = JobSettings("tiny", profile(80))  # about a second: long enough to be killed in the middle
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def save(path: Path, seed: int = 0, size: tuple[int, int] = (96, 80), **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(path, **options)
+    return path
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def streams(out: Path) -> dict[str, str]:
+    return {name: digest for name, digest in hashes(out).items() if name.endswith(".lof")}
+
+
+def temporaries(folder: Path) -> list[Path]:
+    return list(folder.rglob(".*.tmp"))
+
+
+def run(folder: Path, settings: JobSettings = QUICK, **options: Any) -> tuple[lof.jobs.Summary, list[Event]]:
+    events: list[Event] = []
+    sources = find([str(folder / "in")]).sources
+    summary = run_job(sources, folder / "out", settings, on_event=events.append, **options)
+    return summary, events
+
+
+def started(events: Sequence[Event]) -> list[str]:
+    return [str(event.source.relative) for event in events if isinstance(event, Started)]
+
+
+@pytest.fixture(scope="module")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    save(folder / "in/a.png", seed=1)
+    save(folder / "in/sub/b.png", seed=2)
+    summary, _ = run(folder)
+    assert (summary.done, summary.failed, summary.skipped) == (2, 0, 0)
+    return folder
+
+
+@pytest.fixture
+def finished(_finished: Path, tmp_path: Path) -> Path:
+    """A folder of its own with a finished job of two images, ``in/`` and ``out/``."""
+    return Path(shutil.copytree(_finished, tmp_path / "job"))  # copies keep the times of the files
+
+
+def test_a_mixed_folder_gives_streams_for_good_images_and_one_error_for_each_bad_one(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    save(tmp_path / "in" / LONG_NAME, seed=1, size=(33, 17))
+    jpeg = save(tmp_path / "in/cut.jpg", quality=95, size=(320, 240))
+    jpeg.write_bytes(jpeg.read_bytes()[:-4000])
+    (tmp_path / "in/text.png").write_text("not an image")
+    Image.new("RGBA", (32, 32), (255, 0, 0, 100)).save(tmp_path / "in/sub/clear.png")
+    before = hashes(tmp_path / "in")
+
+    summary, events = run(tmp_path)
+
+    assert (summary.done, summary.failed, summary.exit_code) == (2, 3, 1)
+    assert hashes(tmp_path / "in") == before
+    assert sorted(streams(tmp_path / "out")) == ["a.png.lof", f"{LONG_NAME}.lof"]
+    assert temporaries(tmp_path) == []
+    by_source = {record["source"]: record for record in summary.records}
+    assert list(by_source) == [str(source.relative) for source in find([str(tmp_path / "in")]).sources]
+    for name in ("cut.jpg", "text.png", "sub/clear.png"):
+        assert sorted(by_source[name]) == ["error", "source", "state"]
+        assert by_source[name]["error"].startswith(str(tmp_path / "in" / name))
+        assert "\n" not in by_source[name]["error"]
+    assert sum(isinstance(event, Failed) for event in events) == 3
+
+    record = by_source[LONG_NAME]
+    stream = tmp_path / "out" / record["output"]
+    assert record["source_sha256"] == before[LONG_NAME]
+    assert record["output_sha256"] == hashlib.sha256(stream.read_bytes()).hexdigest()
+    assert record["optimised"]["size"] == stream.stat().st_size
+    assert lof.decode(stream.read_bytes()).pixels.shape == (17, 33, 3)
+
+
+def test_a_second_run_searches_and_writes_nothing(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / "out").rglob("*.png.lof")}
+    os.utime(finished / "in/a.png")  # another time, the same content
+    summary, events = run(finished)
+    assert started(events) == []
+    assert (summary.done, summary.skipped, summary.exit_code) == (0, 2, 0)
+    assert {path: path.stat().st_mtime_ns for path in (finished / "out").rglob("*.png.lof")} == before
+    assert [record["state"] for record in summary.records] == ["skipped", "skipped"]
+    assert all(record["optimised"]["size"] > 0 for record in summary.records)
+
+
+def _change_source(folder: Path) -> None:
+    save(folder / "in/a.png", seed=7)
+
+
+def _delete_output(folder: Path) -> None:
+    (folder / "out/a.png.lof").unlink()
+
+
+def _damage_output(folder: Path) -> None:
+    data = bytearray((folder / "out/a.png.lof").read_bytes())
+    data[-5] ^= 1
+    (folder / "out/a.png.lof").write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", [_change_source, _delete_output, _damage_output])
+def test_what_has_changed_is_done_again_alone(finished: Path, harm: Callable[[Path], None]) -> None:
+    before = streams(finished / "out")
+    harm(finished)
+    assert [str(source.relative) for source in plan(finished, QUICK)] == ["a.png"]
+    _, events = run(finished)
+    assert started(events) == ["a.png"]
+    assert (streams(finished / "out") == before) == (harm is not _change_source)
+    assert started(run(finished)[1]) == []
+
+
+def plan(folder: Path, settings: JobSettings) -> list[Source]:
+    return plan_job(find([str(folder / "in")]).sources, folder / "out", settings).todo
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(QUICK, profile=profile(3)),
+        replace(QUICK, lmbda=0.02),
+        replace(QUICK, seed=1),
+        replace(QUICK, precision="fp32"),
+        replace(QUICK, strip=True),
+    ],
+)
+def test_other_settings_do_everything_again(finished: Path, settings: JobSettings) -> None:
+    assert len(plan(finished, settings)) == 2
+
+
+def test_settings_that_mean_the_same_do_nothing_again(finished: Path) -> None:
+    codec = lof.load_codec("tiny")
+    same = replace(
+        QUICK,
+        lmbda=codec.lmbda,
+        quality=codec.quality,
+        device="cpu",
+        profile=QUICK.profile.model_copy(update={"name": "x"}),
+    )
+    assert plan(finished, same) == []
+
+
+def test_a_plan_writes_nothing(finished: Path) -> None:
+    before = hashes(finished)
+    plan(finished, replace(QUICK, seed=5))
+    assert hashes(finished) == before
+
+
+def test_a_failed_image_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_text("not yet an image")
+    assert run(tmp_path)[0].failed == 1
+    save(tmp_path / "in/a.png")
+    assert run(tmp_path)[0].done == 1
+
+
+def test_an_image_that_changes_while_it_is_read_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "in/a.png")
+    reached = []
+
+    def read_and_change(asked: Path) -> Any:
+        picture = lof.read_picture(asked)
+        reached.append(asked)
+        save(path, seed=9)
+        os.utime(path, ns=(1, 1))
+        return picture
+
+    monkeypatch.setattr(work, "read_picture", read_and_change)
+    summary, _ = run(tmp_path)
+    assert reached == [path]
+    assert "changed while it was read" in summary.records[0]["error"]
+    assert not (tmp_path / "out/a.png.lof").exists()
+
+
+def test_an_output_that_would_overwrite_an_input_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "a.png.lof")
+    before = hashes(tmp_path)
+    sources = find([str(tmp_path / "a.png"), str(tmp_path / "a.png.lof")]).sources
+    with pytest.raises(UsageError, match=r"a\.png\.lof: would overwrite the input"):
+        run_job(sources, tmp_path, QUICK)
+    assert hashes(tmp_path) == before
+
+
+def test_a_report_that_would_overwrite_an_input_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "report.html", format="PNG")
+    with pytest.raises(UsageError, match="would overwrite the input"):
+        run_job(find([str(tmp_path / "report.html")]).sources, tmp_path, QUICK)
+
+
+def test_a_file_in_the_place_of_the_output_folder_is_one_clear_error(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(OutputError, match="-o"):
+        run(tmp_path)
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_an_unwritable_output_folder_is_one_clear_error(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    blocked = tmp_path / "locked"
+    blocked.mkdir(mode=0o555)
+    if os.access(blocked, os.W_OK):  # root may write anywhere but into the kernel's own tree
+        blocked = Path("/proc")
+    with pytest.raises(OutputError, match=r"cannot be written .*; choose another folder with -o"):
+        run_job(find([str(tmp_path / "in")]).sources, blocked / "out", QUICK)
+
+
+def test_a_manifest_of_a_newer_version_is_one_clear_error_and_stays_as_it_is(finished: Path) -> None:
+    path = finished / "out/.lof/manifest.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    before = path.read_bytes()
+    for call in (run, lambda folder: plan(folder, QUICK)):
+        with pytest.raises(OutputError, match=r"newer lof \(version 99, .*upgrade lof"):
+            call(finished)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_manifest_is_one_clear_error(finished: Path) -> None:
+    (finished / "out/.lof/manifest.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(OutputError, match=r"damaged .*delete it"):
+        run(finished)
+
+
+def test_two_jobs_do_not_work_in_one_folder_at_once(finished: Path) -> None:
+    with Manifest(finished / "out"), pytest.raises(OutputError, match="another lof is at work there"):
+        run(finished)
+    assert run(finished)[0].skipped == 2
+
+
+def test_a_manifest_keeps_every_kind_of_row(tmp_path: Path) -> None:
+    rows = [Row(f"{i}.png", i, 2**62 + i, "digest", "failed", {"error": "x"}) for i in range(500)]
+    rows.append(
+        Row("caf\udce9.png", 1, 1, "digest", "done", {"psnr": float("inf"), "name": "caf\udce9"}, "00")
+    )
+    with Manifest(tmp_path) as manifest:
+        for row in rows:
+            manifest.put(row)
+        manifest.put(replace(rows[3], size=77))
+    with Manifest(tmp_path) as manifest:
+        assert [manifest.get(row.source) for row in rows] == [*rows[:3], replace(rows[3], size=77), *rows[4:]]
+        assert manifest.get("none.png") is None
+
+
+def test_rows_of_a_killed_process_are_still_there(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        Manifest(tmp_path).put(Row("a.png", 1, 2, "digest", "failed", {}))
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    with Manifest.snapshot(tmp_path) as copy:
+        assert copy is not None
+        assert copy.get("a.png") is not None
+    with Manifest(tmp_path) as manifest:
+        assert manifest.get("a.png") is not None
+
+
+def test_what_a_killed_write_left_is_removed_by_the_next_run(finished: Path) -> None:
+    output = finished / "out/a.png.lof"
+    output.unlink()
+    child = os.fork()
+    if child == 0:
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        write_atomically(output, b"half")
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert len(temporaries(finished / "out")) == 1
+    (finished / "out/.mine.png.lof.abcdefgh.tmp").write_text("of somebody else")
+    run(finished)
+    assert [path.name for path in temporaries(finished / "out")] == [".mine.png.lof.abcdefgh.tmp"]
+    assert output.is_file()
+
+
+def test_metadata_travels_unless_stripped_and_the_record_says_so(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    save(tmp_path / "in/a.jpg", exif=exif)
+    notes = {}
+    for strip in (False, True):
+        summary, _ = run(tmp_path, replace(QUICK, strip=strip))
+        notes[strip] = summary.records[0]["notes"]
+        decoded = lof.decode((tmp_path / "out/a.jpg.lof").read_bytes())
+        assert (decoded.exif is None) == strip
+    assert notes == {False: [], True: ["EXIF stripped"]}
+
+
+def test_compressai_files_note_the_metadata_that_they_cannot_hold(tmp_path: Path) -> None:
+    from compressai.models import FactorizedPrior
+
+    torch.manual_seed(0)
+    network = FactorizedPrior(128, 192)
+    network.update()
+    torch.save(network.state_dict(), tmp_path / "bmshj2018-factorized-1.pth")
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    save(tmp_path / "in/a.jpg", exif=exif)
+    settings = JobSettings(
+        "bmshj2018-factorized", profile(1), quality=1, weights=tmp_path, format="compressai"
+    )
+    summary, _ = run(tmp_path, settings)
+    assert summary.records[0]["notes"] == ["EXIF dropped, which --format compressai cannot hold"]
+    assert summary.records[0]["output"] == "a.jpg.bin"
+
+
+def test_a_format_that_cannot_hold_the_codec_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    with pytest.raises(UsageError, match="compressai holds zoo codecs only"):
+        run(tmp_path, replace(QUICK, format="compressai"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("lmbda", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_lambda_that_is_no_positive_number_is_refused(lmbda: float) -> None:
+    with pytest.raises(UsageError, match="must be a number above 0"):
+        replace(QUICK, lmbda=lmbda)
+
+
+@pytest.mark.parametrize(
+    ("size", "place"), [((700, 500), (450, 130)), ((300, 40), (32, 0)), ((9, 5), (0, 0))]
+)
+def test_the_crop_is_where_the_error_fell_most(
+    tmp_path: Path, size: tuple[int, int], place: tuple[int, int]
+) -> None:
+    width, height = size
+    original = np.random.default_rng(0).integers(0, 200, (height, width, 3), dtype=np.uint8)
+    optimised = original + np.uint8(1)
+    baseline = optimised.copy()
+    x, y = place
+    baseline[y : y + 200, x : x + 200] += 50
+    baseline[:30, :30] -= 1  # better in a corner
+    write_crop(tmp_path / "crop.png", original, baseline, optimised)
+    crop = read_crop(tmp_path / "crop.png")
+    assert crop is not None
+    assert all(part.shape == (min(256, height), min(256, width), 3) for part in crop)
+    fallen = np.abs(crop[1].astype(int) - crop[2]).sum() / np.abs(baseline.astype(int) - optimised).sum()
+    assert fallen > 0.9
+
+
+def test_a_crop_that_is_gone_or_damaged_is_none(finished: Path) -> None:
+    path = crop_path(finished / "out", "a.png")
+    assert read_crop(path) is not None
+    path.write_bytes(path.read_bytes()[:100])
+    assert read_crop(path) is None
+    path.unlink()
+    assert read_crop(path) is None
+
+
+def test_an_interrupted_job_leaves_whole_files_and_continues(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"in/{i}.png", seed=i)
+    sources = find([str(tmp_path / "in")]).sources
+    seen: list[Event] = []
+
+    def interrupt(event: Event) -> None:
+        seen.append(event)
+        if isinstance(event, Advanced) and event.source.relative == PurePosixPath("1.png"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(sources, tmp_path / "out", QUICK, on_event=interrupt)
+    assert started(seen) == ["0.png", "1.png"]
+    assert sorted(streams(tmp_path / "out")) == ["0.png.lof"]
+    assert temporaries(tmp_path) == []
+    _, events = run(tmp_path)
+    assert started(events) == ["1.png", "2.png"]
+
+
+class Killer:
+    """Kills the worker that has ``victim`` in hand, in the middle of its search, up to ``most`` times."""
+
+    def __init__(self, victim: str, most: int) -> None:
+        self.victim, self.most = victim, most
+        self.pids: dict[Source, int] = {}
+        self.events: list[Event] = []
+        self.killed: list[int] = []
+
+    def __call__(self, event: Event) -> None:
+        self.events.append(event)
+        if isinstance(event, Started):
+            self.pids[event.source] = event.pid
+        elif isinstance(event, Advanced) and str(event.source.relative) == self.victim:
+            pid = self.pids[event.source]
+            if len(self.killed) < self.most and pid not in self.killed:
+                os.kill(pid, signal.SIGKILL)
+                self.killed.append(pid)
+
+
+def test_a_killed_worker_costs_nothing_but_time_and_bytes_do_not_depend_on_jobs(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"in/{i}.png", seed=i)
+    sources = find([str(tmp_path / "in")]).sources
+    killer = Killer("1.png", most=1)
+    summary = run_job(sources, tmp_path / "out", SLOW, jobs=2, on_event=killer)
+
+    assert len(killer.killed) == 1
+    assert [e.attempt for e in killer.events if isinstance(e, Started) and e.source == sources[1]] == [1, 2]
+    assert (summary.done, summary.failed) == (3, 0)
+    assert summary.records[1]["notes"] == ["done at the second attempt, its first worker process died"]
+    assert temporaries(tmp_path) == []
+    assert multiprocessing.active_children() == []
+
+    torch.set_num_threads(threads_per_worker(2))
+    run_job(sources, tmp_path / "here", SLOW)
+    assert streams(tmp_path / "here") == streams(tmp_path / "out")
+
+
+def test_an_image_that_kills_every_worker_is_set_aside(tmp_path: Path) -> None:
+    for i in range(2):
+        save(tmp_path / f"in/{i}.png", seed=i)
+    killer = Killer("0.png", most=9)
+    summary = run_job(find([str(tmp_path / "in")]).sources, tmp_path / "out", SLOW, jobs=2, on_event=killer)
+    assert len(killer.killed) == 2
+    assert (summary.done, summary.failed, summary.exit_code) == (1, 1, 1)
+    assert "its worker process was killed (SIGKILL), 2 times" in summary.records[0]["error"]
+    assert isinstance([e for e in killer.events if str(e.source.relative) == "1.png"][-1], Finished)
+
+
+def test_workers_that_cannot_start_end_the_job(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+
+    def kill_at_once(event: Event) -> None:
+        if isinstance(event, Started):
+            os.kill(event.pid, signal.SIGKILL)
+
+    with pytest.raises(WorkerError, match=r"was killed \(SIGKILL\) while it started; use fewer --jobs"):
+        run_job(find([str(tmp_path / "in")]).sources, tmp_path / "out", QUICK, jobs=2, on_event=kill_at_once)
+    assert multiprocessing.active_children() == []
+
+
+def test_what_stops_the_job_stops_its_workers(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    reached = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Advanced):
+            reached.append(event)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(find([str(tmp_path / "in")]).sources, tmp_path / "out", SLOW, jobs=2, on_event=stop)
+    assert len(reached) == 1
+    assert multiprocessing.active_children() == []
+    assert temporaries(tmp_path) == []
+
+
+def test_an_error_of_a_worker_that_loads_the_codec_is_the_jobs_error(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    sources = find([str(tmp_path / "in")]).sources
+    with pytest.raises(LofError, match="--device cuda:63"):
+        run_job(sources, tmp_path / "out", replace(QUICK, device="cuda:63"), jobs=2)
