@@ -1,0 +1,111 @@
+"""What a training run shows: a live view on a terminal, plain lines elsewhere. All of it goes to stderr."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lof.training.journal import Record
+from lof.training.loop import Event, Finished, Logged, Started
+from lof.training.recipe import Recipe
+
+_COLUMNS = (
+    ("loss", "loss", "{:.4f}"),
+    ("bpp", "bpp", "{:.4f}"),
+    ("psnr", "PSNR", "{:.2f} dB"),
+    ("learning_rate", "rate", "{:.1e}"),
+    ("steps_per_second", "steps/s", "{:.2f}"),
+)
+_MOST_NAMES = 10
+
+
+class TrainingDisplay(AbstractContextManager["TrainingDisplay"]):
+    """Takes the events of a run."""
+
+    def __init__(self, recipe: Recipe, *, quiet: bool = False) -> None:
+        self.recipe, self.quiet = recipe, quiet
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
+        self.latest: Record | None = None
+        self.measured: Record | None = None
+        live = self.console.is_terminal and not quiet
+        self.live = Live(console=self.console, refresh_per_second=2, transient=True) if live else None
+
+    def __enter__(self) -> TrainingDisplay:
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.live:
+            self.live.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._started(event)
+            case Logged(record):
+                self._logged(record)
+            case Finished(quality, path):
+                self.console.print(f"quality {quality} trained: {escape(str(path))}")
+
+    def _started(self, event: Started) -> None:
+        self.console.print(
+            f"{event.pictures} pictures, {event.pixels / 1e6:.0f} megapixels on {event.device}; "
+            f"{len(event.skipped)} skipped"
+        )
+        for skipped in event.skipped[:_MOST_NAMES]:
+            self.console.print(f"  skipped {escape(skipped.reason)}")
+        if len(event.skipped) > _MOST_NAMES:
+            self.console.print(f"  and {len(event.skipped) - _MOST_NAMES} more")
+        if event.resumed:
+            quality = self.recipe.rung[event.resumed[0]].quality
+            self.console.print(f"continues quality {quality} at step {event.resumed[1]}")
+
+    def _logged(self, record: Record) -> None:
+        if record["kind"] == "validation":
+            self.measured = record
+        else:
+            self.latest = record
+        if self.live:
+            self.live.update(self._view())
+        else:
+            self.console.print(self._line(record))
+
+    def _line(self, record: Record) -> str:
+        values = [
+            f"{label} {form.format(record[key])}"
+            for key, label, form in _COLUMNS
+            if record.get(key) is not None
+        ]
+        return f"quality {record['quality']} {record['kind']} step {record['step']}: {', '.join(values)}"
+
+    def _view(self) -> Group:
+        table = Table(box=None, pad_edge=False)
+        table.add_column("")
+        for _, label, _ in _COLUMNS:
+            table.add_column(label, justify="right")
+        for name, record in (("training", self.latest), ("real files", self.measured)):
+            if record:
+                cells = (
+                    "" if record.get(key) is None else form.format(record[key]) for key, _, form in _COLUMNS
+                )
+                table.add_row(name, *cells)
+        record = self.latest or self.measured
+        if record is None:
+            return Group(table)
+        rung = self.recipe.rung[record["rung"]]
+        total = sum(rung.steps for rung in self.recipe.rung)
+        return Group(
+            Text(f"quality {rung.quality}, λ {rung.lmbda:g}: step {record['step']} of {rung.steps}"),
+            ProgressBar(total=total, completed=record["total_step"], width=60),
+            table,
+        )

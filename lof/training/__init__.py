@@ -1,0 +1,18 @@
+"""Training of codecs: recipes, the loop, export of weights. Knows nothing of the search."""
+
+from lof.training.export import Exported, export_weights
+from lof.training.loop import Finished, Group, Logged, Started, train
+from lof.training.recipe import Recipe, load_recipe, parse_recipe
+
+__all__ = [
+    "Exported",
+    "Finished",
+    "Group",
+    "Logged",
+    "Recipe",
+    "Started",
+    "export_weights",
+    "load_recipe",
+    "parse_recipe",
+    "train",
+]

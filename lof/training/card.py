@@ -1,0 +1,89 @@
+"""The model card beside exported weights: what they are, how they came about, what they are worth."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from importlib.resources import files
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import bjontegaard
+import jinja2
+
+if TYPE_CHECKING:
+    from lof.training.export import Exported
+
+Point = tuple[float, float]
+
+PUBLISHED_ON_KODAK: tuple[Point, ...] = (
+    (0.124, 27.70),
+    (0.198, 29.36),
+    (0.307, 31.13),
+    (0.461, 32.95),
+    (0.662, 34.97),
+    (0.914, 36.91),
+)
+"""``mbt2018-mean`` of CompressAI's zoo as published, quality 1 to 6: bits per pixel and PSNR in dB."""
+
+MIN_OVERLAP_DB = 1.0
+
+
+def model_card(exported: Sequence[Exported], measured_on: str | None, kodak: bool) -> str:
+    """Markdown for all rate points of a codec.
+
+    Args:
+        measured_on: what the measured folder is called; ``None`` if nothing was measured.
+        kodak: whether it holds the Kodak images, so that published figures may stand beside.
+    """
+    template = (files("lof.training") / "card.md.j2").read_text(encoding="utf-8")
+    environment = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    comparable = kodak and exported[0].metric == "mse"
+    points = [(e.summary.bpp, e.summary.psnr) for e in exported if e.summary]
+    return environment.from_string(template).render(
+        points=exported,
+        first=exported[0],
+        spec=_spec(exported[0].codec),
+        history_keys=list(dict.fromkeys(key for e in exported for key in e.history)),
+        measured_on=measured_on,
+        images=exported[0].summary.images if exported[0].summary else 0,
+        published=dict(enumerate(PUBLISHED_ON_KODAK, start=1)) if comparable else {},
+        bd_rate=bd_rate(points) if comparable else None,
+    )
+
+
+def bd_rate(points: Sequence[Point], anchor: Sequence[Point] = PUBLISHED_ON_KODAK) -> float | None:
+    """Mean difference of rate at equal PSNR against ``anchor`` in per cent; negative is smaller.
+
+    Bjøntegaard delta over the range of PSNR that both have, with Akima interpolation, which
+    follows few points without overshooting.
+
+    Returns:
+        ``None`` where it would mean nothing: under two points, a curve that does not rise, or less than 1 dB
+        in common.
+    """
+    points, anchor = sorted(points), sorted(anchor)
+    rising = all(a[1] < b[1] for a, b in pairwise(points))
+    if len(points) < 2 or not rising:
+        return None
+    common = min(points[-1][1], anchor[-1][1]) - max(points[0][1], anchor[0][1])
+    if common < MIN_OVERLAP_DB:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns where the curves share under 75 % of their range
+        return float(
+            bjontegaard.bd_rate(
+                [p[0] for p in anchor],
+                [p[1] for p in anchor],
+                [p[0] for p in points],
+                [p[1] for p in points],
+                method="akima" if len(points) > 2 else "pchip",
+                require_matching_points=False,
+            )
+        )
+
+
+def _spec(name: str) -> object:
+    from lof.codecs import codec_spec
+
+    return codec_spec(name)

@@ -1,0 +1,93 @@
+"""One file that holds a whole run: weights, their average, optimiser, position, recipe.
+
+The state of the random numbers needs no place of its own: every step seeds them anew from the recipe's seed,
+the rung, the step and the worker, all of which are in the file.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lof.errors import TrainingError
+from lof.files import write_atomically
+
+FORMAT = "lof-training-1"
+
+
+@dataclass
+class Checkpoint:
+    """A run between two steps.
+
+    Attributes:
+        recipe: as :meth:`Recipe.model_dump` gives it in JSON mode.
+        digest: of the recipe.
+        rung: index in the recipe.
+        step: steps done in this rung.
+        sd: the network's ``state_dict``.
+        ema: averages of its parameters, by name.
+        opt: the optimiser's ``state_dict``.
+        pending: sums since the last log line: loss, bpp, distortion, steps.
+        lowest: lowest mean loss of a log line in this rung.
+        seconds: time spent training in this rung.
+        about: where and on what it was trained: hardware, pictures, pixels.
+    """
+
+    recipe: dict[str, Any]
+    digest: str
+    rung: int
+    step: int
+    sd: dict[str, Tensor]
+    ema: dict[str, Tensor]
+    opt: dict[str, Any]
+    pending: list[float]
+    lowest: float
+    seconds: float
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write atomically: whoever reads ``path`` finds the old checkpoint or this one.
+
+    Raises:
+        OutputError: it cannot be written there.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **vars(checkpoint)}, buffer)
+    write_atomically(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read back, onto the CPU.
+
+    Raises:
+        TrainingError: not readable, or not such a checkpoint.
+    """
+    content = read_torch_file(path)
+    if content.pop("format", None) != FORMAT:
+        raise TrainingError(f"{path}: not a checkpoint of this version of lof; train again in another folder")
+    return Checkpoint(**content)
+
+
+def read_torch_file(path: Path) -> dict[str, Any]:
+    """A dictionary that ``torch.save`` wrote, without running any code in it.
+
+    Raises:
+        TrainingError: not readable, or no dictionary.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise TrainingError(f"{path}: does not exist; check the name") from None
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise TrainingError(f"{path}: cannot be read as a checkpoint ({reason}); name another") from error
+    if not isinstance(content, dict):
+        raise TrainingError(f"{path}: holds no checkpoint; name another file")
+    return content

@@ -1,0 +1,133 @@
+"""Photographs in memory: decoded once, uint8, on the training device; crops and flips are cut there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lof.errors import ImageError, TrainingError, UsageError
+from lof.images import Picture, read_picture
+from lof.inputs import Source, find
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file that is not trained on. ``reason`` names the file."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The training pictures.
+
+    Attributes:
+        images: each (H, W, 3) uint8 on the training device, no side shorter than ``crop``.
+        skipped: files of the folders that are no such pictures.
+    """
+
+    images: list[Tensor]
+    crop: int
+    skipped: list[Skipped]
+
+    @property
+    def pixels(self) -> int:
+        """Of all pictures together."""
+        return sum(image.shape[0] * image.shape[1] for image in self.images)
+
+    def batch(self, size: int, seed: int) -> Tensor:
+        """Random crops, half of them flipped left to right; equal seeds give equal crops.
+
+        Pictures are drawn in proportion to their pixels.
+
+        Returns:
+            (size, 3, crop, crop) float32 in [0, 1], channels-last.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        areas = torch.tensor([float(image.shape[0] * image.shape[1]) for image in self.images])
+        chosen = torch.multinomial(areas, size, replacement=True, generator=generator).tolist()
+        places = torch.rand(size, 3, generator=generator, dtype=torch.float64).tolist()
+        out = torch.empty(size, self.crop, self.crop, 3, dtype=torch.uint8, device=self.images[0].device)
+        for slot, (index, (down, right, flip)) in enumerate(zip(chosen, places, strict=True)):
+            image = self.images[index]
+            top = int(down * (image.shape[0] - self.crop + 1))
+            left = int(right * (image.shape[1] - self.crop + 1))
+            cut = image[top : top + self.crop, left : left + self.crop]
+            out[slot] = cut.flip(1) if flip < 0.5 else cut
+        return out.permute(0, 3, 1, 2).float().div_(255)
+
+
+def load_pool(folders: Sequence[str], crop: int, device: torch.device) -> Pool:
+    """Decode every picture below ``folders`` that can be trained on; the others are listed, not fatal.
+
+    Skipped are files that cannot be read, CMYK (its colours are a matter of interpretation), and pictures
+    smaller than a crop.
+
+    Raises:
+        TrainingError: a folder is missing, or nothing is left to train on.
+    """
+    if not folders:
+        raise TrainingError("no training pictures; name folders with --data or in the recipe's [data] train")
+    images: list[Tensor] = []
+    skipped: list[Skipped] = []
+    for source in _sources(folders):
+        try:
+            pixels = _rgb(source.path).pixels
+            if min(pixels.shape[:2]) < crop:
+                raise ImageError(
+                    f"{source.path}: {pixels.shape[1]}×{pixels.shape[0]}, smaller than a crop of {crop}"
+                )
+        except ImageError as error:
+            skipped.append(Skipped(source.path, str(error)))
+        else:
+            images.append(torch.from_numpy(pixels).to(device))
+    if not images:
+        why = f" (first: {skipped[0].reason})" if skipped else ""
+        raise TrainingError(f"{', '.join(folders)}: nothing to train on{why}; name other folders with --data")
+    return Pool(images, crop, skipped)
+
+
+def load_validation(
+    folders: Sequence[str], at_most: int | None = None
+) -> tuple[list[Picture], list[Skipped]]:
+    """Pictures to measure on, of any size, evenly spread over the readable files of ``folders``.
+
+    Raises:
+        TrainingError: a folder is missing, or holds no readable picture.
+    """
+    if not folders:
+        return [], []
+    pictures: list[Picture] = []
+    skipped: list[Skipped] = []
+    sources = _sources(folders)
+    count = len(sources) if at_most is None else min(at_most, len(sources))
+    for index in range(count):
+        source = sources[index * len(sources) // count]
+        try:
+            pictures.append(_rgb(source.path))
+        except ImageError as error:
+            skipped.append(Skipped(source.path, str(error)))
+    if not pictures:
+        raise TrainingError(f"{', '.join(folders)}: no readable picture to measure on ({skipped[0].reason})")
+    return pictures, skipped
+
+
+def _sources(folders: Sequence[str]) -> list[Source]:
+    try:
+        return find(folders).sources
+    except UsageError as error:
+        raise TrainingError(str(error)) from error
+
+
+def _rgb(path: Path) -> Picture:
+    picture = read_picture(path)
+    with Image.open(path) as image:
+        if image.mode == "CMYK":
+            raise ImageError(f"{path}: CMYK; convert it to RGB to train on it")
+    return picture

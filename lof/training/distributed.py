@@ -1,0 +1,95 @@
+"""The same recipe on several GPUs or machines, with Ray Train (``pip install 'lof[ray]'``).
+
+The driver only submits; every worker runs :func:`lof.training.train` on its share of each batch, with all
+pictures in its own memory. The first worker writes the run's folder, which all must be able to reach (one
+machine, or a shared file system). A worker that dies is replaced and the run goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+from lof.errors import TrainingError
+from lof.training.loop import Group, train
+from lof.training.recipe import Recipe, parse_recipe
+
+
+def train_distributed(
+    recipe: Recipe, folder: Path, workers: int, *, use_gpu: bool, restarts: int = 3
+) -> list[Path]:
+    """:func:`lof.training.train` by ``workers`` processes, one GPU each with ``use_gpu``; runs in the driver.
+
+    The gradients of a step are those of one process with the same batch, up to the random numbers drawn.
+
+    Args:
+        folder: as for :func:`train`, reachable under this path from every worker.
+        restarts: how many times workers that died are replaced.
+
+    Raises:
+        TrainingError: Ray is not installed, the batch cannot be shared out, or the run failed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise TrainingError("training with --workers needs Ray; install it with: pip install 'lof[ray]'")
+    if recipe.batch % workers:
+        raise TrainingError(
+            f"recipe {recipe.name}: batch {recipe.batch} cannot be shared by {workers} workers"
+        )
+    # Ray would otherwise rebuild the caller's environment for each worker when the driver runs under uv.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    import ray.train
+    from ray.train.torch import TorchTrainer
+
+    folder = folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = TorchTrainer(
+        _worker,
+        train_loop_config={"recipe": _absolute(recipe).model_dump(mode="json"), "folder": str(folder)},
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        run_config=ray.train.RunConfig(
+            name="ray",
+            storage_path=str(folder),
+            failure_config=ray.train.FailureConfig(max_failures=restarts),
+        ),
+    )
+    try:
+        trainer.fit()
+    except Exception as error:
+        raise TrainingError(
+            f"{folder}: a worker failed ({_reason(error)}); the same command continues"
+        ) from error
+    return [folder / f"quality-{rung.quality}.pt" for rung in recipe.rung]
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """Runs in every worker; takes a dictionary since it is sent from the driver."""
+    import ray.train
+    import ray.train.torch
+    import torch.distributed
+
+    context = ray.train.get_context()
+    group = Group(
+        rank=context.get_world_rank(),
+        world=context.get_world_size(),
+        wrap=ray.train.torch.prepare_model,
+        on_log=lambda record: ray.train.report(dict(record)),
+        wait=lambda: torch.distributed.barrier(),
+    )
+    device = ray.train.torch.get_device()
+    train(parse_recipe(config["recipe"]), Path(config["folder"]), device=str(device), group=group)
+
+
+def _absolute(recipe: Recipe) -> Recipe:
+    """Workers have other working folders."""
+    folders = recipe.data
+    moved = recipe.with_data(
+        [Path(f).resolve() for f in folders.train], [Path(f).resolve() for f in folders.validation]
+    )
+    return moved.model_copy(update={"init": str(Path(recipe.init).resolve()) if recipe.init else None})
+
+
+def _reason(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

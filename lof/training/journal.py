@@ -1,0 +1,88 @@
+"""The run's log, one JSON object a line, and its plot."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lof.errors import OutputError
+from lof.files import write_atomically
+
+Record = dict[str, Any]
+
+
+class Journal:
+    """Appends records; a crash costs at most the line being written.
+
+    ``position`` of the run, ``(rung, step)``, is part of every record as ``rung`` and ``step``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: Record) -> None:
+        """Add one line and hand it to the operating system.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        try:
+            with self.path.open("ab") as file:
+                file.write(json.dumps(record).encode() + b"\n")
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be written ({error.strerror}); free its disk") from error
+
+    def read(self) -> list[Record]:
+        """All records; a torn last line is left out."""
+        if not self.path.exists():
+            return []
+        records = []
+        for line in self.path.read_bytes().split(b"\n")[:-1]:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def cut_after(self, rung: int, step: int) -> None:
+        """Drop what was logged after a position, and a torn tail: a resumed run will log it again."""
+        kept = [r for r in self.read() if (r["rung"], r["step"]) <= (rung, step)]
+        write_atomically(self.path, b"".join(json.dumps(r).encode() + b"\n" for r in kept))
+
+
+def plot(records: list[Record], path: Path) -> None:
+    """Loss, rate and quality over the steps of all rungs, as a PNG; crosses are real files.
+
+    Raises:
+        OutputError: ``path`` cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 9), layout="constrained")
+    axes = figure.subplots(3, 1, sharex=True)
+    for axis, key, label in zip(
+        axes, ("loss", "bpp", "psnr"), ("loss", "bits per pixel", "PSNR in dB"), strict=True
+    ):
+        for kind, style in (("train", "-"), ("validation", "x")):
+            points = [
+                (r["total_step"], r[key]) for r in records if r["kind"] == kind and r.get(key) is not None
+            ]
+            if points:
+                axis.plot(*zip(*points, strict=True), style, label=kind)
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].set_yscale("log")
+    axes[0].legend(handles=axes[0].get_lines())
+    axes[-1].set_xlabel("step")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    write_atomically(path, buffer.getvalue())
+
+
+def remove_torn_files(folder: Path) -> None:
+    """Delete the temporary files that a killed writer of this folder left behind."""
+    for path in folder.glob(".*.tmp"):
+        os.unlink(path)

@@ -1,0 +1,344 @@
+"""A whole run: the ladder of rate points, log, validation on real files, checkpoints that resume exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lof.devices import resolve_device, resolve_precision
+from lof.errors import TrainingError
+from lof.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from lof.training.data import Skipped, load_pool, load_validation
+from lof.training.hardware import describe_hardware
+from lof.training.journal import Journal, Record, plot, remove_torn_files
+from lof.training.measure import build_codec, load_weights_into, measure, shippable, summarise
+from lof.training.recipe import Recipe, Rung
+from lof.training.step import Stepper, learning_rate
+from lof.training.trained import read_trained
+
+CHECKPOINT, LOG, PLOT = "checkpoint.pt", "log.jsonl", "plot.png"
+
+
+@dataclass(frozen=True)
+class Started:
+    """Pictures are in memory; ``resumed`` is the rung and step that the run goes on from."""
+
+    pictures: int
+    pixels: int
+    skipped: list[Skipped]
+    device: str
+    resumed: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A line of the log was written: ``kind`` is ``train`` or ``validation``."""
+
+    record: Record
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A rung is trained; its checkpoint, for ``lof export-weights``, is at ``path``."""
+
+    quality: int
+    path: Path
+
+
+Event = Started | Logged | Finished
+OnEvent = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Group:
+    """This process among those that train together; alone by default.
+
+    Attributes:
+        wrap: makes a module data-parallel over the group.
+        on_log: called in every process of the group at the same steps.
+        wait: returns when all processes of the group have come to it.
+    """
+
+    rank: int = 0
+    world: int = 1
+    wrap: Callable[[nn.Module], nn.Module] | None = None
+    on_log: Callable[[Record], None] | None = None
+    wait: Callable[[], None] | None = None
+
+
+def train(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    device: str = "auto",
+    on_event: OnEvent | None = None,
+    group: Group | None = None,
+) -> list[Path]:
+    """Train every rung of a recipe, or continue where ``folder``'s checkpoint stands.
+
+    A run that is cut and continued on the same machine gives the same losses, bit by bit, as one that was
+    not: the schedule counts steps, and the random numbers of a step depend on the recipe's seed and the step
+    alone. Sets the process's global random numbers.
+
+    On CUDA the step is compiled and captured as a graph, unless the recipe says ``compile = false``.
+
+    Args:
+        folder: gets ``checkpoint.pt``, ``log.jsonl``, ``plot.png`` and ``quality-<n>.pt`` per finished rung.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+
+    Returns:
+        The checkpoints of the rungs, in the order of the recipe.
+
+    Raises:
+        TrainingError: nothing to train on, another run's checkpoint, or the loss diverged; the last good
+            checkpoint stays.
+        OutputError: ``folder`` cannot be written.
+    """
+    return _Run(recipe, folder, device, on_event or _ignore, group or Group()).run()
+
+
+class _Run:
+    def __init__(self, recipe: Recipe, folder: Path, device: str, on_event: OnEvent, group: Group) -> None:
+        if recipe.batch % group.world:
+            raise TrainingError(
+                f"recipe {recipe.name}: batch {recipe.batch} cannot be shared by {group.world} workers"
+            )
+        self.recipe, self.folder, self.on_event, self.group = recipe, folder, on_event, group
+        self.device = resolve_device(device)
+        self.precision = resolve_precision(recipe.precision, self.device)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+        self.pool = load_pool(recipe.data.train, recipe.crop, self.device)
+        self.pictures, skipped = load_validation(recipe.data.validation, recipe.data.validation_images)
+        self.about = {
+            "hardware": describe_hardware(self.device, group.world),
+            "pictures": len(self.pool.images),
+            "pixels": self.pool.pixels,
+            "precision": str(self.precision).removeprefix("torch."),
+        }
+        self.journal = Journal(folder / LOG)
+        self.resumed = self._find_checkpoint()
+        position = (self.resumed.rung, self.resumed.step) if self.resumed else None
+        if group.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_torn_files(folder)
+            self.journal.cut_after(*(position or (-1, 0)))
+            all_skipped = self.pool.skipped + skipped
+            self._emit(
+                Started(len(self.pool.images), self.pool.pixels, all_skipped, str(self.device), position)
+            )
+
+    def run(self) -> list[Path]:
+        first = self.resumed.rung if self.resumed else 0
+        for index in range(first, len(self.recipe.rung)):
+            self._train_rung(index)
+        return [self._path_of(rung) for rung in self.recipe.rung]
+
+    def _find_checkpoint(self) -> Checkpoint | None:
+        path = self.folder / CHECKPOINT
+        if not path.exists():
+            return None
+        found = load_checkpoint(path)
+        if found.digest != self.recipe.digest:
+            raise TrainingError(f"{path}: belongs to another recipe; choose another output folder")
+        if any(found.about[key] != self.about[key] for key in ("pictures", "pixels")):
+            raise TrainingError(
+                f"{path}: was trained on other pictures; name the same folders, or another output"
+            )
+        return found
+
+    def _train_rung(self, index: int) -> None:
+        rung = self.recipe.rung[index]
+        stepper = self._stepper(index)
+        self.stepper, self.index, self.rung = stepper, index, rung
+        self.lowest, self.seconds = math.inf, 0.0
+        if self.resumed:
+            self._restore(self.resumed)
+            self.resumed = None
+        self.started = self.saved = self.logged = time.monotonic()
+        while stepper.step < rung.steps:
+            seed = _seed(self.recipe.seed, index, stepper.step, self.group.rank)
+            torch.manual_seed(seed)
+            stepper.advance(self.pool.batch(self.recipe.batch // self.group.world, seed))
+            self._after_step()
+        self._save(self.folder / CHECKPOINT)
+        self._save(self._path_of(rung))
+        if self.group.wait:
+            self.group.wait()
+        if self.group.rank == 0:
+            self._emit(Finished(rung.quality, self._path_of(rung)))
+
+    def _stepper(self, index: int) -> Stepper:
+        torch.manual_seed(_seed(self.recipe.seed, index, -1, 0))
+        net = self.recipe.spec.load_class().network(*self.recipe.sizes)
+        start = Path(self.recipe.init) if index == 0 and self.recipe.init else None
+        if index > 0:
+            start = self._path_of(self.recipe.rung[index - 1])
+        if start is not None and self.resumed is None:
+            load_weights_into(net, read_trained(start).state, str(start))
+        return Stepper(
+            net,
+            self.recipe,
+            self.recipe.rung[index],
+            device=self.device,
+            precision=self.precision,
+            wrap=self.group.wrap,
+        )
+
+    def _after_step(self) -> None:
+        step, recipe, rung = self.stepper.step, self.recipe, self.rung
+        last = step == rung.steps
+        if step % recipe.log_every == 0 or last:
+            self._log()
+        if (step % recipe.validate_every == 0 or last) and self.pictures and self.group.rank == 0:
+            self._validate()
+        if not last and time.monotonic() - self.saved > 60 * recipe.checkpoint_minutes:
+            self._save(self.folder / CHECKPOINT)
+            self.saved = time.monotonic()
+
+    def _log(self) -> None:
+        loss, bpp, distortion, norm = self._healthy_means()
+        self.lowest = min(self.lowest, loss)
+        now = time.monotonic()
+        record = self._record("train") | {
+            "loss": loss,
+            "bpp": bpp,
+            "distortion": distortion,
+            "psnr": 10 * math.log10(255**2 / distortion) if self.recipe.metric == "mse" else None,
+            "gradient_norm": norm,
+            "learning_rate": learning_rate(self.recipe.schedule, self.rung, self.stepper.step - 1),
+            "steps_per_second": self.stepper.steps_summed / max(1e-9, now - self.logged),
+        }
+        self.stepper.flush()
+        self.logged = now
+        self._write(record)
+        if self.group.on_log:
+            self.group.on_log(record)
+
+    def _validate(self) -> None:
+        recipe, rung = self.recipe, self.rung
+        origin = f"{self.folder}, step {self.stepper.step}"
+        state = shippable(recipe.spec, recipe.sizes, self._averaged_state(), origin)
+        codec = build_codec(
+            recipe.spec,
+            quality=rung.quality,
+            metric=recipe.metric,
+            lmbda=rung.lmbda,
+            sizes=recipe.sizes,
+            state=state,
+            origin=origin,
+        )
+        found = summarise(measure(codec, self.pictures))
+        self._write(
+            self._record("validation")
+            | {
+                "loss": found.cost,
+                "bpp": found.bpp,
+                "psnr": found.psnr,
+                "ms_ssim": found.ms_ssim,
+                "images": found.images,
+            }
+        )
+        plot(self.journal.read(), self.folder / PLOT)
+        self.logged = time.monotonic()
+
+    def _healthy_means(self) -> list[float]:
+        """Means since the last log line; raises where the run has gone wrong."""
+        bad, means = int(self.stepper.bad_step), self.stepper.means()
+        if bad:
+            self._stop(f"loss or gradient is no longer finite at step {bad}")
+        if (
+            self.stepper.steps_summed >= self.recipe.log_every
+            and means[0] > self.recipe.diverged * self.lowest
+        ):
+            self._stop(
+                f"diverged by step {self.stepper.step} (mean loss {means[0]:.4g}, lowest {self.lowest:.4g})"
+            )
+        return means
+
+    def _stop(self, why: str) -> None:
+        path = self.folder / CHECKPOINT
+        kept = f"{path} holds the last good state" if path.exists() else "no checkpoint had been written"
+        raise TrainingError(
+            f"{self.recipe.name}, quality {self.rung.quality}: {why}; {kept}; lower the learning_rate"
+        )
+
+    def _save(self, path: Path) -> None:
+        self._healthy_means()
+        if self.group.rank != 0:
+            return
+        stepper = self.stepper
+        save_checkpoint(
+            path,
+            Checkpoint(
+                recipe=self.recipe.model_dump(mode="json"),
+                digest=self.recipe.digest,
+                rung=self.index,
+                step=stepper.step,
+                sd=stepper.net.state_dict(),
+                ema=stepper.ema,
+                opt=stepper.optimiser.state_dict(),
+                pending=[*stepper.sums.tolist(), float(stepper.steps_summed)],
+                lowest=self.lowest,
+                seconds=self._elapsed(),
+                about=self.about,
+            ),
+        )
+
+    def _restore(self, checkpoint: Checkpoint) -> None:
+        stepper = self.stepper
+        load_weights_into(stepper.net, checkpoint.sd, str(self.folder / CHECKPOINT))
+        for name, average in stepper.ema.items():
+            average.copy_(checkpoint.ema[name])
+        stepper.optimiser.load_state_dict(checkpoint.opt)
+        *sums, count = checkpoint.pending
+        stepper.sums.copy_(torch.tensor(sums, dtype=torch.float64))
+        stepper.steps_summed = int(count)
+        stepper.step = checkpoint.step
+        self.lowest, self.seconds = checkpoint.lowest, checkpoint.seconds
+
+    def _averaged_state(self) -> dict[str, Tensor]:
+        state = self.stepper.net.state_dict() | self.stepper.ema
+        return {key: value.detach().cpu() for key, value in state.items()}
+
+    def _record(self, kind: str) -> dict[str, Any]:
+        before = sum(rung.steps for rung in self.recipe.rung[: self.index])
+        return {
+            "kind": kind,
+            "rung": self.index,
+            "quality": self.rung.quality,
+            "step": self.stepper.step,
+            "total_step": before + self.stepper.step,
+            "seconds": round(self._elapsed(), 3),
+        }
+
+    def _write(self, record: Record) -> None:
+        if self.group.rank == 0:
+            self.journal.append(record)
+            self._emit(Logged(record))
+
+    def _elapsed(self) -> float:
+        return self.seconds + time.monotonic() - self.started
+
+    def _path_of(self, rung: Rung) -> Path:
+        return self.folder / f"quality-{rung.quality}.pt"
+
+    def _emit(self, event: Event) -> None:
+        self.on_event(event)
+
+
+def _seed(*parts: int) -> int:
+    """A seed that differs for every step and worker, 63 bits."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8]) >> 1
+
+
+def _ignore(event: Event) -> None:
+    pass
