@@ -1,0 +1,104 @@
+"""Cuts of pictures for the page, and maps of their errors."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Crop = NDArray[np.uint8]
+
+SCALES = (4, 8, 16, 32, 64, 128, 255)
+"""Grey levels at the bright end of an error map."""
+_COLOURS = "magma"
+
+
+class Crops(NamedTuple):
+    """The same cut of the original, the plain encoding and the optimised one: (h, w, 3) uint8, to 256×256."""
+
+    original: Crop
+    baseline: Crop
+    optimised: Crop
+
+
+@dataclass(frozen=True)
+class Panels:
+    """What the page shows of one picture; images as ``data:`` addresses.
+
+    Attributes:
+        scale: grey levels at the bright end of both error maps.
+        baseline_error, optimised_error: mean absolute error of the cut, in grey levels.
+    """
+
+    width: int
+    height: int
+    original: str
+    baseline: str
+    optimised: str
+    baseline_map: str
+    optimised_map: str
+    scale: int
+    baseline_error: float
+    optimised_error: float
+
+
+def panels(crops: Crops, *, lossless: bool) -> Panels:
+    """Encode a cut and the absolute errors of both encodings, on one scale.
+
+    Errors are means over the three channels, computed from the exact pixels whatever ``lossless`` is.
+    """
+    before, after = (_error(crops.original, decoded) for decoded in (crops.baseline, crops.optimised))
+    scale = _scale(before, after)
+    height, width = before.shape
+    return Panels(
+        width=width,
+        height=height,
+        original=_address(crops.original, lossless),
+        baseline=_address(crops.baseline, lossless),
+        optimised=_address(crops.optimised, lossless),
+        baseline_map=_address(_coloured(before, scale), lossless=False),
+        optimised_map=_address(_coloured(after, scale), lossless=False),
+        scale=scale,
+        baseline_error=float(before.mean()),
+        optimised_error=float(after.mean()),
+    )
+
+
+def colour_bar(steps: int = 9) -> list[str]:
+    """Colours of the error maps from no error to the end of the scale, as ``#rrggbb``."""
+    levels = _coloured(np.linspace(0, 1, steps)[None], scale=1)[0]
+    return ["#{:02x}{:02x}{:02x}".format(*level) for level in levels]
+
+
+def _error(original: Crop, decoded: Crop) -> NDArray[np.float64]:
+    error: NDArray[np.float64] = np.abs(original.astype(np.int16) - decoded).mean(axis=2)
+    return error
+
+
+def _scale(*errors: NDArray[np.float64]) -> int:
+    # A few extreme pixels may saturate, so that the rest of the map can be seen.
+    wanted = max(float(np.percentile(error, 99.5)) for error in errors)
+    return next((scale for scale in SCALES if scale >= wanted), SCALES[-1])
+
+
+def _coloured(error: NDArray[np.float64], scale: int) -> Crop:
+    colours = matplotlib.colormaps[_COLOURS](np.clip(error / scale, 0, 1), bytes=True)
+    return np.ascontiguousarray(colours[..., :3])
+
+
+def _address(pixels: Crop, lossless: bool) -> str:
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    if lossless:
+        image.save(buffer, "WEBP", lossless=True, quality=60, method=4)
+        kind = "webp"
+    else:
+        image.save(buffer, "JPEG", quality=92, subsampling=0)
+        kind = "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

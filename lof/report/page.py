@@ -1,0 +1,99 @@
+"""The report as one self-contained HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from lof.report import figures, plots
+from lof.report.crops import Crops, Panels, colour_bar, panels
+from lof.report.records import Record, by_change, distinct, failed, in_order, measured, number, totals
+
+MOST_CROPS = 200
+"""Pictures whose crops are embedded, at most."""
+LOSSLESS_UP_TO = 24
+"""Crops of that many pictures are stored without loss; those of more as JPEG, to keep the page small."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One picture on the page; ``panels`` is ``None`` where its crops cannot be had."""
+
+    record: Record
+    panels: Panels | None
+
+
+def render(records: Sequence[Record], *, title: str, crops: Callable[[Record], Crops | None]) -> str:
+    """The page. ``crops`` is called once for each picture shown, in the order of their sources."""
+    ordered = in_order(records)
+    rows = measured(ordered)
+    shown = by_change(rows, MOST_CROPS)
+    lossless = len(shown) <= LOSSLESS_UP_TO
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            title=figures.printable(title),
+            totals=totals(rows),
+            settings=_settings(rows),
+            failed=_clean(failed(ordered)),
+            rows=_clean(rows),
+            cards=[_card(record, crops(record), lossless) for record in shown],
+            lossless=lossless,
+            histogram=plots.histogram(rows) if rows else None,
+            scatter=plots.scatter(rows),
+            frame=plots,
+            bar=colour_bar(),
+        )
+    )
+
+
+def _card(record: Record, cut: Crops | None, lossless: bool) -> Card:
+    return Card(_clean(record), None if cut is None else panels(cut, lossless=lossless))
+
+
+def _settings(rows: Sequence[Record]) -> list[tuple[str, str]]:
+    """What the pictures were made with, each value once."""
+    if not rows:
+        return []
+    codecs = sorted({f"{row['codec']}, quality {row['quality']}" for row in rows})
+    return [
+        ("codec", "; ".join(codecs)),
+        ("profile", ", ".join(map(str, distinct(rows, "profile")))),
+        ("λ", ", ".join(f"{value:g}" for value in distinct(rows, "lambda"))),
+        ("seed", ", ".join(map(str, distinct(rows, "seed")))),
+    ]
+
+
+def _clean(value: Any) -> Any:
+    """Records without control characters in their texts; escaping is the template's business."""
+    if isinstance(value, str):
+        return figures.printable(value)
+    if isinstance(value, dict):
+        return {key: _clean(item) for key, item in value.items()}
+    return list(map(_clean, value)) if isinstance(value, list) else value
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("lof.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    environment.filters |= {
+        "bpp": figures.bits_per_pixel,
+        "db": lambda value: figures.decibels(number(value)),
+        "percent": figures.percent,
+        "decimal": figures.decimal,
+        "count": figures.count,
+        "size": figures.size,
+        "duration": figures.duration,
+    }
+    return environment

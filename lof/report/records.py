@@ -1,0 +1,116 @@
+"""Records as the reports see them: plain dictionaries, and what a job amounts to.
+
+A record is ``Result.record()`` with ``source``, ``output``, ``source_size``, ``source_sha256``,
+``output_sha256``, ``notes`` and ``state`` (``done``, ``failed``, ``skipped``). A failed one has ``source``,
+``state`` and ``error`` only. JSON has no infinity: the PSNR of a lossless result is the string ``"inf"``
+there, and either form is understood here. MS-SSIM is ``None`` (``null``) where the image is too small.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def to_json(record: Record) -> str:
+    """One line of strict JSON: infinity as ``"inf"``, ASCII only, so that any file name survives."""
+    return json.dumps(_strict(record), allow_nan=False)
+
+
+def number(value: Any) -> float | None:
+    """A figure of a record, from memory or from JSON (``"inf"``)."""
+    return None if value is None else float(value)
+
+
+def in_order(records: Iterable[Record]) -> list[Record]:
+    """Sorted by source: no report depends on the order in which workers finished."""
+    return sorted(records, key=lambda record: str(record["source"]))
+
+
+def measured(records: Iterable[Record]) -> list[Record]:
+    """Those that have figures: done now, or skipped because they were done before."""
+    return [record for record in records if record["state"] != "failed" and "optimised" in record]
+
+
+def failed(records: Iterable[Record]) -> list[Record]:
+    """Those that have an error instead."""
+    return [record for record in records if record["state"] == "failed"]
+
+
+def by_change(records: Sequence[Record], most: int) -> list[Record]:
+    """The ``most`` records whose rate changed most, in the given order."""
+    ranked = sorted(range(len(records)), key=lambda i: -abs(records[i]["rate_change"]))
+    return [records[i] for i in sorted(ranked[:most])]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What the measured records amount to. Means are over pictures, each counting once.
+
+    Attributes:
+        before, after: bytes of all plain encodings, and of the files written.
+        bpp, psnr, ms_ssim: means before and after; MS-SSIM over the pictures that have one, else ``None``.
+        rate_change: mean change of rate at equal quality, as a share.
+        plain: pictures that kept the plain encoding.
+    """
+
+    pictures: int
+    before: int
+    after: int
+    bpp: tuple[float, float]
+    psnr: tuple[float, float]
+    ms_ssim: tuple[float | None, float | None]
+    rate_change: float
+    evaluations: int
+    seconds: float
+    plain: int
+
+
+def totals(records: Iterable[Record]) -> Totals | None:
+    """Sums and means, or ``None`` where nothing was measured."""
+    rows = measured(records)
+    if not rows:
+        return None
+
+    def sides(key: str) -> tuple[list[Any], list[Any]]:
+        return [row["baseline"][key] for row in rows], [row["optimised"][key] for row in rows]
+
+    before, after = (sum(side) for side in sides("size"))
+    bpp, psnr, ms_ssim = (tuple(_mean(side) for side in sides(key)) for key in ("bpp", "psnr", "ms_ssim"))
+    return Totals(
+        pictures=len(rows),
+        before=before,
+        after=after,
+        bpp=(bpp[0] or 0.0, bpp[1] or 0.0),
+        psnr=(psnr[0] or 0.0, psnr[1] or 0.0),
+        ms_ssim=(ms_ssim[0], ms_ssim[1]),
+        rate_change=sum(row["rate_change"] for row in rows) / len(rows),
+        evaluations=sum(row["evaluations"] for row in rows),
+        seconds=sum(row["seconds"] for row in rows),
+        plain=sum(row["kept"] == "plain" for row in rows),
+    )
+
+
+def distinct(records: Iterable[Record], key: str) -> list[Any]:
+    """The values that a key has, each once, sorted."""
+    return sorted({record[key] for record in records})
+
+
+def _mean(values: Iterable[Any]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    if isinstance(value, dict):
+        return {key: _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return value
