@@ -10,7 +10,7 @@ INFINITE = "∞"
 
 
 def printable(text: str) -> str:
-    """``text`` with all kinds of spaces as plain ones; control characters, lone surrogates and the like as �."""
+    """``text`` with every space a plain one; control characters, lone surrogates and the like become �."""
     return "".join(
         c if c.isprintable() else " " if unicodedata.category(c) == "Zs" else "\ufffd" for c in text
     )
