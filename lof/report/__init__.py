@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lof.files import write_atomically
-from lof.report.crops import Crops
+from lof.report.records import Crops, in_order, to_json
 
 __all__ = ["Crops", "write_reports"]
 
@@ -35,7 +35,6 @@ def write_reports(
     """
     from lof.report.flat import to_csv
     from lof.report.page import render
-    from lof.report.records import in_order, to_json
 
     ordered = in_order(records)
     contents = {

@@ -5,26 +5,18 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Crop = NDArray[np.uint8]
+from lof.report.records import Crops
+from lof.results import Pixels
 
 SCALES = (4, 8, 16, 32, 64, 128, 255)
 """Grey levels at the bright end of an error map."""
 _COLOURS = "magma"
-
-
-class Crops(NamedTuple):
-    """The same cut of the original, the plain encoding and the optimised one: (h, w, 3) uint8, to 256×256."""
-
-    original: Crop
-    baseline: Crop
-    optimised: Crop
 
 
 @dataclass(frozen=True)
@@ -76,7 +68,7 @@ def colour_bar(steps: int = 9) -> list[str]:
     return ["#{:02x}{:02x}{:02x}".format(*level) for level in levels]
 
 
-def _error(original: Crop, decoded: Crop) -> NDArray[np.float64]:
+def _error(original: Pixels, decoded: Pixels) -> NDArray[np.float64]:
     error: NDArray[np.float64] = np.abs(original.astype(np.int16) - decoded).mean(axis=2)
     return error
 
@@ -87,12 +79,12 @@ def _scale(*errors: NDArray[np.float64]) -> int:
     return next((scale for scale in SCALES if scale >= wanted), SCALES[-1])
 
 
-def _coloured(error: NDArray[np.float64], scale: int) -> Crop:
+def _coloured(error: NDArray[np.float64], scale: int) -> Pixels:
     colours = matplotlib.colormaps[_COLOURS](np.clip(error / scale, 0, 1), bytes=True)
     return np.ascontiguousarray(colours[..., :3])
 
 
-def _address(pixels: Crop, lossless: bool) -> str:
+def _address(pixels: Pixels, lossless: bool) -> str:
     buffer = io.BytesIO()
     image = Image.fromarray(pixels)
     if lossless:

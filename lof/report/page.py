@@ -10,8 +10,18 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lof.report import figures, plots
-from lof.report.crops import Crops, Panels, colour_bar, panels
-from lof.report.records import Record, by_change, distinct, failed, in_order, measured, number, totals
+from lof.report.crops import Panels, colour_bar, panels
+from lof.report.records import (
+    Crops,
+    Record,
+    by_change,
+    distinct,
+    failed,
+    in_order,
+    measured,
+    number,
+    totals,
+)
 
 MOST_CROPS = 200
 """Pictures whose crops are embedded, at most."""

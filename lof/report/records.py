@@ -12,9 +12,20 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from lof.results import Pixels
 
 Record = dict[str, Any]
+
+
+class Crops(NamedTuple):
+    """The same cut of the original, the plain encoding and the optimised one: (h, w, 3) uint8, to 256×256."""
+
+    original: Pixels
+    baseline: Pixels
+    optimised: Pixels
 
 
 def to_json(record: Record) -> str:

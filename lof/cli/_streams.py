@@ -1,0 +1,52 @@
+"""What decode, inspect and verify share: which files they mean, and reading them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lof.errors import StreamError
+from lof.inputs import Source, find
+
+Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        help="Streams (.lof, .bin), folders or quoted globs.", metavar="INPUTS", show_default=False
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the codec's weights, see `lof codecs`.", metavar="DIR", show_default=False
+    ),
+]
+
+
+def find_streams(inputs: Sequence[str]) -> list[Source]:
+    """The files that ``inputs`` name; in folders, those that end like a stream of either format.
+
+    Raises:
+        UsageError: see :func:`lof.inputs.find`.
+    """
+    from lof.formats import SUFFIXES
+
+    return find(inputs, frozenset(SUFFIXES.values())).sources
+
+
+def read_stream(path: Path) -> bytes:
+    """The bytes of a stream.
+
+    Raises:
+        StreamError: it is not there or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise StreamError(f"{path}: does not exist; check the name") from error
+    except IsADirectoryError as error:
+        raise StreamError(f"{path}: is a folder; name a file in it") from error
+    except OSError as error:
+        raise StreamError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error

@@ -1,0 +1,100 @@
+"""``lof decode``: streams back to pictures, as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lof.cli import app
+from lof.cli._streams import Inputs, Weights, find_streams, read_stream
+from lof.errors import LofError, OutputError, UsageError
+from lof.files import write_atomically
+from lof.inputs import Source
+from lof.report.figures import printable
+
+_HELP = (
+    "Decode streams of either format to PNG, with their ICC profile and EXIF.\n\n"
+    "`photo.jpg.lof` becomes `photo.jpg.png`, beside it or in the same place below OUT. What cannot be "
+    "decoded is named at the end; all else is written."
+)
+
+
+@app.command("decode", help=_HELP)
+def decode(
+    inputs: Inputs,
+    *,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            help="Folder for the pictures, or, for one stream, a file that ends in .png.",
+            show_default="beside each stream",
+        ),
+    ] = None,
+    weights: Weights = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite pictures that differ.")] = False,
+) -> None:
+    """Decode one after another; the help stands in ``_HELP``."""
+    sources = find_streams(inputs)
+    failures: list[LofError] = []
+    for path, target in zip((s.path for s in sources), _targets(sources, out), strict=True):
+        try:
+            written = _decode_one(path, target, weights, force)
+            typer.echo(printable(f"{path} → {target}{'' if written else ' (there already)'}"))
+        except LofError as error:
+            failures.append(error)
+    for failure in failures:
+        typer.echo(printable(f"failed: {failure}"), err=True)
+    if failures:
+        typer.echo(f"{len(failures)} of {len(sources)} streams not decoded", err=True)
+        raise typer.Exit(1)
+
+
+def _decode_one(path: Path, target: Path, weights: Path | None, force: bool) -> bool:
+    """Whether the picture had to be written."""
+    from lof import api
+    from lof.images import png_bytes
+
+    png = png_bytes(api.decode(read_stream(path), name=str(path), weights=weights))
+    try:
+        there = target.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        there = None
+    except OSError as error:
+        raise OutputError(
+            f"{target}: cannot be read ({error.strerror}); choose another place with -o"
+        ) from error
+    if there == png:
+        return False
+    if there is not None and not force:
+        raise OutputError(f"{target}: is another file already; choose another place with -o, or add --force")
+    write_atomically(target, png)
+    return True
+
+
+def _targets(sources: Sequence[Source], out: Path | None) -> list[Path]:
+    if out is not None and out.suffix.lower() == ".png" and not out.is_dir():
+        if len(sources) > 1:
+            raise UsageError(f"-o {out}: one file for {len(sources)} streams; name a folder")
+        return [out]
+    targets = [_target(source, out) for source in sources]
+    first: dict[Path, Path] = {}
+    for source, target in zip(sources, targets, strict=True):
+        other = first.setdefault(target, source.path)
+        if other != source.path:
+            raise UsageError(
+                f"{other} and {source.path}: both would become {target}; decode one after the other"
+            )
+    return targets
+
+
+def _target(source: Source, out: Path | None) -> Path:
+    from lof.formats import SUFFIXES
+
+    place = source.path if out is None else out.joinpath(*source.relative.parts)
+    name = place.stem if place.suffix.lower() in SUFFIXES.values() else place.name
+    return place.with_name(f"{name}.png")

@@ -1,0 +1,132 @@
+"""``lof inspect``: what is in a stream."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from lof.cli import app
+from lof.cli._streams import Weights, read_stream
+from lof.errors import LofError
+from lof.report.figures import count, printable
+
+if TYPE_CHECKING:
+    from lof.formats import Parsed
+
+_HELP = (
+    "Show what is in a stream of either format: codec, sizes, bytes of every string and box, and how far the "
+    "decoder is from reading it differently.\n\n"
+    "What only the codec knows is left out, with the reason, where its weights are missing."
+)
+
+
+@app.command("inspect", help=_HELP)
+def inspect(
+    file: Annotated[Path, typer.Argument(help="A stream (.lof, .bin).", show_default=False)],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    weights: Weights = None,
+) -> None:
+    """Read, describe, print; the help stands in ``_HELP``."""
+    from lof.formats import unpack
+
+    data = read_stream(file)
+    parsed = unpack(data, str(file))
+    found = _describe(parsed, len(data)) | _ask_codec(parsed, str(file), weights)
+    strings = [
+        {"name": name, "bytes": len(string)}
+        for name, string in zip(found.pop("names"), parsed.strings, strict=True)
+    ]
+    found |= {"file": str(file), "strings": strings}
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        _print(found)
+
+
+def _describe(parsed: Parsed, size: int) -> dict[str, Any]:
+    """What the file says by itself."""
+    from lof.metrics import bpp
+
+    payload = sum(map(len, parsed.strings)) + sum(map(len, parsed.boxes.values()))
+    return {
+        "format": parsed.format,
+        "codec": parsed.codec,
+        "quality": parsed.quality,
+        "metric": parsed.metric,
+        "fingerprint": parsed.fingerprint.hex() or None,
+        "height": parsed.height,
+        "width": parsed.width,
+        "bytes": size,
+        "bpp": bpp(size, parsed.height, parsed.width),
+        "overhead_bytes": size - payload,
+        "boxes": {kind.decode("ascii"): len(content) for kind, content in parsed.boxes.items()},
+    }
+
+
+def _ask_codec(parsed: Parsed, name: str, weights: Path | None) -> dict[str, Any]:
+    """What only the codec knows, or why it could not be asked."""
+    from lof import api
+
+    try:
+        codec = api.codec_for(parsed, name=name, weights=weights)
+        margin = codec.scale_margin(parsed.strings, parsed.height, parsed.width)
+        names: tuple[str, ...] = codec.string_names()
+        return {"names": names, "scale_margin": margin, "problem": None}
+    except LofError as error:
+        unnamed = tuple(f"string {i}" for i in range(1, len(parsed.strings) + 1))
+        return {"names": unnamed, "scale_margin": None, "problem": str(error).removeprefix(f"{name}: ")}
+
+
+def _print(found: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    table = Table.grid(padding=(0, 2, 0, 0))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column()
+    for name, value in _lines(found):
+        table.add_row(name, Text(printable(value)))
+    console.print(Text(printable(found["file"]), style="bold"), soft_wrap=True)
+    console.print(table)
+
+
+def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = [
+        ("format", {"lof": "lof", "compressai": "CompressAI, examples/codec.py"}[found["format"]]),
+        ("codec", f"{found['codec']}, quality {found['quality']}, trained for {found['metric']}"),
+        ("weights", _weights(found)),
+        ("image", f"{found['width']} × {found['height']} pixels"),
+        ("file", f"{count(found['bytes'])} bytes, {found['bpp']:.4f} bits per pixel"),
+    ]
+    for string in found["strings"]:
+        share = 100 * string["bytes"] / found["bytes"]
+        lines.append((string["name"], f"{count(string['bytes'])} bytes, {share:.1f} %"))
+    lines.append(("overhead", f"{count(found['overhead_bytes'])} bytes of header, lengths and checksum"))
+    for kind, size in found["boxes"].items():
+        lines.append((f"box {kind}", f"{count(size)} bytes"))
+    if found["scale_margin"] is not None:
+        lines.append(("σ margin", _margin(found["scale_margin"])))
+    elif found["problem"] is None:
+        lines.append(("σ margin", "none needed: this codec has no scale table"))
+    return lines
+
+
+def _weights(found: dict[str, Any]) -> str:
+    stated = f"fingerprint {found['fingerprint']}" if found["fingerprint"] else "not stated in this format"
+    if found["problem"]:
+        return f"{stated}; not at hand, so less is shown: {found['problem']}"
+    return f"{stated}, the ones at hand" if found["fingerprint"] else stated
+
+
+def _margin(margin: float) -> str:
+    # 2^-24: the largest relative error of one rounding in float32.
+    roundings = margin * 2**24
+    return (
+        f"{margin:.1e}: a decoder reads this file right if it computes every σ within this share of ours, "
+        f"{roundings:.0f} times the rounding error of float32"
+    )

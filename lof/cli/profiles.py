@@ -1,0 +1,85 @@
+"""``lof profiles``: the shipped profiles, one in full, or every key that a profile may have."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lof.cli import app
+
+if TYPE_CHECKING:
+    from lof.profiles import Profile
+
+_HELP = (
+    "List the shipped profiles; with NAME, print one with every value in effect, as TOML.\n\n"
+    "That output, saved as a file, is a profile of your own: `lof optimize --profile mine.toml`."
+)
+
+
+@app.command("profiles", help=_HELP)
+def profiles(
+    name: Annotated[
+        str | None, typer.Argument(help="A shipped profile or a TOML file.", show_default=False)
+    ] = None,
+    *,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print every key: type, default, what is allowed.")
+    ] = False,
+) -> None:
+    """Choose what to print; the help stands in ``_HELP``."""
+    from lof.errors import UsageError
+    from lof.profiles import BUILT_IN, load_profile
+
+    if schema and name:
+        raise UsageError(f"--schema is about all profiles; leave out {name!r} or --schema")
+    if schema:
+        from lof.cli._schema import print_schema
+
+        print_schema()
+    elif name:
+        typer.echo(_toml(load_profile(name)))
+    else:
+        _print_list([load_profile(known) for known in BUILT_IN])
+
+
+def _print_list(known: list[Profile]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("profile", no_wrap=True, style="bold")
+    table.add_column("evaluations", no_wrap=True, justify="right")
+    table.add_column("stages")
+    table.add_column("summary")
+    for profile in known:
+        stages = ", ".join(f"{stage.kind} {stage.evaluations}" for stage in profile.stage)
+        table.add_row(profile.name, str(profile.evaluations), stages, Text(profile.summary))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print("\nevaluations: gradient evaluations per image at most, the unit of cost.", style="dim")
+
+
+def _toml(profile: Profile) -> str:
+    """The profile with its defaults filled in; parses back to the same profile."""
+    content = profile.model_dump(exclude_none=True)
+    stages = content.pop("stage")
+    blocks = [_pairs(content)] + [f"[[stage]]\n{_pairs(stage)}" for stage in stages]
+    return f"# at most {profile.evaluations} gradient evaluations\n" + "\n\n".join(blocks)
+
+
+def _pairs(content: dict[str, Any]) -> str:
+    return "\n".join(f"{key} = {toml_value(value)}" for key, value in content.items())
+
+
+def toml_value(value: Any) -> str:
+    """A value of a profile as TOML writes it."""
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    # JSON's strings, numbers and booleans are also TOML's.
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,24 @@
+"""``lof samples``: a few photographs to start with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lof.cli import app
+
+
+@app.command("samples")
+def samples(
+    folder: Annotated[Path, typer.Argument(help="Where to put them.", metavar="DIR", show_default=False)],
+) -> None:
+    """Write four sample photographs and their credits; nothing is downloaded."""
+    from lof.report.figures import printable
+    from lof.samples import CREDITS_NAME, SAMPLES, write_samples
+
+    for path, sample in zip(write_samples(folder), SAMPLES, strict=True):
+        typer.echo(printable(f"{path}  {sample.credit}"))
+    typer.echo(printable(f"{folder / CREDITS_NAME}"))
+    typer.echo(printable(f"\nNow: lof optimize {folder} -o {folder}-lof"))

@@ -1,0 +1,55 @@
+"""``lof verify``: is every stream whole, and does it decode?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import typer
+
+from lof.cli import app
+from lof.cli._streams import Inputs, Weights, find_streams, read_stream
+from lof.errors import LofError
+from lof.report.figures import printable
+
+Verdict = Literal["ok", "damaged", "unchecked"]
+
+_HELP = (
+    "Decode streams of either format and say of each whether it is whole; nothing is written.\n\n"
+    "Exit code 1 if any is damaged, or cannot be checked since its weights are missing."
+)
+
+
+@app.command("verify", help=_HELP)
+def verify(inputs: Inputs, *, weights: Weights = None) -> None:
+    """One line per stream; the help stands in ``_HELP``."""
+    sources = find_streams(inputs)
+    verdicts: list[Verdict] = []
+    for source in sources:
+        verdict, reason = _check(source.path, weights)
+        verdicts.append(verdict)
+        typer.echo(printable(f"{source.path}: {verdict}{reason and ': '}{reason}"))
+    good = verdicts.count("ok")
+    if good < len(sources):
+        bad, unknown = verdicts.count("damaged"), verdicts.count("unchecked")
+        typer.echo(f"{good} ok, {bad} damaged, {unknown} unchecked", err=True)
+        raise typer.Exit(1)
+
+
+def _check(path: Path, weights: Path | None) -> tuple[Verdict, str]:
+    from lof import api
+    from lof.formats import unpack
+
+    name = str(path)
+    verdict: Verdict = "unchecked"  # at each step, what its failure would mean
+    try:
+        data = read_stream(path)
+        verdict = "damaged"
+        parsed = unpack(data, name)
+        verdict = "unchecked"
+        api.codec_for(parsed, name=name, weights=weights)
+        verdict = "damaged"
+        api.decode_parsed(parsed, name=name, weights=weights)
+    except LofError as error:
+        return verdict, str(error).removeprefix(f"{name}: ")
+    return "ok", "" if parsed.format == "lof" else "it decodes; this format has no checksum"
