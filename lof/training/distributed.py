@@ -75,7 +75,7 @@ def _worker(config: dict[str, Any]) -> None:
         world=context.get_world_size(),
         wrap=ray.train.torch.prepare_model,
         on_log=lambda record: ray.train.report(dict(record)),
-        wait=lambda: torch.distributed.barrier(),
+        wait=torch.distributed.barrier,
     )
     device = ray.train.torch.get_device()
     train(parse_recipe(config["recipe"]), Path(config["folder"]), device=str(device), group=group)

@@ -71,7 +71,7 @@ class Group:
     world: int = 1
     wrap: Callable[[nn.Module], nn.Module] | None = None
     on_log: Callable[[Record], None] | None = None
-    wait: Callable[[], None] | None = None
+    wait: Callable[[], object] | None = None
 
 
 def train(
