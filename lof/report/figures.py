@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import unicodedata
 
+from rich.cells import cell_len, set_cell_size
+
 ABSENT = "–"
 INFINITE = "∞"
 
@@ -27,7 +29,7 @@ def decimal(value: float | None, places: int) -> str:
 
 def bits_per_pixel(value: float) -> str:
     """Three decimals, fewer from 10 on."""
-    return decimal(value, 3 if value < 10 else 2)
+    return decimal(value, 3 if value < 9.9995 else 2)
 
 
 def decibels(value: float | None) -> str:
@@ -39,8 +41,8 @@ def similarity(value: float | None) -> str:
     """Four decimals without the leading zero; ``–`` where the image is too small for MS-SSIM."""
     if value is None:
         return ABSENT
-    text = f"{value:.4f}"
-    return text[1:] if text.startswith("0") else "1.000"
+    text = decimal(value, 4)
+    return "1.000" if text == "1.0000" else text.replace("0.", ".", 1)
 
 
 def percent(share: float) -> str:
@@ -86,11 +88,10 @@ def duration(seconds: float) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """``text`` cut in its middle to ``width`` characters: both ends of a path say more than its middle."""
-    if len(text) <= width:
+    """``text`` cut in its middle to ``width`` terminal cells: the ends of a path say more than its middle."""
+    if cell_len(text) <= width:
         return text
     if width < 2:
         return "…"[:width]
     tail = (width - 1) * 3 // 5
-    head = width - 1 - tail
-    return f"{text[:head]}…{text[len(text) - tail :]}"
+    return f"{set_cell_size(text, width - 1 - tail)}…{set_cell_size(text[::-1], tail)[::-1]}"

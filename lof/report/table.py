@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.measure import Measurement
 from rich.table import Table
@@ -27,7 +28,8 @@ class _MiddleCut:
         yield Text(figures.shorten(self.name, options.max_width), no_wrap=True)
 
     def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        return Measurement(min(_LEAST_NAME, len(self.name)), len(self.name)).with_maximum(options.max_width)
+        width = cell_len(self.name)
+        return Measurement(min(_LEAST_NAME, width), width).with_maximum(options.max_width)
 
 
 def summary_table(records: Sequence[dict[str, Any]]) -> Table:
