@@ -1,0 +1,196 @@
+"""Methods side by side on a folder of images, in one run: plain encoding, reference SGA, profiles.
+
+    python pipelines/benchmark.py run KODAK -o RUN --crops 8 --size 256
+    python pipelines/benchmark.py run KODAK -o RUN --qualities 2,4,6 --profiles fast,medium --sga-steps 0
+    python pipelines/benchmark.py step --profile medium
+
+``run`` writes every file, decodes it with the standard decoder and measures that. Each finished row goes to
+``RUN/results.jsonl`` at once; the same command continues where it stopped. It leaves ``results.csv``,
+``table.md``, ``bd-rate.png`` and ``rd.png``. Images are compared as bare pixels: ICC profiles and EXIF, which
+would cost every method the same bytes, are left out. ``step`` times one gradient evaluation.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lof.codecs import DEFAULT_CODEC, codec_spec, load_codec
+from lof.devices import resolve_precision
+from lof.errors import LofError, UsageError
+from lof.files import write_atomically
+from lof.inputs import find
+from lof.jobs.benchmark import SGA_STEPS, Journal, Runner, batches, sga, spread
+from lof.jobs.step_time import time_steps
+from lof.profiles import BUILT_IN, Profile, load_profile, parse_profile
+from lof.report import benchmark as report
+from lof.report.benchmark_plots import gain_against_evaluations, rate_distortion
+from lof.report.records import Record
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command("run")
+def run(
+    folder: Annotated[str, typer.Argument(help="Folder of images.")],
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
+    codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
+    qualities: Annotated[str, typer.Option(help="Rate points, as 2,4,6; all if empty.")] = "",
+    profiles: Annotated[str, typer.Option(help="Names or TOML files, by commas.")] = ",".join(BUILT_IN),
+    sga_steps: Annotated[int, typer.Option(min=0, help="Of the reference SGA; 0 leaves it out.")] = SGA_STEPS,
+    crops: Annotated[int | None, typer.Option(min=1, help="Centre crops, evenly over the folder.")] = None,
+    size: Annotated[int, typer.Option(min=16, help="Side of a crop, in pixels.")] = 256,
+    batch: Annotated[int, typer.Option(min=1, help="Images searched at once, of one size.")] = 1,
+    weights: Annotated[Path | None, typer.Option(help="Folder with weights.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the search: auto, bf16 or fp32.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    ms_ssim: Annotated[bool, typer.Option("--ms-ssim", help="Show MS-SSIM too.")] = False,
+) -> None:
+    """Compare plain encoding, reference SGA and profiles on real files."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    crop = None if crops is None else size
+    methods = _methods(profiles, sga_steps)
+    sources = spread(find([folder], exclude=out).sources, crops)
+    codecs = [
+        load_codec(codec, quality, weights=weights, device=device, precision=precision)
+        for quality in _qualities(codec, qualities)
+    ]
+    settings = {
+        "crop": crop,
+        "seed": seed,
+        "batch": batch,
+        "device": _device_name(codecs[0].device),
+        "precision": str(resolve_precision(precision, codecs[0].device)).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
+    runner = Runner(Journal(out / "results.jsonl"), codecs, methods, settings)
+    reference = methods[0].name if sga_steps else None
+    try:
+        with Progress(
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=Console(stderr=True),
+        ) as progress:
+            task = progress.add_task("", total=len(sources) * len(codecs) * len(methods))
+            for images in batches(sources, crop, batch):
+                for done in runner.run(images):
+                    progress.update(task, advance=len(images), description=escape(done))
+    finally:
+        names = [report.PLAIN, *(method.name for method in methods)]
+        _report(out, runner.rows, names, reference, ms_ssim)
+
+
+def _report(out: Path, rows: list[Record], names: list[str], reference: str | None, ms_ssim: bool) -> None:
+    found = report.summarise(rows, names, reference)
+    if found is None:
+        return
+    rows = [row for row in rows if row["image"] in found.images]
+    settings = _describe(rows[0], found)
+    console = Console(highlight=False)
+    tables = report.points_table(found, ms_ssim=ms_ssim), report.summary_table(found)
+    console.print(settings, "", tables[0], "", tables[1], "", *report.notes(found), sep="\n")
+    if len({row["code"] for row in rows}) > 1:
+        console.print("[yellow]Some rows were measured with another version of the program.[/]")
+    write_atomically(out / "results.csv", report.to_csv(rows).encode())
+    write_atomically(out / "table.md", report.to_markdown(found, settings, ms_ssim=ms_ssim).encode())
+    write_atomically(out / "bd-rate.png", gain_against_evaluations(found))
+    write_atomically(out / "rd.png", rate_distortion(found))
+
+
+def _describe(row: Record, found: report.Benchmark) -> str:
+    settings, count = row["settings"], len(found.images)
+    crop, threads = settings["crop"], settings["threads"]
+    plural = "s" * (count != 1)
+    what = f"{count} whole image{plural}" if crop is None else f"{count} centre crop{plural} of {crop}×{crop}"
+    where = f"{settings['device']}, {threads} thread{'s' * (threads != 1)}, {settings['precision']}"
+    return f"{row['codec']} ({row['fingerprint'][:8]}), {what}; {where}, seed {settings['seed']}."
+
+
+def _methods(profiles: str, sga_steps: int) -> list[Profile]:
+    methods = [sga(sga_steps)] if sga_steps else []
+    methods += [load_profile(name.strip()) for name in profiles.split(",") if name.strip()]
+    names = [report.PLAIN, *(method.name for method in methods)]
+    if len(names) == 1:
+        raise UsageError("--profiles: names none, and --sga-steps is 0; nothing to compare")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--profiles: two methods of one name among {', '.join(names)}; rename one")
+    return methods
+
+
+def _qualities(codec: str, chosen: str) -> list[int]:
+    if not chosen.strip():
+        return sorted(quality for metric, quality in codec_spec(codec).rate_points if metric == "mse")
+    try:
+        return sorted({int(quality) for quality in chosen.split(",")})
+    except ValueError:
+        raise UsageError(f"--qualities {chosen}: give numbers by commas, as 2,4,6") from None
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+@app.command("step")
+def step(
+    *,
+    codec: Annotated[str, typer.Option(help="A mean-scale hyperprior.")] = DEFAULT_CODEC,
+    quality: Annotated[int | None, typer.Option(help="Rate point.")] = None,
+    profile: Annotated[
+        str, typer.Option(help="Time this profile's evaluations, checks and all, not the plain step's equal.")
+    ] = "",
+    width: Annotated[int, typer.Option(min=16)] = 768,
+    height: Annotated[int, typer.Option(min=16)] = 512,
+    rounds: Annotated[int, typer.Option(min=1)] = 7,
+    weights: Annotated[Path | None, typer.Option(help="Folder with weights.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the search: auto, bf16 or fp32.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Time one gradient evaluation against the same step written plainly."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = load_codec(codec, quality, weights=weights, device=device, precision=precision)
+    noise = {"kind": "relax", "relaxation": "noise", "evaluations": rounds + 2, "check_every": rounds + 2}
+    timed = load_profile(profile) if profile else parse_profile({"name": "noise", "stage": [noise]})
+    image = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(0))
+    plainly, own = time_steps(loaded, image, timed, rounds)
+    if not own:
+        raise UsageError(f"--profile {profile}: ends after one evaluation, too soon to time")
+    before, after = statistics.median(plainly), statistics.median(own)
+    print(f"{codec} quality {loaded.quality}, {width}×{height}, {_device_name(loaded.device)}, ", end="")
+    print(f"{torch.get_num_threads()} CPU threads, medians of {len(own)} in turn")
+    print(f"plain (float32, contiguous, eager, weights not frozen): {1000 * before:9.1f} ms")
+    dtype = str(resolve_precision(precision, loaded.device)).removeprefix("torch.")
+    print(f"lof ({timed.name}, {dtype}):{'':{max(1, 47 - len(timed.name + dtype))}} {1000 * after:9.1f} ms")
+    print(f"ratio: {after / before:.3f}")
+
+
+def main() -> None:
+    """Exit code 0, that of the error, or 130 when interrupted."""
+    error = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        app()
+    except LofError as problem:
+        error.print(f"[bold red]lof:[/] {escape(' '.join(str(problem).split()))}")
+        sys.exit(problem.exit_code)
+    except KeyboardInterrupt:
+        error.print("[yellow]Stopped.[/] What is finished is kept; the same command continues.")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
