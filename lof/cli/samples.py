@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -21,4 +22,4 @@ def samples(
     for path, sample in zip(write_samples(folder), SAMPLES, strict=True):
         typer.echo(printable(f"{path}  {sample.credit}"))
     typer.echo(printable(f"{folder / CREDITS_NAME}"))
-    typer.echo(printable(f"\nNow: lof optimize {folder} -o {folder}-lof"))
+    typer.echo(f"\nNow: lof optimize {printable(shlex.quote(str(folder)))}")

@@ -26,9 +26,9 @@ def verify(inputs: Inputs, *, weights: Weights = None) -> None:
     sources = find_streams(inputs)
     verdicts: list[Verdict] = []
     for source in sources:
-        verdict, reason = _check(source.path, weights)
+        verdict, line = _check(source.path, weights)
         verdicts.append(verdict)
-        typer.echo(printable(f"{source.path}: {verdict}{reason and ': '}{reason}"))
+        typer.echo(printable(f"{verdict:10} {line}"))
     good = verdicts.count("ok")
     if good < len(sources):
         bad, unknown = verdicts.count("damaged"), verdicts.count("unchecked")
@@ -37,6 +37,7 @@ def verify(inputs: Inputs, *, weights: Weights = None) -> None:
 
 
 def _check(path: Path, weights: Path | None) -> tuple[Verdict, str]:
+    """The verdict, and the line about it: the stream's name and what there is to say."""
     from lof import api
     from lof.formats import unpack
 
@@ -51,5 +52,5 @@ def _check(path: Path, weights: Path | None) -> tuple[Verdict, str]:
         verdict = "damaged"
         api.decode_parsed(parsed, name=name, weights=weights)
     except LofError as error:
-        return verdict, str(error).removeprefix(f"{name}: ")
-    return "ok", "" if parsed.format == "lof" else "it decodes; this format has no checksum"
+        return verdict, str(error)
+    return "ok", name if parsed.format == "lof" else f"{name}: it decodes; this format has no checksum"
