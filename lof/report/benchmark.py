@@ -133,13 +133,14 @@ def summarise(rows: Sequence[Record], methods: Sequence[str], reference: str | N
 def bjontegaard_deltas(anchor: Curve, test: Curve) -> tuple[float, float] | None:
     """BD-rate as a share and BD-PSNR in dB of two curves, by Akima interpolation (linear for two points).
 
-    ``None`` where they are not defined: under two points, a rate or a PSNR that does not rise, no overlap.
+    ``None`` where they are not defined: under two points, no rise, no overlap in rate or PSNR.
     """
     from bjontegaard import bd_psnr, bd_rate
 
     if len(anchor) < 2 or not (_rises(anchor) and _rises(test)):
         return None
-    if max(anchor[0][1], test[0][1]) >= min(anchor[-1][1], test[-1][1]):
+    lowest, highest = (zip(anchor[end], test[end], strict=True) for end in (0, -1))
+    if any(max(low) >= min(high) for low, high in zip(lowest, highest, strict=True)):
         return None
     curves = [list(values) for curve in (anchor, test) for values in zip(*curve, strict=True)]
     settings = {"method": "akima", "min_overlap": 0}
@@ -207,9 +208,7 @@ def notes(benchmark: Benchmark) -> list[str]:
         said = [f"No BD-rate: the curves do not rise. Rate change at equal quality, mean of {images}."]
     for method in benchmark.methods:
         if benchmark.has_bd and method.name != PLAIN and method.bd_images < count:
-            said.append(
-                f"{method.name}: BD of {method.bd_images} images only; the others' curves do not rise."
-            )
+            said.append(f"{method.name}: BD of {method.bd_images} of {images}; the other curves do not rise.")
         if method.kept_plain and method.name != PLAIN:
             files = f"{method.kept_plain} file{'s' * (method.kept_plain != 1)}"
             said.append(f"{method.name}: {files} kept the plain encoding.")
