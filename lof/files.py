@@ -22,7 +22,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp")
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{_short(path.name)}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -43,6 +43,11 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file's content, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _short(name: str) -> str:
+    # File names are limited in bytes (255 on most systems), and the temporary one is longer.
+    return os.fsencode(name)[:100].decode(errors="ignore")
 
 
 def _umask() -> int:

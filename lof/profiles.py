@@ -25,7 +25,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class _StageModel(_Model):
@@ -88,8 +88,10 @@ class MeanFieldStage(_StageModel):
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.8, 0.9)
     variance: Ramp = Ramp(start=0.0, end=1.0, reached=0.9)
     """Weight of the rounding variance in the expected distortion."""
-    side: Schedule = Schedule(start=1.0, end=0.1, shape="exponential")
+    side: Schedule = Schedule(start=1.0, end=0.05, shape="exponential")
     """Temperature of the soft rounding of the latents that are not synthesised (a hyperprior's z)."""
+    side_until: Annotated[float, Field(gt=0, le=1)] = 0.7
+    """Share of the stage after which those latents are rounded for good, so that the rest fits to their integers."""
     curvature_every: Annotated[int, Field(ge=1)] = 100
     """Steps between two measurements of the curvature; the first step always measures it."""
     check_every: Annotated[int, Field(ge=1)] = 20

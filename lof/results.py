@@ -69,12 +69,19 @@ class Result:
 
     @property
     def rate_change(self) -> float:
-        """Change of rate at equal quality, as a share of the baseline's rate (−0.1 is 10 % smaller).
+        """Change of rate at equal quality, as a share of the baseline's rate (-0.1 is 10 % smaller).
 
-        First order: the measured change of distortion is turned into bits with the slope λ of the
-        objective, ``(cost - baseline cost) / baseline bpp``.
+        From one rate point, so it needs the shape of the curve through it: rate ∝ distortion^-a with the
+        slope that λ states, ``a = λ·D / bpp`` at the optimised point. A BD-rate over several rate points
+        needs no such assumption; ``pipelines/benchmark.py`` measures it.
         """
-        return (self.optimised.cost - self.baseline.cost) / self.baseline.bpp
+        before, after = self.baseline, self.optimised
+        ratio = after.bpp / before.bpp
+        distortions = before.cost - before.bpp, after.cost - after.bpp  # λ·D
+        if min(distortions) <= 0:
+            return ratio - 1
+        exponent = distortions[1] / after.bpp
+        return float(ratio * (distortions[1] / distortions[0]) ** exponent - 1)
 
     def record(self) -> dict[str, Any]:
         """The figures without the pixels and the bytes, ready for JSON."""

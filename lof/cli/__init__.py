@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import Annotated
 
@@ -12,6 +11,9 @@ from rich.markup import escape
 
 import lof
 from lof.errors import LofError
+from lof.report.figures import printable
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     name="lof",
@@ -32,7 +34,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _root(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
     pass
@@ -46,12 +49,9 @@ def main() -> None:
     try:
         app()
     except LofError as problem:
-        error.print(f"[bold red]lof:[/] {escape(' '.join(str(problem).split()))}")
+        error.print(f"[bold red]lof:[/] {escape(printable(' '.join(str(problem).split())))}")
         sys.exit(problem.exit_code)
-    except KeyboardInterrupt:
-        error.print("[yellow]Stopped.[/] What is finished is kept; the same command continues.")
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader of our output (head, less) has left: not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:  # Typer has turned Ctrl-C into this already
+            error.print("[yellow]Stopped.[/] What is finished is kept; the same command continues.")
+        raise

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, cast
 
 import torch
-from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-from compressai.models import CompressionModel, FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
 from torch import Tensor
+
+with warnings.catch_warnings():
+    # compressai 1.2.8 compiles helpers with torch.jit, which newer PyTorch deprecates at import.
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+    from compressai.models import CompressionModel, FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
 
 from lof.codecs._base import Coded, Codec, Latents, Quantize
 from lof.errors import StreamError
@@ -63,12 +69,26 @@ class CompressAICodec(Codec):
     def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
         """See :meth:`Codec.decompress`."""
         self._check_strings(strings)
-        try:
-            with torch.no_grad(), exact_arithmetic():
-                decoded = self.net.decompress([[s] for s in strings], self._string_shape(height, width))
-        except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
-            raise StreamError(f"the {self.name} decoder cannot read the strings: {error}") from error
+        shape = self._string_shape(height, width)
+        with self._reading(), torch.no_grad(), exact_arithmetic():
+            decoded = self.net.decompress([[s + self._slack(shape)] for s in strings], shape)
         return self.crop(decoded["x_hat"][0], height, width).clone()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
+            raise StreamError(f"the {self.name} decoder cannot read the strings ({error})") from error
+
+    def _slack(self, shape: tuple[int, int]) -> bytes:
+        """Zeros to append to a string before it is decoded.
+
+        CompressAI's rANS decoder reads on where a string ends too early. It takes at most 16 bits for a symbol
+        in its table; a valid string never reaches the zeros, a crafted one does not reach foreign memory.
+        """
+        elements = shape[0] * shape[1] * (self.stride // 16) ** 2 * self.net.M
+        return bytes(2 * elements + 65536)
 
     def _check_strings(self, strings: Sequence[bytes]) -> None:
         if len(strings) != len(self.latents) or any(len(s) % 4 or not s for s in strings):
@@ -173,8 +193,9 @@ class ScaleHyperpriorCodec(CompressAICodec):
     def scale_margin(self, strings: Sequence[bytes], height: int, width: int) -> float | None:
         """See :meth:`Codec.scale_margin`."""
         self._check_strings(strings)
-        with torch.no_grad(), exact_arithmetic():
-            scales, _ = self._decoder_gaussian(strings[1], self._string_shape(height, width))
+        shape = self._string_shape(height, width)
+        with self._reading(), torch.no_grad(), exact_arithmetic():
+            scales, _ = self._decoder_gaussian(strings[1] + self._slack(shape), shape)
         boundaries = self.net.gaussian_conditional.scale_table[:-1].double()
         scales = scales.double().clamp_min(1e-12).flatten()
         above = torch.searchsorted(boundaries, scales).clamp(max=len(boundaries) - 1)

@@ -42,9 +42,8 @@ def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
         if curvature is None:
             raise AssertionError("the curvature is measured in the first step")
         optimizer.zero_grad(set_to_none=True)
-        cost = _expected_cost(
-            state, latents, main, curvature, value_at(stage.variance, progress), value_at(stage.side, progress)
-        )
+        side = value_at(stage.side, progress) if progress < stage.side_until else None
+        cost = _expected_cost(state, latents, main, curvature, value_at(stage.variance, progress), side)
         cost.sum().backward()
         optimizer.step()
         if (step + 1) % stage.check_every == 0 or step + 1 == stage.evaluations:
@@ -56,12 +55,14 @@ def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
 
 
 def _expected_cost(
-    state: Search, latents: dict[str, Tensor], main: str, curvature: Tensor, variance: float, side: float
+    state: Search, latents: dict[str, Tensor], main: str, curvature: Tensor, variance: float, side: float | None
 ) -> Tensor:
-    """(B,): expected cost of each image; the other latents (a hyperprior's z) are soft-rounded."""
+    """(B,): expected cost of each image; the other latents are soft-rounded, or rounded where ``side`` is None."""
 
     def quantize(name: str, residual: Tensor) -> Tensor:
-        return residual if name == main else soft_round(residual, side)
+        if name == main:
+            return residual
+        return torch.round(residual.detach()) if side is None else soft_round(residual, side)
 
     relaxed = state.relaxed(latents, quantize)
     coded = relaxed.coded[main]
