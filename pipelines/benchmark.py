@@ -89,6 +89,9 @@ def run(
             for images in batches(sources, crop, batch):
                 for done in runner.run(images):
                     progress.update(task, advance=len(images), description=escape(done))
+    except KeyboardInterrupt:
+        typer.echo("Stopped. What is finished is kept; the same command continues.", err=True)
+        raise typer.Exit(130) from None
     finally:
         names = [report.PLAIN, *(method.name for method in methods)]
         _report(out, runner.rows, names, reference, ms_ssim)
@@ -180,16 +183,13 @@ def step(
 
 
 def main() -> None:
-    """Exit code 0, that of the error, or 130 when interrupted."""
+    """Exit code 0, or that of the error."""
     error = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app()
     except LofError as problem:
         error.print(f"[bold red]lof:[/] {escape(' '.join(str(problem).split()))}")
         sys.exit(problem.exit_code)
-    except KeyboardInterrupt:
-        error.print("[yellow]Stopped.[/] What is finished is kept; the same command continues.")
-        sys.exit(130)
 
 
 if __name__ == "__main__":
