@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lof.codecs import DEFAULT_CODEC, Codec, hard_rounding, load_codec
+from lof.codecs import DEFAULT_CODEC, Codec, Latents, hard_rounding, load_codec
 from lof.errors import SearchError, StreamError, UsageError
 from lof.formats import Format, Parsed, pack, pixel_offset, to_pixels, unpack
 from lof.images import Picture, to_pixels as to_picture
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     ImageLike = Image.Image | np.ndarray[Any, Any] | torch.Tensor | Picture
+
+Symbols = Mapping[str, torch.Tensor]
+"""Rounded residuals by latent tensor, as :meth:`Codec.compress` takes them."""
 
 ICC_BOX, EXIF_BOX = b"ICCP", b"EXIF"
 
@@ -97,11 +100,17 @@ def optimize_batch(
     if len({picture.pixels.shape for picture in pictures}) != 1:
         raise UsageError("a batch holds images of one size")
     lmbda = _positive(codec.lmbda if lmbda is None else lmbda)
-    baselines = [_plain(codec, picture, lmbda, format) for picture in pictures]
+    tensors = [_to_tensor(picture) for picture in pictures]
+    guesses = [codec.analyse(codec.pad(tensor)) for tensor in tensors]
+    baselines = [
+        _write(codec, picture, _plain(codec, guess), lmbda, format)
+        for picture, guess in zip(pictures, guesses, strict=True)
+    ]
     found = search(
         codec,
-        torch.cat([_to_tensor(picture) for picture in pictures]),
+        torch.cat(tensors),
         plan,
+        initial={name: torch.cat([guess[name] for guess in guesses]) for name in codec.latents},
         lmbda=lmbda,
         seed=seed,
         weights=None if weights is None else torch.stack([torch.as_tensor(w)[None].float() for w in weights]),
@@ -148,7 +157,8 @@ def encode(
     """
     loaded = codec if isinstance(codec, Codec) else load_codec(codec, quality, device="cpu")
     picture = image if isinstance(image, Picture) else to_picture(image)
-    return _plain(loaded, picture, loaded.lmbda, format).data
+    symbols = _plain(loaded, loaded.analyse(loaded.pad(_to_tensor(picture))))
+    return _pack(loaded, picture, symbols, format)
 
 
 def decode(data: bytes, *, name: str = "stream", weights: str | Path | None = None) -> Picture:
@@ -192,20 +202,21 @@ def codec_for(parsed: Parsed, *, name: str = "stream", weights: str | Path | Non
     return codec
 
 
-def _plain(codec: Codec, picture: Picture, lmbda: float, format: Format) -> Written:
-    latents = codec.analyse(codec.pad(_to_tensor(picture)))
+def _plain(codec: Codec, latents: Latents) -> Symbols:
+    """The encoder's guess, rounded where a standard encoder rounds it."""
     with torch.no_grad():
-        coded = codec.code(latents, hard_rounding, exact=True)
-    return _write(codec, picture, symbols_of(coded), lmbda, format)
+        return symbols_of(codec.code(latents, hard_rounding, exact=True))
 
 
-def _write(
-    codec: Codec, picture: Picture, symbols: Mapping[str, torch.Tensor], lmbda: float, format: Format
-) -> Written:
-    """Write symbols, read the file back with the standard decoder, and measure what came out."""
+def _pack(codec: Codec, picture: Picture, symbols: Symbols, format: Format) -> bytes:
     height, width = picture.pixels.shape[:2]
-    data = pack(format, codec, codec.compress(symbols), height, width, _boxes(picture, format))
-    decoded = codec.decompress(unpack(data).strings, height, width)
+    return pack(format, codec, codec.compress(symbols), height, width, _boxes(picture, format))
+
+
+def _write(codec: Codec, picture: Picture, symbols: Symbols, lmbda: float, format: Format) -> Written:
+    """Write symbols, read the file back with the standard decoder, and measure what came out."""
+    data = _pack(codec, picture, symbols, format)
+    decoded = codec.decompress(unpack(data).strings, *picture.pixels.shape[:2])
     pixels = to_pixels(decoded, format)
     return Written(data, pixels, _measure(codec, picture.pixels, pixels, len(data), lmbda))
 

@@ -79,9 +79,10 @@ _SPECS = (
         name="mean-scale-96",
         implementation="hyperprior:MeanScaleCodec",
         rate_points={
-            ("mse", 2): RatePoint(0.0035, (96, 128), fingerprint="2b4c413d609feeac27fe858bb59292d20a5935b0c293ea503f47d65e4b676df9"),
-            ("mse", 4): RatePoint(0.0130, (96, 128), fingerprint="b13111f7263aa0bcde4bdfa078a5ed5e993e4b63df38598ca8fb9460540ab9de"),
-            ("mse", 6): RatePoint(0.0483, (96, 128), fingerprint="f8edb6c0a4cd44d0f25f34e248ec4b37ca73aabaae99d6f721b2e5e0c3a89478"),
+            ("mse", 2): RatePoint(0.0035, (96, 128), fingerprint="6a92f667bd3e076dda76694c55b59dba16c7107d6ef7ec98d11632161952bb39"),
+            ("mse", 4): RatePoint(0.0130, (96, 128), fingerprint="2f40cbc4ee3b12233437e54079a13c3801c5fb309b7f604bea179ba9d2dd25d3"),
+            ("mse", 5): RatePoint(0.0250, (96, 128), fingerprint="517be223dcf83f3bd001eea95f7e613884d84a0e1cde93d55de8752fe49af70e"),
+            ("mse", 6): RatePoint(0.0483, (96, 128), fingerprint="3638472e81f6da134dbe2d4c28841a6c43a7a8434f496d3d014965b27db07948"),
         },
         source="bundled",
         default_quality=4,
