@@ -14,7 +14,8 @@ import torch
 from lof.codecs import DEFAULT_CODEC, Codec, Latents, hard_rounding, load_codec
 from lof.errors import SearchError, StreamError, UsageError
 from lof.formats import Format, Parsed, pack, pixel_offset, to_pixels, unpack
-from lof.images import Picture, to_pixels as to_picture
+from lof.images import Picture
+from lof.images import to_pixels as to_picture
 from lof.metrics import bpp, ms_ssim, mse, psnr
 from lof.profiles import Profile, load_profile
 from lof.results import Measured, Pixels, Result

@@ -95,9 +95,7 @@ def unpack(data: bytes, name: str = "stream") -> Parsed:
     if stream.is_stream(data):
         s = stream.read(data, name)
         boxes = {box.kind: box.data for box in s.boxes}
-        return Parsed(
-            "lof", s.codec, s.quality, s.metric, s.fingerprint, s.height, s.width, s.strings, boxes
-        )
+        return Parsed("lof", s.codec, s.quality, s.metric, s.fingerprint, s.height, s.width, s.strings, boxes)
     z = compressai_layout.read(data, name)
     return Parsed("compressai", z.codec, z.quality, z.metric, b"", z.height, z.width, z.strings, {})
 

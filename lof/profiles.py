@@ -82,7 +82,9 @@ class MeanFieldStage(_StageModel):
     kind: Literal["mean-field"]
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
     """In units of one quantisation step."""
-    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = Field(default_factory=lambda: {"z": 0.3})
+    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = Field(
+        default_factory=lambda: {"z": 0.3}
+    )
     decay: Schedule = Schedule(start=1.0, end=0.2, shape="cosine")
     """Factor on the learning rates over the stage."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.8, 0.9)
@@ -130,7 +132,9 @@ class GreedyFlipStage(_StageModel):
     patience: Annotated[int, Field(ge=1)] = 6
 
 
-Stage = Annotated[RelaxStage | MeanFieldStage | GreedyGradientStage | GreedyFlipStage, Field(discriminator="kind")]
+Stage = Annotated[
+    RelaxStage | MeanFieldStage | GreedyGradientStage | GreedyFlipStage, Field(discriminator="kind")
+]
 
 
 class Profile(_Model):

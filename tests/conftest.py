@@ -60,5 +60,7 @@ def zoo_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     layer.bias[: SMALL[1]] = 1.0  # σ around 1 instead of at its lower bound
         net.update()
         for name in (f"{spec.name}-1", f"{spec.name}-ms-ssim-1"):
-            save_file({k: v.contiguous() for k, v in net.state_dict().items()}, folder / f"{name}.safetensors")
+            save_file(
+                {k: v.contiguous() for k, v in net.state_dict().items()}, folder / f"{name}.safetensors"
+            )
     return folder

@@ -98,7 +98,9 @@ class TestSchedules:
     def test_sga_temperature_is_its_authors(self) -> None:
         schedule = Schedule(start=0.5, end=float(np.exp(-1.3)), shape="exponential", hold=0.6966)
         for step in (0, 700, 1390, 1500, 2000):
-            assert value_at(schedule, step / 2000) == pytest.approx(min(0.5, np.exp(-0.001 * (step - 700))), rel=2e-3)
+            assert value_at(schedule, step / 2000) == pytest.approx(
+                min(0.5, np.exp(-0.001 * (step - 700))), rel=2e-3
+            )
 
     @pytest.mark.parametrize("shape", ["linear", "cosine", "exponential"])
     def test_schedules_meet_their_ends(self, shape: Any) -> None:
@@ -153,7 +155,9 @@ class TestEngine:
         distortion = 255**2 * float((decoded - images[0]).square().mean())
         last = found.trace[-1]
         assert distortion == pytest.approx(last.distortion, rel=1e-3)
-        assert bpp == pytest.approx(last.bpp, abs=130 / 64**2)  # two strings of whole 32-bit words, and flushing
+        assert bpp == pytest.approx(
+            last.bpp, abs=130 / 64**2
+        )  # two strings of whole 32-bit words, and flushing
 
     def test_equal_seeds_give_equal_symbols(self, codec: Codec, images: torch.Tensor) -> None:
         plan = profile_of({"kind": "relax", "evaluations": 6, "relaxation": "sga", "learning_rate": 0.05})
@@ -206,7 +210,9 @@ class TestObjective:
         assert float(weighted[40:].mean()) > float(plain[40:].mean())
 
     @pytest.mark.parametrize("fill", [-1.0, 0.0, float("nan"), float("inf")])
-    def test_impossible_weight_maps_are_refused(self, codec: Codec, images: torch.Tensor, fill: float) -> None:
+    def test_impossible_weight_maps_are_refused(
+        self, codec: Codec, images: torch.Tensor, fill: float
+    ) -> None:
         with pytest.raises(SearchError, match="a weight map"):
             Objective(codec, images, 0.01, weights=torch.full((BATCH, 1, 64, 64), fill))
 
@@ -218,7 +224,9 @@ class TestObjective:
     def test_an_ms_ssim_codec_is_searched_for_ms_ssim(
         self, zoo_weights: Any, photograph: NDArray[np.uint8]
     ) -> None:
-        codec = load_codec("mbt2018-mean", 1, metric="ms-ssim", weights=zoo_weights, device="cpu", precision="fp32")
+        codec = load_codec(
+            "mbt2018-mean", 1, metric="ms-ssim", weights=zoo_weights, device="cpu", precision="fp32"
+        )
         image = torch.from_numpy(photograph[:192, :192].copy()).permute(2, 0, 1)[None].float() / 255
         found = search(codec, image, profile_of({"kind": "relax", "evaluations": 6}), lmbda=20.0)[0]
         assert 0 < found.trace[-1].distortion < 1
@@ -233,7 +241,10 @@ class TestObjective:
         coded = codec.code(state.best, lambda _, r: r)
         values = {n: c.value.detach() for n, c in coded.items()}
         base = codec.synthesise(values)
-        signs = [torch.randn(values["y"].shape, generator=torch.Generator().manual_seed(s)).sign() for s in range(30)]
+        signs = [
+            torch.randn(values["y"].shape, generator=torch.Generator().manual_seed(s)).sign()
+            for s in range(30)
+        ]
         measured = []
         for sign in signs:
             moved = codec.synthesise({**values, "y": values["y"] + 0.1 * sign})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from lof.codecs._base import Coded, Codec, Latents, Quantize, RatePoint, hard_rounding
+from lof.codecs._base import Codec, Coded, Latents, Quantize, RatePoint, hard_rounding
 from lof.codecs._registry import DEFAULT_CODEC, CodecSpec, codec_spec, codec_specs, register
 from lof.errors import WeightsError
 
@@ -77,5 +77,7 @@ def _load(name: str, quality: int, metric: str, folder: str | None, device: str,
         precision=resolve_precision(precision, where),
     )
     if folder is None and point.fingerprint is not None and codec.fingerprint.hex() != point.fingerprint:
-        raise WeightsError(f"{origin}: damaged (their fingerprint is not the registered one); install lof again")
+        raise WeightsError(
+            f"{origin}: damaged (their fingerprint is not the registered one); install lof again"
+        )
     return codec

@@ -99,7 +99,9 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def code(self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False) -> dict[str, Coded]:
+    def code(
+        self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False
+    ) -> dict[str, Coded]:
         """Walk the latent tensors in coding order and price them.
 
         ``quantize`` is called once per tensor on what is really rounded (``y - μ``, not ``y``), and each

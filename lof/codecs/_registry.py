@@ -54,7 +54,9 @@ class CodecSpec:
         if (metric, quality) not in self.rate_points:
             metrics = sorted({m for m, _ in self.rate_points})
             if metric not in metrics:
-                raise UnknownCodecError(f"codec {self.name}: no metric {metric!r}; it has {', '.join(metrics)}")
+                raise UnknownCodecError(
+                    f"codec {self.name}: no metric {metric!r}; it has {', '.join(metrics)}"
+                )
             qualities = ", ".join(str(q) for m, q in sorted(self.rate_points) if m == metric)
             raise UnknownCodecError(f"codec {self.name}: no quality {quality}; it has {qualities}")
         return self.rate_points[metric, quality]
@@ -79,10 +81,26 @@ _SPECS = (
         name="mean-scale-96",
         implementation="hyperprior:MeanScaleCodec",
         rate_points={
-            ("mse", 2): RatePoint(0.0035, (96, 128), fingerprint="6a92f667bd3e076dda76694c55b59dba16c7107d6ef7ec98d11632161952bb39"),
-            ("mse", 4): RatePoint(0.0130, (96, 128), fingerprint="2f40cbc4ee3b12233437e54079a13c3801c5fb309b7f604bea179ba9d2dd25d3"),
-            ("mse", 5): RatePoint(0.0250, (96, 128), fingerprint="517be223dcf83f3bd001eea95f7e613884d84a0e1cde93d55de8752fe49af70e"),
-            ("mse", 6): RatePoint(0.0483, (96, 128), fingerprint="3638472e81f6da134dbe2d4c28841a6c43a7a8434f496d3d014965b27db07948"),
+            ("mse", 2): RatePoint(
+                0.0035,
+                (96, 128),
+                fingerprint="6a92f667bd3e076dda76694c55b59dba16c7107d6ef7ec98d11632161952bb39",
+            ),
+            ("mse", 4): RatePoint(
+                0.0130,
+                (96, 128),
+                fingerprint="2f40cbc4ee3b12233437e54079a13c3801c5fb309b7f604bea179ba9d2dd25d3",
+            ),
+            ("mse", 5): RatePoint(
+                0.0250,
+                (96, 128),
+                fingerprint="517be223dcf83f3bd001eea95f7e613884d84a0e1cde93d55de8752fe49af70e",
+            ),
+            ("mse", 6): RatePoint(
+                0.0483,
+                (96, 128),
+                fingerprint="3638472e81f6da134dbe2d4c28841a6c43a7a8434f496d3d014965b27db07948",
+            ),
         },
         source="bundled",
         default_quality=4,
@@ -123,7 +141,13 @@ _SPECS = (
     CodecSpec(
         name="tiny",
         implementation="hyperprior:MeanScaleCodec",
-        rate_points={("mse", 4): RatePoint(0.0130, (16, 24), fingerprint="22002a029d7433f2c4a2e7fe288d9cf95dc785fc9a5f0f5fa6f7489a40f67534")},
+        rate_points={
+            ("mse", 4): RatePoint(
+                0.0130,
+                (16, 24),
+                fingerprint="22002a029d7433f2c4a2e7fe288d9cf95dc785fc9a5f0f5fa6f7489a40f67534",
+            )
+        },
         source="bundled",
         default_quality=4,
         summary="mean-scale hyperprior, N=16, M=24; for tests and examples",

@@ -24,7 +24,9 @@ StateDict = dict[str, Tensor]
 SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
 
 
-def load_weights(spec: CodecSpec, metric: str, quality: int, folder: Path | None) -> tuple[StateDict, float | None]:
+def load_weights(
+    spec: CodecSpec, metric: str, quality: int, folder: Path | None
+) -> tuple[StateDict, float | None]:
     """Find and read the weights of one rate point.
 
     Order: ``folder`` where the caller names one; weights bundled with lof; the folder that
@@ -87,7 +89,9 @@ def _find(spec: CodecSpec, metric: str, quality: int, folder: Path, *, required:
         if (folder / name).is_file():
             return folder / name
     if required:
-        raise WeightsError(f"{folder}: no weights of {spec.name} quality {quality}; put {' or '.join(names[:2])} there")
+        raise WeightsError(
+            f"{folder}: no weights of {spec.name} quality {quality}; put {' or '.join(names[:2])} there"
+        )
     return None
 
 

@@ -23,7 +23,7 @@ with warnings.catch_warnings():
     from compressai.entropy_models import EntropyBottleneck, GaussianConditional
     from compressai.models import CompressionModel, FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
 
-from lof.codecs._base import Coded, Codec, Latents, Quantize
+from lof.codecs._base import Codec, Coded, Latents, Quantize
 from lof.errors import StreamError
 
 
@@ -126,7 +126,8 @@ class CompressAICodec(Codec):
             values = (residual + median).transpose(0, 1)
             likelihood, _, _ = bottleneck._likelihood(values.reshape(values.shape[0], 1, -1))
             likelihood = bottleneck.likelihood_lower_bound(likelihood)
-            return -likelihood.log2().reshape(values.shape).transpose(0, 1)
+            bits: Tensor = -likelihood.log2().reshape(values.shape).transpose(0, 1)
+            return bits
 
         residual = quantize(name, latent - median)
         return Coded(residual, residual + median, bits_of(residual), bits_of)
@@ -139,7 +140,9 @@ class FactorizedCodec(CompressAICodec):
     stride = 16
     network = FactorizedPrior
 
-    def code(self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False) -> dict[str, Coded]:
+    def code(
+        self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False
+    ) -> dict[str, Coded]:
         """See :meth:`Codec.code`."""
         net, y = self._network(exact, latents["y"])
         return {"y": self._code_factorised(net, "y", y, quantize)}
@@ -164,7 +167,9 @@ class ScaleHyperpriorCodec(CompressAICodec):
     stride = 64
     network = ScaleHyperprior
 
-    def code(self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False) -> dict[str, Coded]:
+    def code(
+        self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False
+    ) -> dict[str, Coded]:
         """See :meth:`Codec.code`."""
         net, z = self._network(exact, latents["z"])
         coded_z = self._code_factorised(net, "z", z, quantize)

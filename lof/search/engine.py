@@ -78,5 +78,3 @@ def search(
         )
         for index in range(images.shape[0])
     ]
-
-

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from lof.codecs import Coded
 from lof.profiles import GreedyFlipStage
-from lof.search.state import Search
 from lof.search.objective import Evaluation
 from lof.search.relaxations import RELAXATIONS
+from lof.search.state import Search
 
 
 def run_greedy_flip(state: Search, stage: GreedyFlipStage) -> None:
@@ -92,6 +92,3 @@ def _most_promising(change: Tensor, delta: Tensor, share: Tensor) -> Tensor:
         chosen = torch.topk(gains, count, largest=False).indices
         flips[index].view(-1)[chosen] = delta[index].flatten()[chosen]
     return flips
-
-
-

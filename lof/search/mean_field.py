@@ -55,7 +55,12 @@ def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
 
 
 def _expected_cost(
-    state: Search, latents: dict[str, Tensor], main: str, curvature: Tensor, variance: float, side: float | None
+    state: Search,
+    latents: dict[str, Tensor],
+    main: str,
+    curvature: Tensor,
+    variance: float,
+    side: float | None,
 ) -> Tensor:
     """(B,): expected cost of each image; the other latents are soft-rounded, or rounded where ``side`` is None."""
 
@@ -94,4 +99,3 @@ def distortion_curvature(state: Search, latents: dict[str, Tensor], name: str) -
     raw = objective.squared_error_curvature * probe.square()
     place = torch.nn.functional.avg_pool2d(raw.mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
     return raw.mean((2, 3), keepdim=True) * place / place.mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
-

@@ -48,7 +48,13 @@ class Objective:
     """
 
     def __init__(
-        self, codec: Codec, images: Tensor, lmbda: float, *, weights: Tensor | None = None, offset: float = 0.0
+        self,
+        codec: Codec,
+        images: Tensor,
+        lmbda: float,
+        *,
+        weights: Tensor | None = None,
+        offset: float = 0.0,
     ) -> None:
         self.codec, self.lmbda = codec, lmbda
         self.height, self.width = images.shape[-2:]
@@ -95,7 +101,9 @@ class Objective:
             case "ms-ssim":
                 from pytorch_msssim import ms_ssim
 
-                similarity: Tensor = ms_ssim(decoded, self.target.clamp(0, 1), data_range=1.0, size_average=False)
+                similarity: Tensor = ms_ssim(
+                    decoded, self.target.clamp(0, 1), data_range=1.0, size_average=False
+                )
                 return 1 - similarity
         raise ValueError(f"unknown metric {self.codec.metric!r}")
 

@@ -117,7 +117,9 @@ class SigmoidScaledLogit(Relaxation):
     def __call__(self, residual: Tensor, temperature: float, noise: NoiseSource) -> Tensor:
         floor, fraction = _floor(residual)
         odds = self.slope * torch.logit(_inside(fraction))
-        logits = torch.stack((torch.nn.functional.logsigmoid(-odds), torch.nn.functional.logsigmoid(odds)), -1)
+        logits = torch.stack(
+            (torch.nn.functional.logsigmoid(-odds), torch.nn.functional.logsigmoid(odds)), -1
+        )
         return floor + _gumbel_softmax(logits / temperature, temperature, noise)[..., 1]
 
 

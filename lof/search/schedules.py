@@ -18,5 +18,5 @@ def value_at(schedule: Schedule | Ramp, progress: float) -> float:
         case "cosine":
             return schedule.end + (schedule.start - schedule.end) * 0.5 * (1 + math.cos(math.pi * moved))
         case "exponential":
-            return schedule.start * (schedule.end / schedule.start) ** moved
+            return float(schedule.start * (schedule.end / schedule.start) ** moved)
     raise ValueError(f"unknown schedule shape {schedule.shape!r}")

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from lof.profiles import GreedyGradientStage, RelaxStage
-from lof.search.state import Search, choose
 from lof.search.flips import run_greedy_flip
 from lof.search.mean_field import run_mean_field
 from lof.search.relaxations import RELAXATIONS
 from lof.search.schedules import value_at
+from lof.search.state import Search, choose
 
 
 def run_relax(state: Search, stage: RelaxStage) -> None:
@@ -47,9 +47,9 @@ def run_greedy_gradient(state: Search, stage: GreedyGradientStage) -> None:
     rate = torch.full_like(state.best_cost, stage.learning_rate)
     failures = torch.zeros_like(rate)
     momentum = {name: torch.zeros_like(tensor) for name, tensor in state.best.items()}
+    straight = RELAXATIONS["ste"]
     for _ in range(stage.evaluations):
         latents = {name: tensor.clone().requires_grad_() for name, tensor in state.best.items()}
-        straight = RELAXATIONS["ste"]
         evaluation = state.relaxed(latents, lambda _, r: straight(r, 1.0, state.noise))
         names = list(latents)
         gradients = torch.autograd.grad(evaluation.cost.sum(), [latents[name] for name in names])
