@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from lof.codecs import DEFAULT_CODEC, Codec, Latents, hard_rounding, load_codec
+from lof.devices import require_memory
 from lof.errors import SearchError, StreamError, UsageError
 from lof.formats import Format, Parsed, pack, pixel_offset, to_pixels, unpack
 from lof.images import Picture
@@ -101,6 +102,7 @@ def optimize_batch(
     if len({picture.pixels.shape for picture in pictures}) != 1:
         raise UsageError("a batch holds images of one size")
     lmbda = _positive(codec.lmbda if lmbda is None else lmbda)
+    _require_memory(codec, *pictures[0].pixels.shape[:2], count=len(pictures))
     tensors = [_to_tensor(picture) for picture in pictures]
     guesses = [codec.analyse(codec.pad(tensor)) for tensor in tensors]
     baselines = [
@@ -180,6 +182,7 @@ def decode(data: bytes, *, name: str = "stream", weights: str | Path | None = No
 def decode_parsed(parsed: Parsed, *, name: str = "stream", weights: str | Path | None = None) -> Picture:
     """:func:`decode` for a file that has been read already."""
     codec = codec_for(parsed, name=name, weights=weights)
+    _require_memory(codec, parsed.height, parsed.width)
     try:
         decoded = codec.decompress(parsed.strings, parsed.height, parsed.width)
     except StreamError as error:
@@ -244,6 +247,12 @@ def _boxes(picture: Picture, format: Format) -> dict[bytes, bytes]:
 def _to_tensor(picture: Picture) -> torch.Tensor:
     """(1, 3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].float() / 255
+
+
+def _require_memory(codec: Codec, height: int, width: int, count: int = 1) -> None:
+    padded_height, padded_width = codec.padded_size(height, width)
+    needed = count * padded_height * padded_width * codec.bytes_per_pixel
+    require_memory(needed, codec.device, f"a {width}×{height} image")
 
 
 def _positive(lmbda: float) -> float:

@@ -89,6 +89,8 @@ class Codec(ABC):
     fingerprint: bytes
     """SHA-256 over the names, shapes and values of all weights and tables."""
     device: torch.device
+    bytes_per_pixel: int
+    """Peak memory of a search per pixel of the batch, measured and rounded up; decoding needs less."""
 
     @abstractmethod
     def analyse(self, images: Tensor) -> Latents:

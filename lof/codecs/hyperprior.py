@@ -52,6 +52,8 @@ class CompressAICodec(Codec):
         self.net = net.eval().requires_grad_(False)
         self.fast = copy.deepcopy(self.net).to(device=device, memory_format=torch.channels_last)
         self.fingerprint = fingerprint(net)
+        # Half of the activations are N channels at a quarter of the pixels, several times over.
+        self.bytes_per_pixel = int(net.N) * (8 if precision == torch.bfloat16 else 14)
 
     def analyse(self, images: Tensor) -> Latents:
         """See :meth:`Codec.analyse`; always float32 on the CPU, as a standard encoder does."""
