@@ -102,7 +102,8 @@ def optimize_batch(
     if len({picture.pixels.shape for picture in pictures}) != 1:
         raise UsageError("a batch holds images of one size")
     lmbda = _positive(codec.lmbda if lmbda is None else lmbda)
-    _require_memory(codec, *pictures[0].pixels.shape[:2], count=len(pictures))
+    height, width = pictures[0].pixels.shape[:2]
+    _require_memory(codec, height, width, len(pictures))
     tensors = [_to_tensor(picture) for picture in pictures]
     guesses = [codec.analyse(codec.pad(tensor)) for tensor in tensors]
     baselines = [

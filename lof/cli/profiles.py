@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from lof.cli import app
+from lof.cli._toml import toml_value
 
 if TYPE_CHECKING:
     from lof.profiles import Profile
@@ -72,14 +72,3 @@ def _toml(profile: Profile) -> str:
 
 def _pairs(content: dict[str, Any]) -> str:
     return "\n".join(f"{key} = {toml_value(value)}" for key, value in content.items())
-
-
-def toml_value(value: Any) -> str:
-    """A value of a profile as TOML writes it."""
-    if isinstance(value, dict):
-        pairs = ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items())
-        return f"{{ {pairs} }}" if pairs else "{}"
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(toml_value, value))}]"
-    # JSON's strings, numbers and booleans are also TOML's.
-    return json.dumps(value, ensure_ascii=False)

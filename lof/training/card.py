@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import bjontegaard
 import jinja2
 
 if TYPE_CHECKING:
-    from lof.training.export import Exported
+    from lof.training.measure import Summary
 
 Point = tuple[float, float]
 
@@ -27,6 +29,34 @@ PUBLISHED_ON_KODAK: tuple[Point, ...] = (
 """``mbt2018-mean`` of CompressAI's zoo as published, quality 1 to 6: bits per pixel and PSNR in dB."""
 
 MIN_OVERLAP_DB = 1.0
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Weights of one rate point on disk.
+
+    Attributes:
+        fingerprint: SHA-256 of the reloaded network, hexadecimal, as the registry wants it.
+        history: of the training, in words.
+        summary: means over the measured pictures; ``None`` if there were none.
+    """
+
+    path: Path
+    codec: str
+    metric: str
+    quality: int
+    lmbda: float
+    sizes: tuple[int, ...]
+    architecture: str
+    fingerprint: str
+    history: Mapping[str, str]
+    summary: Summary | None
+
+    @property
+    def registry_line(self) -> str:
+        """The entry of this rate point in the registry's table."""
+        point = f'RatePoint({self.lmbda!r}, {self.sizes!r}, fingerprint="{self.fingerprint}")'
+        return f'("{self.metric}", {self.quality}): {point},'
 
 
 def model_card(exported: Sequence[Exported], measured_on: str | None, kodak: bool) -> str:

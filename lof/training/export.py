@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -14,37 +14,10 @@ from lof.codecs._weights import load_weights
 from lof.errors import TrainingError
 from lof.files import write_atomically
 from lof.images import Picture
+from lof.training.card import Exported, model_card
 from lof.training.data import load_validation
 from lof.training.measure import Summary, build_codec, measure, shippable, summarise
 from lof.training.trained import Trained, quality_of, read_trained
-
-
-@dataclass(frozen=True)
-class Exported:
-    """Weights of one rate point on disk.
-
-    Attributes:
-        fingerprint: SHA-256 of the reloaded network, hexadecimal, as the registry wants it.
-        history: of the training, in words.
-        summary: means over the measured pictures; ``None`` if there were none.
-    """
-
-    path: Path
-    codec: str
-    metric: str
-    quality: int
-    lmbda: float
-    sizes: tuple[int, ...]
-    architecture: str
-    fingerprint: str
-    history: Mapping[str, str]
-    summary: Summary | None
-
-    @property
-    def registry_line(self) -> str:
-        """The entry of this rate point in the registry's table."""
-        point = f'RatePoint({self.lmbda!r}, {self.sizes!r}, fingerprint="{self.fingerprint}")'
-        return f'("{self.metric}", {self.quality}): {point},'
 
 
 def export_weights(
@@ -74,7 +47,6 @@ def export_weights(
         TrainingError: a checkpoint cannot be exported, or they are not rate points of one codec.
         OutputError: ``folder`` cannot be written.
     """
-    from lof.training.card import model_card
 
     if not checkpoints or (quality is not None and len(checkpoints) > 1):
         raise TrainingError("name one checkpoint or more; --quality goes with a single one")

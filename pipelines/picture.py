@@ -1,0 +1,64 @@
+"""The README's picture: original, plain encoding and search side by side, measured on the spot.
+
+python pipelines/picture.py .readme/picture.png --quality 2 --profile high
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Annotated
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import typer
+from skimage import data
+
+import lof
+from lof.files import write_atomically
+from lof.results import Measured, Pixels
+
+TOP, LEFT, SIDE = 30, 150, 160
+
+
+def main(
+    out: Annotated[Path, typer.Argument(help="The PNG to write.")],
+    quality: Annotated[int, typer.Option(help="Rate point of the default codec.")] = 2,
+    profile: Annotated[str, typer.Option(help="Profile of the search.")] = "high",
+) -> None:
+    """Optimise scikit-image's astronaut and show a crop of it."""
+    original = data.astronaut()
+    result = lof.optimize(original, quality=quality, profile=profile)
+    panels = [
+        ("original", "", original),
+        ("plain encoding", _figures(result.baseline), result.baseline_pixels),
+        (f"lof, {profile}", _figures(result.optimised), result.pixels),
+    ]
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3.5), dpi=120, layout="constrained")
+    for axis, (title, figures, pixels) in zip(axes, panels, strict=True):
+        axis.imshow(_crop(pixels), interpolation="nearest")
+        axis.set_title(title, fontsize=11, loc="left")
+        axis.set_xlabel(figures, fontsize=9, loc="left")
+        axis.set_xticks([])
+        axis.set_yticks([])
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(out, buffer.getvalue())
+    typer.echo(f"{out}: {_figures(result.baseline)} -> {_figures(result.optimised)}")
+
+
+def _crop(pixels: Pixels) -> Pixels:
+    return pixels[TOP : TOP + SIDE, LEFT : LEFT + SIDE]
+
+
+def _figures(measured: Measured) -> str:
+    return f"{measured.size:,} bytes, {measured.psnr:.2f} dB"
+
+
+if __name__ == "__main__":
+    typer.run(main)
