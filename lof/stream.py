@@ -24,6 +24,11 @@ Each :class:`Stream` has exactly one such byte sequence: whatever :func:`read` a
 back byte for byte. CODEC_NUMBERS is part of version 1: another entry would give an old name a second
 spelling, so it needs a new version. The latent shape is not stored: it follows from the image size and the
 codec's stride.
+
+For lof's own codecs the strings are those of CompressAI's ``compress``, of the image padded to multiples of
+64 pixels: half on each side, the odd pixel at the bottom and right. A decoder gives them to ``decompress``
+with the padded size divided by the stride (64; for bmshj2018-factorized 16), crops what it gets, and rounds
+255·x to the nearest integer. ``tests/standalone_decoder.py`` is such a decoder, made of CompressAI alone.
 """
 
 from __future__ import annotations

@@ -55,7 +55,8 @@ def _differentiate(state: Search) -> tuple[Evaluation, dict[str, Tensor], dict[s
     names = list(values)
     signs = 2 * torch.round(state.noise.uniform(visible.shape)) - 1
     inputs = [values[name] for name in names]
-    probes = torch.autograd.grad((visible * signs).sum(), inputs, retain_graph=True)
+    # Without predicted means the image does not depend on the side latents: their probe is 0.
+    probes = torch.autograd.grad((visible * signs).sum(), inputs, retain_graph=True, materialize_grads=True)
     gradients = torch.autograd.grad(cost.sum(), inputs)
     scale = state.objective.squared_error_curvature
     return (
