@@ -83,16 +83,16 @@ class MeanFieldStage(_StageModel):
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
     """In units of one quantisation step."""
     learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = Field(
-        default_factory=lambda: {"z": 0.3}
+        default_factory=lambda: {"z": 0.4}
     )
     decay: Schedule = Schedule(start=1.0, end=0.2, shape="cosine")
     """Factor on the learning rates over the stage."""
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.8, 0.9)
     variance: Ramp = Ramp(start=0.0, end=1.0, reached=0.9)
     """Weight of the rounding variance in the expected distortion."""
-    side: Schedule = Schedule(start=1.0, end=0.05, shape="exponential")
+    side: Schedule = Schedule(start=1.0, end=0.01, shape="exponential")
     """Temperature of the soft rounding of the latents that are not synthesised (a hyperprior's z)."""
-    side_until: Annotated[float, Field(gt=0, le=1)] = 0.7
+    side_until: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Share of the stage after which those latents are rounded for good, so that the rest fits to their integers."""
     curvature_every: Annotated[int, Field(ge=1)] = 100
     """Steps between two measurements of the curvature; the first step always measures it."""
