@@ -1,0 +1,310 @@
+"""What a notebook calls: never worse, figures that are real, the same bytes every time; hostile files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+import lof
+from lof import stream
+from lof.codecs import Codec
+from lof.errors import StreamError, UsageError
+from lof.images import Picture, to_pixels
+from lof.profiles import parse_profile
+from lof.results import Measured, Result
+
+Pixels = NDArray[np.uint8]
+
+SHORT = parse_profile({"name": "short", "stage": [{"kind": "mean-field", "evaluations": 12}]})
+RANDOM = parse_profile(
+    {"name": "random", "stage": [{"kind": "relax", "relaxation": "sga", "evaluations": 12}]}
+)
+RUIN = parse_profile(
+    {
+        "name": "ruin",
+        "stage": [
+            {
+                "kind": "relax",
+                "relaxation": "noise",
+                "evaluations": 8,
+                "learning_rate": 10,
+                "decay": {"start": 1.0, "end": 1.0},
+            }
+        ],
+    }
+)
+
+
+def flat(height: int, width: int) -> Pixels:
+    return np.full((height, width, 3), (200, 90, 20), dtype=np.uint8)
+
+
+def noise(height: int, width: int) -> Pixels:
+    return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Codec:
+    return lof.load_codec("tiny", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def face(photograph: Pixels) -> Pixels:
+    """192×192 of the photograph: large enough for MS-SSIM."""
+    return np.ascontiguousarray(photograph[32:224, 128:320])
+
+
+@pytest.fixture(scope="module")
+def searched(tiny: Codec, face: Pixels) -> Result:
+    return lof.optimize(face, codec=tiny, profile=SHORT)
+
+
+@pytest.fixture(params=["photograph", "noise", "flat", "pixel", "line"])
+def any_image(request: pytest.FixtureRequest, crop: Pixels) -> Pixels:
+    images: dict[str, Pixels] = {
+        "photograph": crop,
+        "noise": noise(70, 90),
+        "flat": flat(64, 130),
+        "pixel": flat(1, 1),
+        "line": noise(1, 150),
+    }
+    return images[request.param]
+
+
+class TestNeverWorse:
+    def test_the_cost_is_at_most_that_of_the_plain_encoding(self, tiny: Codec, any_image: Pixels) -> None:
+        result = lof.optimize(any_image, codec=tiny, profile=SHORT)
+        assert result.optimised.cost <= result.baseline.cost
+        assert result.baseline.size == len(lof.encode(any_image, codec=tiny))
+        assert math.isfinite(result.rate_change)
+        assert result.rate_change > -1
+
+    # Without noise: the plain encoding of noise is so poor that even this helps it.
+    @pytest.mark.parametrize("any_image", ["photograph", "flat", "pixel", "line"], indirect=True)
+    def test_where_the_search_finds_nothing_the_plain_encoding_is_kept(
+        self, tiny: Codec, any_image: Pixels
+    ) -> None:
+        result = lof.optimize(any_image, codec=tiny, profile=RUIN)
+        assert result.kept == "plain"
+        assert result.data == lof.encode(any_image, codec=tiny)
+        assert result.optimised == result.baseline
+        assert np.array_equal(result.pixels, result.baseline_pixels)
+        assert result.rate_change == 0
+
+    def test_a_search_that_believes_itself_better_is_not_believed(
+        self, tiny: Codec, crop: Pixels, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from lof import api
+
+        honest = api.search
+
+        def boastful(*args: object, **options: object) -> object:
+            found = honest(*args, **options)  # type: ignore[arg-type]
+            for best in found:
+                best.symbols["y"].add_(3)
+            return found
+
+        monkeypatch.setattr(api, "search", boastful)
+        result = lof.optimize(crop, codec=tiny, profile=SHORT)
+        assert result.kept == "plain"
+        assert result.data == lof.encode(crop, codec=tiny)
+
+    def test_the_embedded_default_gains_on_a_photograph(self, face: Pixels) -> None:
+        result = lof.optimize(face, quality=4, profile="fast", device="cpu")
+        assert (result.codec, result.quality, result.kept) == ("mean-scale-96", 4, "search")
+        assert result.rate_change < -0.03
+        assert result.optimised.psnr > 25
+        strings = stream.read(result.data).strings
+        assert len(result.data) - sum(map(len, strings)) <= 32
+
+
+class TestFigures:
+    def check(self, measured: Measured, data: bytes, original: Pixels, lmbda: float) -> None:
+        decoded = lof.decode(data).pixels
+        error = float(np.mean((decoded.astype(float) - original.astype(float)) ** 2))
+        assert measured.size == len(data)
+        assert measured.bpp == 8 * len(data) / (original.shape[0] * original.shape[1])
+        assert measured.mse == pytest.approx(error, rel=1e-12)
+        assert measured.psnr == pytest.approx(20 * math.log10(255) - 10 * math.log10(error), rel=1e-12)
+        assert measured.cost == pytest.approx(measured.bpp + lmbda * error, rel=1e-12)
+
+    def test_they_are_those_of_the_file(self, searched: Result, face: Pixels) -> None:
+        assert searched.kept == "search"
+        assert np.array_equal(lof.decode(searched.data).pixels, searched.pixels)
+        self.check(searched.optimised, searched.data, face, searched.lmbda)
+
+    def test_those_of_the_baseline_are_those_of_the_plain_file(
+        self, searched: Result, tiny: Codec, face: Pixels
+    ) -> None:
+        self.check(searched.baseline, lof.encode(face, codec=tiny), face, searched.lmbda)
+
+    def test_ms_ssim_is_that_of_the_decoded_pixels_and_absent_where_it_is_undefined(
+        self, searched: Result, tiny: Codec, face: Pixels, crop: Pixels
+    ) -> None:
+        from pytorch_msssim import ms_ssim
+
+        a, b = (torch.from_numpy(p).permute(2, 0, 1)[None].double() for p in (searched.pixels, face))
+        assert searched.optimised.ms_ssim == pytest.approx(float(ms_ssim(a, b, data_range=255)), abs=1e-5)
+        assert lof.optimize(crop, codec=tiny, profile=SHORT).optimised.ms_ssim is None
+
+    def test_the_evaluations_are_those_reported_and_within_the_budget(
+        self, searched: Result, tiny: Codec, crop: Pixels
+    ) -> None:
+        heard: list[int] = []
+        result = lof.optimize(
+            crop, codec=tiny, profile=SHORT, on_progress=lambda p: heard.append(p.evaluations)
+        )
+        assert heard == sorted(heard)
+        assert heard[-1] == result.evaluations <= SHORT.evaluations
+        assert [point.cost for point in searched.trace] == sorted(
+            (point.cost for point in searched.trace), reverse=True
+        )
+
+    def test_the_record_is_json(self, searched: Result) -> None:
+        assert json.loads(json.dumps(searched.record()))["optimised"]["size"] == len(searched.data)
+
+
+class TestInputs:
+    def test_pillow_numpy_torch_and_pictures_give_the_same_bytes(self, tiny: Codec, crop: Pixels) -> None:
+        tensor = torch.from_numpy(crop).permute(2, 0, 1).float() / 255
+        kinds = [crop, Image.fromarray(crop), tensor, Picture(crop, None, None, ())]
+        assert len({lof.encode(image, codec=tiny) for image in kinds}) == 1
+        assert len({lof.optimize(image, codec=tiny, profile=SHORT).data for image in kinds}) == 1
+
+    def test_a_codec_and_its_name_give_the_same_bytes(self, tiny: Codec, crop: Pixels) -> None:
+        named = lof.optimize(crop, codec="tiny", quality=4, profile=SHORT, device="cpu")
+        assert named.data == lof.optimize(crop, codec=tiny, profile=SHORT).data
+        assert lof.encode(crop, codec="tiny") == lof.encode(crop, codec=tiny)
+
+    def test_icc_and_exif_travel_in_the_file(self, tiny: Codec, crop: Pixels) -> None:
+        image = Image.fromarray(crop)
+        image.info["icc_profile"] = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        tags = Image.Exif()
+        tags[0x010F], tags[0x0112] = "a camera", 6
+        image.info["exif"] = tags.tobytes()
+        result = lof.optimize(image, codec=tiny, profile=SHORT)
+        decoded = lof.decode(result.data)
+        assert decoded.icc == image.info["icc_profile"]
+        assert decoded.exif == to_pixels(image).exif
+        assert decoded.exif is not None
+        again = Image.Exif()
+        again.load(decoded.exif)
+        assert (again[0x010F], again[0x0112]) == ("a camera", 1)
+        bare = lof.optimize(to_pixels(image).pixels, codec=tiny, profile=SHORT)
+        assert result.optimised.size - bare.optimised.size >= len(decoded.icc) + len(decoded.exif)
+        assert np.array_equal(decoded.pixels, bare.pixels)
+
+    def test_a_batch_keeps_its_order(self, tiny: Codec, crop: Pixels) -> None:
+        images = [crop, noise(128, 128), flat(128, 128)]
+        results = lof.optimize_batch(images, tiny, SHORT)
+        assert [r.baseline.size for r in results] == [len(lof.encode(i, codec=tiny)) for i in images]
+        for result, image in zip(results, images, strict=True):
+            assert result.optimised.mse == pytest.approx(
+                float(np.mean((result.pixels.astype(float) - image) ** 2)), rel=1e-12
+            )
+
+    def test_a_batch_of_different_sizes_is_refused(self, tiny: Codec) -> None:
+        with pytest.raises(UsageError, match="a batch holds images of one size"):
+            lof.optimize_batch([flat(8, 8), flat(8, 9)], tiny, SHORT)
+
+
+class TestLambda:
+    def test_a_larger_one_spends_more_bytes_on_less_error(self, face: Pixels) -> None:
+        codec = lof.load_codec("mean-scale-96", 4, device="cpu")
+        low, high = (
+            lof.optimize(face, codec=codec, profile="fast", lmbda=factor * codec.lmbda).optimised
+            for factor in (0.5, 2)
+        )
+        assert low.size < 0.95 * high.size
+        assert low.mse > 1.05 * high.mse
+
+    def test_the_default_is_that_of_the_training(self, searched: Result, tiny: Codec) -> None:
+        assert searched.lmbda == tiny.lmbda == 0.013
+
+    @pytest.mark.parametrize("lmbda", [0, -1.0, math.nan, math.inf])
+    def test_no_positive_number_is_refused(self, tiny: Codec, lmbda: float) -> None:
+        with pytest.raises(UsageError, match="must be a number above 0"):
+            lof.optimize(flat(8, 8), codec=tiny, profile=SHORT, lmbda=lmbda)
+
+
+IN_A_PROCESS = """
+import hashlib, sys
+import numpy as np, torch
+import lof
+from lof.profiles import Profile
+torch.set_num_threads(1)
+profile = Profile.model_validate_json(sys.argv[2])
+result = lof.optimize(np.load(sys.argv[1]), codec="tiny", profile=profile, seed=int(sys.argv[3]), device="cpu")
+print(hashlib.sha256(result.data).hexdigest())
+"""
+
+
+def test_the_same_seed_gives_the_same_bytes_in_every_process(tmp_path: Path, crop: Pixels) -> None:
+    np.save(tmp_path / "crop.npy", crop)
+    done = subprocess.run(
+        [sys.executable, "-c", IN_A_PROCESS, tmp_path / "crop.npy", RANDOM.model_dump_json(), "7"],
+        env={**os.environ, "PYTHONHASHSEED": str(1 + (os.environ.get("PYTHONHASHSEED") == "1"))},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    first, second = (
+        lof.optimize(crop, codec="tiny", profile=RANDOM, seed=seed, device="cpu") for seed in (7, 8)
+    )
+    assert first.kept == "search"
+    assert done.stdout.strip() == hashlib.sha256(first.data).hexdigest()
+    assert second.data != first.data
+
+
+class TestDecode:
+    def test_a_file_of_other_weights_says_which(self, tiny: Codec, crop: Pixels) -> None:
+        written = stream.read(lof.encode(crop, codec=tiny))
+        other = stream.write(replace(written, fingerprint=b"\xde\xad\xbe\xef"))
+        message = (
+            rf"^face\.lof: written with other weights of tiny quality 4 \(fingerprint deadbeef, "
+            rf"here {tiny.fingerprint[:4].hex()}\); name theirs with --weights$"
+        )
+        with pytest.raises(StreamError, match=message):
+            lof.decode(other, name="face.lof")
+
+    @pytest.mark.parametrize("string", [bytes(8), b"\xff\xff\xff\x7f" + bytes(8), b"\xff" * 6, b"\xff" * 4])
+    def test_a_string_that_no_encoder_ends_with_is_refused(
+        self, tiny: Codec, crop: Pixels, string: bytes
+    ) -> None:
+        written = stream.read(lof.encode(crop, codec=tiny))
+        crafted = stream.write(replace(written, strings=(string, written.strings[1])))
+        with pytest.raises(StreamError, match=r"^x: the strings are not those of a tiny stream"):
+            lof.decode(crafted, name="x")
+
+    def test_crafted_strings_never_crash_the_process(self, zoo_weights: Path) -> None:
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-W",
+                "error::RuntimeWarning",
+                Path(__file__).with_name("decode_fuzz.py"),
+                zoo_weights,
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        verdicts = done.stdout.splitlines()
+        assert set(verdicts) == {"decoded", "refused"}
+        assert len(verdicts) > 300
+        assert verdicts.count("decoded") > 50
+        assert verdicts.count("refused") > 50
