@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
 
+STEEPEST = 1.2
+"""Largest ``-d log(rate) / d log(distortion)`` believed: neighbouring rate points show 0.9 to 1.2."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """One stream, measured: nothing here is estimated.
@@ -72,7 +76,7 @@ class Result:
         """Change of rate at equal quality, as a share of the baseline's rate (-0.1 is 10 % smaller).
 
         From one rate point, so it needs the shape of the curve through it: rate ∝ distortion^-a with the
-        slope that λ states, ``a = λ·D / bpp`` at the optimised point. A BD-rate over several rate points
+        slope that λ states, ``a = λ·D / bpp`` at the optimised point, at most :data:`STEEPEST`. A BD-rate over several rate points
         needs no such assumption; ``pipelines/benchmark.py`` measures it.
         """
         before, after = self.baseline, self.optimised
@@ -80,7 +84,7 @@ class Result:
         distortions = before.cost - before.bpp, after.cost - after.bpp  # λ·D
         if min(distortions) <= 0:
             return ratio - 1
-        exponent = distortions[1] / after.bpp
+        exponent = min(STEEPEST, distortions[1] / after.bpp)
         return float(ratio * (distortions[1] / distortions[0]) ** exponent - 1)
 
     def record(self) -> dict[str, Any]:
