@@ -94,6 +94,8 @@ class MeanFieldStage(_StageModel):
     """Temperature of the soft rounding of the latents that are not synthesised (a hyperprior's z)."""
     side_until: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Share of the stage after which those latents are rounded for good, so that the rest fits to their integers."""
+    fraction: Annotated[float, Field(ge=0, le=1)] = 0.35
+    """Share of its distance from the nearest integer with which each element starts; 1 starts at the latents."""
     curvature_every: Annotated[int, Field(ge=1)] = 100
     """Steps between two measurements of the curvature; the first step always measures it."""
     check_every: Annotated[int, Field(ge=1)] = 20

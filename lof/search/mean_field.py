@@ -26,7 +26,7 @@ from lof.search.state import Search
 def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
     """Adam on the expected cost, from the best latents so far."""
     main = state.codec.latents[-1]
-    latents = {name: tensor.clone().requires_grad_() for name, tensor in state.best.items()}
+    latents = _contracted(state, main, stage.fraction)
     optimizer = torch.optim.Adam(
         [{"params": [tensor], "name": name} for name, tensor in latents.items()], lr=0.0, betas=stage.betas
     )
@@ -52,6 +52,23 @@ def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
         state.report()
         if stage.patience is not None and stale >= stage.patience:
             break
+
+
+def _contracted(state: Search, main: str, fraction: float) -> dict[str, Tensor]:
+    """The best latents, with the synthesised ones moved towards their nearest integers.
+
+    Far from integers the expected rate is that of a coin toss: at low rates, where nearly all elements are 0
+    once rounded, a search from the raw latents spends most of its steps on getting back to that.
+    """
+
+    def towards_integers(name: str, residual: Tensor) -> Tensor:
+        return torch.lerp(torch.round(residual), residual, fraction) if name == main else residual
+
+    with torch.no_grad():
+        start = state.codec.code(state.best, towards_integers)[main].value
+    return {
+        name: (start if name == main else tensor).clone().requires_grad_() for name, tensor in state.best.items()
+    }
 
 
 def _expected_cost(
