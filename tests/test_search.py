@@ -137,6 +137,16 @@ class TestEngine:
             assert costs == sorted(costs, reverse=True)
             assert len(costs) > 1
 
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_flips_follow_a_mean_field_stage_in_any_memory_format(
+        self, images: torch.Tensor, precision: str
+    ) -> None:
+        codec = load_codec("tiny", device="cpu", precision=precision)
+        plan = profile_of(MEAN_FIELD, {"kind": "greedy-flip", "evaluations": 6, "share": 0.05})
+        for found in search(codec, images, plan, lmbda=codec.lmbda):
+            assert found.evaluations > 13
+            assert found.trace[-1].cost < found.trace[0].cost
+
     def test_the_symbols_are_those_of_the_best_cost_not_of_the_last(
         self, codec: Codec, images: torch.Tensor
     ) -> None:

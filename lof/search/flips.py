@@ -91,5 +91,7 @@ def _most_promising(change: Tensor, delta: Tensor, share: Tensor) -> Tensor:
             continue
         count = max(1, int(float(share[index]) * promising))
         chosen = torch.topk(gains, count, largest=False).indices
-        flips[index].view(-1)[chosen] = delta[index].flatten()[chosen]
+        flat = torch.zeros_like(gains)
+        flat[chosen] = delta[index].flatten()[chosen]
+        flips[index] = flat.reshape(delta[index].shape)
     return flips
