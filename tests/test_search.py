@@ -137,14 +137,14 @@ class TestEngine:
             assert costs == sorted(costs, reverse=True)
             assert len(costs) > 1
 
-    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-    def test_flips_follow_a_mean_field_stage_in_any_memory_format(
-        self, images: torch.Tensor, precision: str
+    def test_flips_of_a_batch_reach_a_side_latent_of_several_places(
+        self, codec: Codec, images: torch.Tensor
     ) -> None:
-        codec = load_codec("tiny", device="cpu", precision=precision)
-        plan = profile_of(MEAN_FIELD, {"kind": "greedy-flip", "evaluations": 6, "share": 0.05})
-        for found in search(codec, images, plan, lmbda=codec.lmbda):
-            assert found.evaluations > 13
+        # Such a z is priced in another memory layout than y, which a flat view would not fit.
+        large = torch.nn.functional.interpolate(images, size=(128, 128))
+        plan = profile_of({"kind": "greedy-flip", "evaluations": 6, "patience": 6})
+        for found in search(codec, large, plan, lmbda=codec.lmbda):
+            assert found.evaluations == 6
             assert found.trace[-1].cost < found.trace[0].cost
 
     def test_the_symbols_are_those_of_the_best_cost_not_of_the_last(
