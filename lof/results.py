@@ -76,8 +76,8 @@ class Result:
         """Change of rate at equal quality, as a share of the baseline's rate (-0.1 is 10 % smaller).
 
         From one rate point, so it needs the shape of the curve through it: rate ∝ distortion^-a with the
-        slope that λ states, ``a = λ·D / bpp`` at the optimised point, at most :data:`STEEPEST`. A BD-rate over several rate points
-        needs no such assumption; ``pipelines/benchmark.py`` measures it.
+        slope that λ states, ``a = λ·D / bpp`` at the optimised point, at most :data:`STEEPEST`. A BD-rate
+        over several rate points needs no such assumption; ``pipelines/benchmark.py`` measures it.
         """
         before, after = self.baseline, self.optimised
         ratio = after.bpp / before.bpp

@@ -301,8 +301,8 @@ def test_codecs_lists_what_is_registered_and_where_weights_go(run: Run) -> None:
         assert spec.summary in outcome.out
     assert "tiny" not in outcome.out
     assert "mean-scale-96  bundled, the default" in outcome.lines
-    assert "  mse      quality 2, 4, 6  λ 0.0035–0.0483" in outcome.lines
-    assert "  ms-ssim  quality 1–8      λ 2.4–220" in outcome.lines
+    assert "  mse      quality 2, 4, 5, 6  λ 0.0035–0.0483" in outcome.lines
+    assert "  ms-ssim  quality 1–8         λ 2.4–220" in outcome.lines
     for word in ("--weights DIR", "LOF_WEIGHTS_DIR", "CODEC-QUALITY.safetensors", "CODEC-ms-ssim-QUALITY"):
         assert word in outcome.out
     found = json.loads(run("codecs", "--json").out)

@@ -25,7 +25,7 @@ FOR_MS_SSIM = [(161, 161)]  # the smallest image that has an MS-SSIM
 PROFILE = parse_profile(
     {
         "name": "short",
-        "stage": [{"kind": "mean-field", "evaluations": 4}, {"kind": "greedy-flip", "evaluations": 2}],
+        "stage": [{"kind": "mean-field", "evaluations": 12}, {"kind": "greedy-flip", "evaluations": 2}],
     }
 )
 POINTS = [

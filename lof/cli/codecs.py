@@ -64,7 +64,7 @@ def _print(found: list[dict[str, Any]]) -> None:
         console.print(f"[bold]{codec['name']}[/]  {codec['source']}{default}")
         console.print(f"  {codec['summary']} [dim]({codec['paper']})[/]")
         for metric, qualities, lambdas in _rates(codec["rate_points"]):
-            console.print(f"  {metric:8} quality {qualities:8} λ {lambdas}")
+            console.print(f"  {metric:8} quality {qualities:10}  λ {lambdas}")
         console.print()
     console.print(_WEIGHTS)
 

@@ -67,7 +67,8 @@ def _contracted(state: Search, main: str, fraction: float) -> dict[str, Tensor]:
     with torch.no_grad():
         start = state.codec.code(state.best, towards_integers)[main].value
     return {
-        name: (start if name == main else tensor).clone().requires_grad_() for name, tensor in state.best.items()
+        name: (start if name == main else tensor).clone().requires_grad_()
+        for name, tensor in state.best.items()
     }
 
 
