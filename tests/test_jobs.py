@@ -36,7 +36,7 @@ def profile(evaluations: int) -> Profile:
 
 
 QUICK = JobSettings("tiny", profile(2))
-SLOW = JobSettings("tiny", profile(80))  # about a second: long enough to be killed in the middle
+SLOW = JobSettings("tiny", profile(400))  # seconds: a kill that comes a little late still hits the search
 
 
 @pytest.fixture(autouse=True)
