@@ -110,7 +110,7 @@ class MeanFieldStage(_StageModel):
 class GreedyGradientStage(_StageModel):
     """Gradient steps under hard rounding at falling step sizes; only what lowers the true cost is kept.
 
-    Zhang et al. 2022, section 3.1: the learning rate falls when steps fail, patience ends the stage.
+    After Zhang et al. 2022: the learning rate falls when steps fail, patience ends the stage.
     """
 
     kind: Literal["greedy-gradient"]

@@ -73,9 +73,9 @@ class StraightThrough(Relaxation):
 
 
 class SoftRound(Relaxation):
-    """``floor(x) + ½ tanh(r/T)/tanh(1/2T) + ½`` with ``r = x - floor(x) - ½`` (Agustsson & Theis 2020, eq. 14).
+    """``floor(x) + ½ tanh(r/T)/tanh(1/2T) + ½`` with ``r = x - floor(x) - ½`` (Agustsson & Theis 2020).
 
-    The temperature is their 1/α, as in C3 (Kim et al. 2023, section 3.2).
+    The temperature is their 1/α, as in C3 (Kim et al. 2023).
     """
 
     name = "soft-round"
@@ -96,7 +96,7 @@ class NoisySoftRound(Relaxation):
 
 
 class StochasticGumbel(Relaxation):
-    """SGA: a relaxed choice between floor and ceiling with atanh logits (Yang et al. 2020, section 3.2)."""
+    """SGA: a relaxed choice between floor and ceiling with atanh logits (Yang et al. 2020)."""
 
     name = "sga"
     uses_noise = True
@@ -108,7 +108,7 @@ class StochasticGumbel(Relaxation):
 
 
 class SigmoidScaledLogit(Relaxation):
-    """SGA+ with two classes: ``p(floor) = sigmoid(-a logit(v))``, a = 4/3 (Perugachi-Diaz et al. 2024, eq. 9)."""
+    """SGA+ with two classes: ``p(floor) = sigmoid(-a logit(v))``, a = 4/3 (Perugachi-Diaz et al. 2024)."""
 
     name = "ssl"
     uses_noise = True
@@ -124,7 +124,7 @@ class SigmoidScaledLogit(Relaxation):
 
 
 class ThreeClass(Relaxation):
-    """SGA+ with three classes: the nearest integer and both its neighbours (Perugachi-Diaz et al. 2024, eq. 12).
+    """SGA+ with three classes: the nearest integer and both its neighbours (Perugachi-Diaz et al. 2024).
 
     ``p(k) ∝ sigmoid(-a logit(r·|w - k|))ⁿ`` with w the distance to the nearest integer, r = 0.98, n = 2.5;
     an integer further than 1 away has no probability.

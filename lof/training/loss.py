@@ -2,7 +2,7 @@
 
 Such a network's ``forward`` returns ``x_hat`` and ``likelihoods`` and calls its entropy models on the way.
 The entropy models are what is replaced here: they price the latents under additive uniform noise, but hand
-on latents that are rounded, with the gradient passed straight through (Minnen & Singh 2020, section 3.3).
+on latents that are rounded, with the gradient passed straight through (Minnen & Singh 2020).
 """
 
 from __future__ import annotations
