@@ -185,10 +185,10 @@ def test_the_live_display_has_a_line_per_image_in_work_and_fits_80_columns() -> 
     ]
     display(Skipped(sources[2], {}))
     display.started -= 60
-    display(Started(sources[2], 1, 1))
+    display(Started(sources[2], "process 1", 1))
     display(Finished(sources[2], {"rate_change": -0.2}))
     for source in sources[:2]:
-        display(Started(source, 1, 1))
+        display(Started(source, "process 1", 1))
     display(Advanced(sources[0], fake_progress(500)))
     display(Advanced(sources[1], fake_progress(1000)))
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)

@@ -25,7 +25,7 @@ from lof.inputs import Source, find
 from lof.jobs import Advanced, Event, Failed, Finished, JobSettings, Started, plan_job, run_job, work
 from lof.jobs.crops import crop_path, read_crop, write_crop
 from lof.jobs.manifest import Manifest, Row
-from lof.jobs.workers import threads_per_worker
+from lof.pools import threads_per_worker
 from lof.profiles import Profile, parse_profile
 
 LONG_NAME = "sub/Straße in Łódź 日本.png"
@@ -420,6 +420,10 @@ def test_an_interrupted_job_leaves_whole_files_and_continues(tmp_path: Path) -> 
     assert started(events) == ["1.png", "2.png"]
 
 
+def pid_of(event: Started) -> int:
+    return int(event.worker.split()[-1])
+
+
 class Killer:
     """Kills the worker that has ``victim`` in hand, in the middle of its search, up to ``most`` times."""
 
@@ -432,7 +436,7 @@ class Killer:
     def __call__(self, event: Event) -> None:
         self.events.append(event)
         if isinstance(event, Started):
-            self.pids[event.source] = event.pid
+            self.pids[event.source] = pid_of(event)
         elif isinstance(event, Advanced) and str(event.source.relative) == self.victim:
             pid = self.pids[event.source]
             if len(self.killed) < self.most and pid not in self.killed:
@@ -475,7 +479,7 @@ def test_workers_that_cannot_start_end_the_job(tmp_path: Path) -> None:
 
     def kill_at_once(event: Event) -> None:
         if isinstance(event, Started):
-            os.kill(event.pid, signal.SIGKILL)
+            os.kill(pid_of(event), signal.SIGKILL)
 
     with pytest.raises(WorkerError, match=r"was killed \(SIGKILL\) while it started; use fewer --jobs"):
         run_job(find([str(tmp_path / "in")]).sources, tmp_path / "out", QUICK, jobs=2, on_event=kill_at_once)

@@ -25,10 +25,13 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Started:
-    """A process has the image in hand. ``attempt`` is 2 after a first process died with it."""
+    """A worker has the image in hand. ``attempt`` is 2 after a first worker died with it.
+
+    ``worker`` ends in its process id, see :class:`lof.pools.Began`.
+    """
 
     source: Source
-    pid: int
+    worker: str
     attempt: int
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
+from lof import pools
 from lof.errors import UsageError
 from lof.files import sha256
 from lof.inputs import Source, output_path
-from lof.jobs.crops import crop_path
-from lof.jobs.events import Event, Failed, Finished, OnEvent, Record, Skipped
+from lof.jobs.events import Advanced, Event, Failed, Finished, OnEvent, Record, Skipped, Started
 from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.manifest import Manifest, Row
 from lof.jobs.settings import JobSettings
-from lof.jobs.work import size_and_time, work_here
-from lof.jobs.workers import work_in_processes
+from lof.jobs.work import Optimise, outcome, size_and_time, written_for
+from lof.pools import make_pool
 
 REPORTS = ("report.jsonl", "report.csv", "report.html")
 """Files of :func:`lof.report.write_reports` in the output folder."""
@@ -83,7 +84,7 @@ def run_job(
         sources: as from :func:`lof.inputs.find`.
         jobs: images at a time. 1 works in this process; more work in spawned ones, so a script that calls
             this needs the ``if __name__ == "__main__"`` guard. Bytes may differ between different ``jobs``,
-            see :func:`lof.jobs.workers.threads_per_worker`.
+            see :func:`lof.pools.threads_per_worker`.
         on_event: called in this process and thread.
 
     Raises:
@@ -100,11 +101,8 @@ def run_job(
         keeper = _Keeper(manifest, plan, digest, on_event)
         for source, record in plan.skipped:
             keeper(Skipped(source, record))
-        remove_leftovers(_written_for(plan.todo, out, settings))
-        if jobs == 1:
-            work_here(plan.todo, out, settings, keeper)
-        else:
-            work_in_processes(plan.todo, out, settings, jobs, keeper)
+        remove_leftovers(path for source in plan.todo for path in written_for(source, out, settings))
+        make_pool(jobs).run(plan.todo, Optimise(out, settings), partial(_pass_on, keeper))
     summary = keeper.summary
     summary.records = [keeper.records[source] for source in sources]
     summary.seconds = time.perf_counter() - started
@@ -178,10 +176,17 @@ def _is_done(row: Row, source: Source, output: Path, digest: str) -> bool:
         return False
 
 
-def _written_for(sources: Iterable[Source], out: Path, settings: JobSettings) -> Iterable[Path]:
-    for source in sources:
-        yield output_path(source, out, settings.suffix)
-        yield crop_path(out, source.relative)
+def _pass_on(keeper: _Keeper, event: pools.Event) -> None:
+    """Say in the words of a job what a pool tells."""
+    match event:
+        case pools.Began(source, worker, attempt):
+            keeper(Started(source, worker, attempt))
+        case pools.Told(source, progress):
+            keeper(Advanced(source, progress))
+        case pools.Ended(source, record, attempt):
+            if record["state"] == "done" and attempt > 1:
+                record["notes"].append("done at the second attempt, its first worker process died")
+            keeper(outcome(source, record))
 
 
 def _refuse_to_overwrite(sources: Sequence[Source], out: Path, settings: JobSettings) -> None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,10 @@ from lof.files import sha256, write_atomically
 from lof.images import Picture, read_picture
 from lof.inputs import Source, output_path
 from lof.jobs.crops import crop_path, write_crop
-from lof.jobs.events import Advanced, Failed, Finished, OnEvent, Record, Started
+from lof.jobs.events import Failed, Finished, Record
+from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.settings import JobSettings
+from lof.pools import Work
 
 if TYPE_CHECKING:
     from lof.codecs import Codec
@@ -27,15 +28,38 @@ _PAUSE = 0.2
 _log = logging.getLogger(__name__)
 
 
-def work_here(sources: Sequence[Source], out: Path, settings: JobSettings, on_event: OnEvent) -> None:
-    """Do the sources one after the other in this process."""
-    if not sources:
-        return
-    codec = settings.load()
-    for source in sources:
-        on_event(Started(source, os.getpid(), attempt=1))
-        record = optimise_file(source, out, settings, codec, lambda p, s=source: on_event(Advanced(s, p)))  # type: ignore[misc]
-        on_event(outcome(source, record))
+@dataclass(frozen=True)
+class Optimise(Work[Source, "Codec", Record]):
+    """A job's work, as the pools take it: a source's outcome is its record."""
+
+    out: Path
+    settings: JobSettings
+
+    def open(self) -> Codec:
+        """The codec, on the job's device."""
+        return self.settings.load()
+
+    def do(self, tool: Codec, item: Source, report: Callable[[Progress], None]) -> Record:
+        """See :func:`optimise_file`."""
+        return optimise_file(item, self.out, self.settings, tool, report)
+
+    def lost(self, item: Source, reason: str) -> Record:
+        """The record of an image that is set aside."""
+        remedy = "if memory is short, scale the image down or use fewer --jobs"
+        return failed_record(item, f"{item.path}: {reason}; {remedy}")
+
+    def clean_up(self, item: Source) -> None:
+        """Remove the temporary files of its stream and its crop."""
+        remove_leftovers(written_for(item, self.out, self.settings))
+
+    def label(self, item: Source) -> str:
+        """``optimize`` and the name of the image."""
+        return f"optimize {item.relative}"
+
+
+def written_for(source: Source, out: Path, settings: JobSettings) -> list[Path]:
+    """The files that :func:`optimise_file` writes."""
+    return [output_path(source, out, settings.suffix), crop_path(out, source.relative)]
 
 
 def outcome(source: Source, record: Record) -> Finished | Failed:
