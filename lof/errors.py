@@ -49,9 +49,17 @@ class OutputError(LofError):
     """An output cannot be written where it was asked for."""
 
 
+class ArchiveError(LofError):
+    """An archive or a source of one cannot be read, or does not hold what its manifest says."""
+
+
 class WorkerError(LofError):
     """A worker process died while it had an image in hand."""
 
 
 class TrainingError(LofError):
     """A training run cannot start, or has diverged."""
+
+
+class StudyError(LofError):
+    """A study cannot be opened, joined or continued as asked."""

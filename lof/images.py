@@ -101,6 +101,19 @@ def read_picture(path: Path) -> Picture:
         raise ImageError(f"{path}: {error}") from error
 
 
+def picture_of(data: bytes, name: str) -> Picture:
+    """:func:`read_picture` for a file whose bytes are at hand; ``name`` is what errors call it.
+
+    Raises:
+        ImageError: as :func:`read_picture`.
+    """
+    try:
+        with _pillow_errors_mapped():
+            return _to_picture(Image.open(io.BytesIO(data), formats=FORMATS))
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from error
+
+
 def to_pixels(image: Image.Image | NDArray[Any] | torch.Tensor) -> Picture:
     """Take an image from memory.
 
