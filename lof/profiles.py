@@ -80,6 +80,8 @@ class MeanFieldStage(_StageModel):
     """Gradient descent (Adam) on the expected true cost under stochastic rounding: :mod:`lof.search.mean_field`."""
 
     kind: Literal["mean-field"]
+    steps: Annotated[int, Field(ge=1, le=100)] = 4
+    """Steps per gradient evaluation: in between, the distortion is extrapolated and only the rate is exact."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
     """In units of one quantisation step."""
     learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = Field(
@@ -97,13 +99,13 @@ class MeanFieldStage(_StageModel):
     fraction: Annotated[float, Field(ge=0, le=1)] = 0.35
     """Share of its distance from the nearest integer with which each element starts; 1 starts at the latents."""
     curvature_every: Annotated[int, Field(ge=1)] = 100
-    """Steps between two measurements of the curvature; the first step always measures it."""
+    """Evaluations between two measurements of the curvature; the first always measures it."""
     check_every: Annotated[int, Field(ge=1)] = 20
     patience: Annotated[int, Field(ge=1)] | None = None
 
     @property
     def budget(self) -> int:
-        """Steps, and one gradient evaluation for each measurement of the curvature."""
+        """One gradient evaluation more for each measurement of the curvature."""
         return self.evaluations + -(-self.evaluations // self.curvature_every)
 
 

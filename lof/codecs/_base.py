@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Protocol
 
 import torch
@@ -30,14 +31,18 @@ class Coded:
     Attributes:
         residual: (B, C, h, w) float32, what the entropy coder codes once rounded: ``y - μ`` or ``z - median``.
         value: (B, C, h, w) float32, ``residual`` plus its centre: what the synthesis receives.
-        bits: (B, C, h, w) float32, cost of each element in bits, differentiable.
-        bits_of: cost of other residuals of this shape under the same, fixed entropy parameters.
+        bits_of: (B, C, h, w) float32, cost in bits of each element of any residual of this shape, under this
+            walk's entropy parameters; differentiable by the residual and through the parameters.
     """
 
     residual: Tensor
     value: Tensor
-    bits: Tensor
     bits_of: Callable[[Tensor], Tensor]
+
+    @cached_property
+    def bits(self) -> Tensor:
+        """``bits_of(residual)``, computed when first asked for."""
+        return self.bits_of(self.residual)
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,6 @@ class Codec(ABC):
     2. ``code(..., exact=True)`` with hard rounding gives the symbols that ``compress`` writes.
     3. The sum of ``bits`` with hard rounding is within 1 % + 512 bits of the length of the strings.
     4. Equal symbols give equal strings, in every process and at every thread count.
-    5. ``bits_of(residual)`` equals ``bits``.
     """
 
     latents: ClassVar[tuple[str, ...]]
@@ -149,6 +153,13 @@ class Codec(ABC):
         Raises:
             StreamError: the number of strings is not this codec's, or its decoder fails on them.
         """
+
+    def read_symbols(self, strings: Sequence[bytes], height: int, width: int) -> dict[str, Tensor] | None:
+        """What :meth:`compress` was given, read back from its strings: where another search can start.
+
+        ``None`` for codecs that cannot tell. Arguments and errors as for :meth:`decompress`.
+        """
+        return None
 
     def scale_margin(self, strings: Sequence[bytes], height: int, width: int) -> float | None:
         """Smallest relative distance of any σ to a boundary of the entropy coder's scale table.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, cast
@@ -78,6 +79,24 @@ class CompressAICodec(Codec):
                 raise ValueError("their symbols are far beyond any image's")
         return self.crop(image, height, width).clone()
 
+    def read_symbols(self, strings: Sequence[bytes], height: int, width: int) -> dict[str, Tensor]:
+        """See :meth:`Codec.read_symbols`."""
+        self._check_strings(strings)
+        shape = self._string_shape(height, width)
+        with self._reading(), torch.no_grad(), exact_arithmetic():
+            found = self._read([s + self._slack(s, shape) for s in strings], shape)
+        return {name: residual.round().to(torch.int32) for name, residual in found.items()}
+
+    @abstractmethod
+    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> dict[str, Tensor]:
+        """The residuals that the strings hold, (1, C, h, w) by latent tensor."""
+
+    def _read_factorised(self, string: bytes, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """Residual and value of the latent tensor under the factorised prior."""
+        bottleneck: EntropyBottleneck = self.net.entropy_bottleneck
+        value = bottleneck.decompress([string], shape)
+        return value - bottleneck._get_medians().reshape(1, -1, 1, 1), value
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:
@@ -135,7 +154,7 @@ class CompressAICodec(Codec):
             return bits
 
         residual = quantize(name, latent - median)
-        return Coded(residual, residual + median, bits_of(residual), bits_of)
+        return Coded(residual, residual + median, bits_of)
 
 
 class FactorizedCodec(CompressAICodec):
@@ -158,6 +177,9 @@ class FactorizedCodec(CompressAICodec):
         median = bottleneck._get_medians().reshape(1, -1, 1, 1)
         with torch.no_grad():
             return cast(list[bytes], bottleneck.compress(symbols["y"].to("cpu", torch.float32) + median))
+
+    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> dict[str, Tensor]:
+        return {"y": self._read_factorised(strings[0], shape)[0]}
 
     # The factorised family pads to 64 as examples/codec.py does for every model, so that its layout holds.
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
@@ -187,7 +209,7 @@ class ScaleHyperpriorCodec(CompressAICodec):
             return cast(Tensor, -likelihood.log2())
 
         residual = quantize("y", latents["y"].to(means.device) - means)
-        return {"z": coded_z, "y": Coded(residual, residual + means, bits_of(residual), bits_of)}
+        return {"z": coded_z, "y": Coded(residual, residual + means, bits_of)}
 
     def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
         """See :meth:`Codec.compress`."""
@@ -199,6 +221,13 @@ class ScaleHyperpriorCodec(CompressAICodec):
             y = symbols["y"].to("cpu", torch.float32) + means
             y_strings = conditional.compress(y, conditional.build_indexes(scales), means=means)
         return [*y_strings, *z_strings]
+
+    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> dict[str, Tensor]:
+        z, z_hat = self._read_factorised(strings[1], shape)
+        scales, means = self._gaussian(self.net, z_hat)
+        conditional: GaussianConditional = self.net.gaussian_conditional
+        y_hat = conditional.decompress([strings[0]], conditional.build_indexes(scales), means=means)
+        return {"z": z, "y": y_hat - means}
 
     def scale_margin(self, strings: Sequence[bytes], height: int, width: int) -> float | None:
         """See :meth:`Codec.scale_margin`."""

@@ -58,7 +58,7 @@ def _differentiate(state: Search) -> tuple[Evaluation, dict[str, Tensor], dict[s
     # Without predicted means the image does not depend on the side latents: their probe is 0.
     probes = torch.autograd.grad((visible * signs).sum(), inputs, retain_graph=True, materialize_grads=True)
     gradients = torch.autograd.grad(cost.sum(), inputs)
-    scale = state.objective.squared_error_curvature
+    scale = state.objective.error_curvature(visible)
     return (
         Evaluation(bpp, distortion, cost, coded),
         dict(zip(names, gradients, strict=True)),

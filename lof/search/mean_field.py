@@ -10,9 +10,15 @@ otherwise, independently. Its mean is then the unrounded value itself, and
 This is linear in each element alone, so its minima are integers: nothing is gained by staying in between, which
 is where other relaxations lose what they seemed to win. The weight of the variance term grows over the stage,
 from the continuous problem to the discrete one; no noise is drawn and no temperature is needed.
+
+Only the distortion needs the synthesis, and it is nearly quadratic over the length of a few steps. So each
+gradient evaluation serves several steps: between two of them the distortion is extrapolated from its gradient
+and h, while the rate, which is cheap and far from quadratic, is followed exactly.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -24,34 +30,64 @@ from lof.search.state import Search
 
 
 def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
-    """Adam on the expected cost, from the best latents so far."""
+    """Adam on the expected cost, from the best latents so far; several steps per gradient evaluation."""
     main = state.codec.latents[-1]
     latents = _contracted(state, main, stage.fraction)
     optimizer = torch.optim.Adam(
         [{"params": [tensor], "name": name} for name, tensor in latents.items()], lr=0.0, betas=stage.betas
     )
     curvature: Tensor | None = None
+    steps = stage.evaluations * stage.steps
     stale = 0
-    for step in range(stage.evaluations):
-        progress = step / max(1, stage.evaluations - 1)
-        for group in optimizer.param_groups:
-            rate = stage.learning_rate_of.get(group["name"], stage.learning_rate)
-            group["lr"] = rate * value_at(stage.decay, progress)
-        if step % stage.curvature_every == 0:
+    for evaluation in range(stage.evaluations):
+        if evaluation % stage.curvature_every == 0:
             curvature = distortion_curvature(state, latents, main)
         if curvature is None:
-            raise AssertionError("the curvature is measured in the first step")
-        optimizer.zero_grad(set_to_none=True)
-        side = value_at(stage.side, progress) if progress < stage.side_until else None
-        cost = _expected_cost(state, latents, main, curvature, value_at(stage.variance, progress), side)
-        cost.sum().backward()
-        optimizer.step()
-        if (step + 1) % stage.check_every == 0 or step + 1 == stage.evaluations:
+            raise AssertionError("the curvature is measured at the first evaluation")
+        near = _distortion_near(state, latents, main, curvature)
+        for step in range(evaluation * stage.steps, (evaluation + 1) * stage.steps):
+            progress = step / max(1, steps - 1)
+            for group in optimizer.param_groups:
+                rate = stage.learning_rate_of.get(group["name"], stage.learning_rate)
+                group["lr"] = rate * value_at(stage.decay, progress)
+            optimizer.zero_grad(set_to_none=True)
+            side = value_at(stage.side, progress) if progress < stage.side_until else None
+            _expected_cost(state, latents, main, near, value_at(stage.variance, progress), side).backward()
+            optimizer.step()
+        if (evaluation + 1) % stage.check_every == 0 or evaluation + 1 == stage.evaluations:
             better = state.offer(latents, state.hard(latents))
             stale = 0 if bool(better.any()) else stale + 1
         state.report()
         if stage.patience is not None and stale >= stage.patience:
             break
+
+
+@dataclass(frozen=True)
+class _Near:
+    """The distortion around one point, times λ: ``gradient·d + ½·curvature·d²`` with ``d = value - point``."""
+
+    point: Tensor
+    gradient: Tensor
+    curvature: Tensor
+
+
+def _distortion_near(state: Search, latents: dict[str, Tensor], main: str, curvature: Tensor) -> _Near:
+    """One gradient evaluation: forward and backward through the synthesis."""
+    objective = state.objective
+    state.evaluations += 1
+    values = _unrounded_values(state, latents)
+    point = values[main]
+    values[main] = point.clone().requires_grad_()
+    decoded = state.codec.crop(state.codec.synthesise(values), objective.height, objective.width)
+    distortion = objective.distortion(decoded)
+    (gradient,) = torch.autograd.grad(objective.lmbda * distortion.sum(), values[main])
+    return _Near(point, gradient, curvature)
+
+
+def _unrounded_values(state: Search, latents: dict[str, Tensor]) -> dict[str, Tensor]:
+    with torch.no_grad():
+        coded = state.codec.code(latents, lambda _, residual: residual)
+    return {name: c.value for name, c in coded.items()}
 
 
 def _contracted(state: Search, main: str, fraction: float) -> dict[str, Tensor]:
@@ -73,28 +109,26 @@ def _contracted(state: Search, main: str, fraction: float) -> dict[str, Tensor]:
 
 
 def _expected_cost(
-    state: Search,
-    latents: dict[str, Tensor],
-    main: str,
-    curvature: Tensor,
-    variance: float,
-    side: float | None,
+    state: Search, latents: dict[str, Tensor], main: str, near: _Near, variance: float, side: float | None
 ) -> Tensor:
-    """(B,): expected cost of each image; the other latents are soft-rounded, or rounded where ``side`` is None."""
+    """Expected cost of the batch, up to a constant; the other latents are soft-rounded, or rounded where
+    ``side`` is None."""
 
     def quantize(name: str, residual: Tensor) -> Tensor:
         if name == main:
             return residual
         return torch.round(residual.detach()) if side is None else soft_round(residual, side)
 
-    relaxed = state.relaxed(latents, quantize)
-    coded = relaxed.coded[main]
-    floor = torch.floor(coded.residual.detach())
-    up = coded.residual - floor
-    expected = (1 - up) * coded.bits_of(floor) + up * coded.bits_of(floor + 1)
-    rate_change = (expected - coded.bits).flatten(1).sum(1) / state.objective.pixels
-    spread = 0.5 * (curvature * up * (1 - up)).flatten(1).sum(1)
-    return relaxed.cost + rate_change + variance * spread
+    coded = state.codec.code(latents, quantize)
+    y = coded.pop(main)
+    floor = torch.floor(y.residual.detach())
+    up = y.residual - floor
+    bits = ((1 - up) * y.bits_of(floor) + up * y.bits_of(floor + 1)).sum()
+    bits = bits + sum(c.bits.sum() for c in coded.values())
+    moved = y.value - near.point
+    distortion = near.gradient * moved + 0.5 * near.curvature * moved.square()
+    spread = 0.5 * variance * near.curvature * up * (1 - up)
+    return bits / state.objective.pixels + (distortion + spread).sum()
 
 
 def distortion_curvature(state: Search, latents: dict[str, Tensor], name: str) -> Tensor:
@@ -106,14 +140,11 @@ def distortion_curvature(state: Search, latents: dict[str, Tensor], name: str) -
     """
     objective = state.objective
     state.evaluations += 1
-    fixed = {key: tensor.detach() for key, tensor in latents.items()}
-    with torch.no_grad():
-        coded = state.codec.code(fixed, lambda _, residual: residual)
-    values = {key: c.value for key, c in coded.items()}
+    values = _unrounded_values(state, latents)
     values[name] = values[name].clone().requires_grad_()
     decoded = state.codec.crop(state.codec.synthesise(values), objective.height, objective.width)
     signs = 2 * torch.round(state.noise.uniform(decoded.shape)) - 1
     (probe,) = torch.autograd.grad((decoded * signs).sum(), values[name])
-    raw = objective.squared_error_curvature * probe.square()
+    raw = objective.error_curvature(decoded) * probe.square()
     place = torch.nn.functional.avg_pool2d(raw.mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
     return raw.mean((2, 3), keepdim=True) * place / place.mean((1, 2, 3), keepdim=True).clamp_min(1e-20)

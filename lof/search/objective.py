@@ -76,10 +76,16 @@ class Objective:
         """Pixels of one image."""
         return int(self.height * self.width)
 
-    @property
-    def squared_error_curvature(self) -> float:
-        """Second derivative of ``λ·D`` by one decoded sample in [0, 1], for D = 255²·MSE."""
-        return 2 * 255**2 * self.lmbda / (3 * self.pixels)
+    def error_curvature(self, decoded: Tensor) -> Tensor:
+        """Second derivative of ``λ·D`` by one decoded sample in [0, 1]: (B, 1, 1, 1) float32.
+
+        D is taken as proportional to the squared error, with the factor that holds for ``decoded``: exact
+        for the MSE without a weight map, the right size for everything else.
+        """
+        with torch.no_grad():
+            squared_error = (decoded.clamp(0, 1) - self.target).square().flatten(1).sum(1)
+            curvature = 2 * self.lmbda * self.distortion(decoded) / squared_error.clamp_min(1e-12)
+        return curvature.reshape(-1, 1, 1, 1)
 
     def evaluate(self, coded: dict[str, Coded], *, exact: bool = False) -> Evaluation:
         """Price and synthesise what the codec's walk returned; differentiable."""
