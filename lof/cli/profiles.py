@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lof.cli import app
-from lof.cli._toml import toml_value
 
 if TYPE_CHECKING:
     from lof.profiles import Profile
@@ -30,6 +29,7 @@ def profiles(
 ) -> None:
     """Choose what to print; the help stands in ``_HELP``."""
     from lof.errors import UsageError
+    from lof.profile_toml import profile_toml
     from lof.profiles import BUILT_IN, load_profile
 
     if schema and name:
@@ -39,7 +39,7 @@ def profiles(
 
         print_schema()
     elif name:
-        typer.echo(_toml(load_profile(name)))
+        typer.echo(profile_toml(load_profile(name)))
     else:
         _print_list([load_profile(known) for known in BUILT_IN])
 
@@ -60,15 +60,3 @@ def _print_list(known: list[Profile]) -> None:
     console = Console(highlight=False)
     console.print(table)
     console.print("\nevaluations: gradient evaluations per image at most, the unit of cost.", style="dim")
-
-
-def _toml(profile: Profile) -> str:
-    """The profile with its defaults filled in; parses back to the same profile."""
-    content = profile.model_dump(exclude_none=True)
-    stages = content.pop("stage")
-    blocks = [_pairs(content)] + [f"[[stage]]\n{_pairs(stage)}" for stage in stages]
-    return f"# at most {profile.evaluations} gradient evaluations\n" + "\n\n".join(blocks)
-
-
-def _pairs(content: dict[str, Any]) -> str:
-    return "\n".join(f"{key} = {toml_value(value)}" for key, value in content.items())

@@ -1,0 +1,32 @@
+"""Studies: better profiles found by Optuna, on the images and rate points that a TOML file names."""
+
+from __future__ import annotations
+
+from lof.study.best import Best, best_profiles, write_best
+from lof.study.events import Began, Ended, Event, Joined, OnEvent, Stepped
+from lof.study.load import load_study, parse_study
+from lof.study.measure import Bench, Figures, read_images
+from lof.study.run import Summary, run_study
+from lof.study.schema import Study
+from lof.study.storage import open_storage
+
+__all__ = [
+    "Began",
+    "Bench",
+    "Best",
+    "Ended",
+    "Event",
+    "Figures",
+    "Joined",
+    "OnEvent",
+    "Stepped",
+    "Study",
+    "Summary",
+    "best_profiles",
+    "load_study",
+    "open_storage",
+    "parse_study",
+    "read_images",
+    "run_study",
+    "write_best",
+]

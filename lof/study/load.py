@@ -1,0 +1,91 @@
+"""Studies from TOML files."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from lof.codecs import codec_spec
+from lof.errors import ProfileError, StudyError, UnknownCodecError
+from lof.profiles import BUILT_IN, Profile, describe_validation, load_profile, parse_profile
+from lof.study.schema import Crops, Pruner, Range, Sampler, Study
+from lof.study.space import check_space, enqueued_points
+
+
+def load_study(path: Path) -> Study:
+    """Read a study's TOML file.
+
+    Raises:
+        StudyError: it cannot be read or does not fit the schema; the message names file, key and what is
+            allowed.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise StudyError(f"{path}: cannot be read ({reason}); name a study in TOML") from error
+    except tomllib.TOMLDecodeError as error:
+        raise StudyError(f"{path}: not valid TOML ({error}); correct that line") from error
+    content.setdefault("name", path.stem)
+    content.setdefault("storage", f"sqlite:///{path.resolve().with_suffix('.db')}")
+    return parse_study(content, str(path), path.resolve().parent)
+
+
+def parse_study(content: dict[str, Any], origin: str = "study", folder: Path = Path()) -> Study:
+    """A study from already parsed TOML; ``folder`` is what its paths are relative to.
+
+    Raises:
+        StudyError: it does not fit the schema, or names a codec or a profile that does not exist.
+    """
+    try:
+        study = Study.model_validate(content)
+        spec = codec_spec(study.codec)
+        for quality in study.qualities:
+            spec.rate_point(study.metric, quality)
+        base = _base(study.base, origin, folder)
+        check_space(study.space, base)
+        points = enqueued_points(study.enqueue, study.space, base, lambda name: _named(name, folder))
+    except ValidationError as error:
+        raise StudyError(f"{origin}: {_describe(error)}") from error
+    except (UnknownCodecError, StudyError, ProfileError) as error:
+        raise StudyError(f"{origin}: {str(error).removeprefix(f'{origin}: ')}") from error
+    return study.model_copy(
+        update={
+            "qualities": tuple(sorted(study.qualities)) or (spec.default_quality,),
+            "images": tuple(str(folder / image) for image in study.images),
+            "weights": None if study.weights is None else str(folder / study.weights),
+            "base": base.model_dump(mode="json", exclude={"name", "summary"}),
+            "enqueue": tuple(points),
+        }
+    )
+
+
+def _base(base: str | dict[str, Any], origin: str, folder: Path) -> Profile:
+    if isinstance(base, str):
+        return _named(base, folder)
+    return parse_profile({"name": "base"} | base, f"{origin}: base")
+
+
+def _named(name: str, folder: Path) -> Profile:
+    return load_profile(name if name in BUILT_IN else folder / name)
+
+
+_TABLES: dict[str, type[BaseModel]] = {
+    "crops": Crops,
+    "sampler": Sampler,
+    "pruner": Pruner,
+    "space": Range,
+}
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors()[0]
+    if first["type"] != "extra_forbidden":
+        return describe_validation(error)
+    where = first["loc"]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
+    table = _TABLES[str(where[0])] if len(where) > 1 else Study
+    return f"{key}: unknown key; allowed: {', '.join(table.model_fields)}"
