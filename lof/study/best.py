@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 class Best:
     """A profile that a study found, with the trial's figures; ``profile.summary`` says them in words."""
 
+    study: str
     trial: int
     profile: Profile
     figures: Figures
@@ -77,7 +78,7 @@ def _best(study: Study, found: optuna.Study) -> list[Best]:
             "name": f"{study.name}-{number}" if several else study.name,
             "summary": _summary(study, figures, images, trial.number),
         }
-        best.append(Best(trial.number, parse_profile(content), figures))
+        best.append(Best(study.name, trial.number, parse_profile(content), figures))
     return best
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING
 
+from lof.report.canvas import BLUE, GREY, INK, ORANGE, canvas, png, round_numbers
 from lof.study.schema import Study
 
 if TYPE_CHECKING:
     import optuna
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from optuna.trial import FrozenTrial
-
-INK, GRID, BLUE, ORANGE, GREY = "#333333", "#e4e4e4", "#1f5fa8", "#d1701c", "#8a8a8a"
 
 _GAINS = {"cost": "True cost", "bd-rate": "BD-rate"}
 _EFFORTS = {"gradient-evaluations": "gradient evaluations per image", "seconds": "seconds per image"}
@@ -21,7 +18,7 @@ _EFFORTS = {"gradient-evaluations": "gradient evaluations per image", "seconds":
 
 def history(study: Study, found: optuna.Study) -> bytes:
     """Gain over trials: complete ones, the best so far, and those stopped early at their last running gain."""
-    figure, axes = _canvas()
+    figure, axes = canvas()
     complete, stopped = _trials(found, "COMPLETE"), _trials(found, "PRUNED")
     axes.plot([t.number for t in complete], _gains(complete), "o", color=BLUE, markersize=5, label="complete")
     best: list[float] = []
@@ -30,28 +27,32 @@ def history(study: Study, found: optuna.Study) -> bytes:
     axes.step([t.number for t in complete], best, where="post", color=ORANGE, label="best so far")
     last = [(t.number, 100 * t.user_attrs["running"][-1]) for t in stopped if t.user_attrs.get("running")]
     if last:
-        axes.plot(*zip(*last, strict=True), "x", color=GREY, markersize=5, label="stopped early, gain until then")
+        axes.plot(
+            *zip(*last, strict=True), "x", color=GREY, markersize=5, label="stopped early, gain until then"
+        )
     axes.set_xlabel("trial")
     _gain_axis(axes, study)
     axes.legend(frameon=False, labelcolor=INK)
-    return _png(figure)
+    return png(figure)
 
 
 def pareto(study: Study, found: optuna.Study) -> bytes:
     """Gain over effort (logarithmic), the Pareto front as a line."""
-    figure, axes = _canvas()
+    figure, axes = canvas()
     complete = _trials(found, "COMPLETE")
     front = sorted(found.best_trials, key=lambda trial: trial.values[1])
-    axes.plot([t.values[1] for t in complete], _gains(complete), "o", color=GREY, markersize=4, label="trials")
+    axes.plot(
+        [t.values[1] for t in complete], _gains(complete), "o", color=GREY, markersize=4, label="trials"
+    )
     axes.plot(
         [t.values[1] for t in front], _gains(front), "-o", color=BLUE, markersize=6, label="Pareto front"
     )
     axes.set_xscale("log")
     axes.set_xlabel(_EFFORTS[study.objectives[1]])
     _gain_axis(axes, study)
-    _round_numbers(axes)
+    round_numbers(axes)
     axes.legend(frameon=False, labelcolor=INK)
-    return _png(figure)
+    return png(figure)
 
 
 def importance(study: Study, found: optuna.Study) -> bytes | None:
@@ -66,13 +67,13 @@ def importance(study: Study, found: optuna.Study) -> bytes | None:
 
     shares = get_param_importances(found, target=lambda trial: trial.values[0])
     names = list(reversed(shares))
-    figure, axes = _canvas(height=1.2 + 0.34 * len(names))
+    figure, axes = canvas(height=1.2 + 0.34 * len(names))
     bars = axes.barh(names, [shares[name] for name in names], color=BLUE, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=3, color=INK)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"share in the spread of the {_GAINS[study.objectives[0]]} of good trials")
     axes.margins(x=0.12)
-    return _png(figure)
+    return png(figure)
 
 
 def _trials(found: optuna.Study, state: str) -> list[FrozenTrial]:
@@ -88,30 +89,3 @@ def _gain_axis(axes: Axes, study: Study) -> None:
 
     axes.set_ylabel(f"{_GAINS[study.objectives[0]]} against plain encoding, %")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
-
-
-def _round_numbers(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _canvas(height: float = 4.5) -> tuple[Figure, Axes]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(colors=INK, which="both")
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()

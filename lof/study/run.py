@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lof.profiles import Profile
-from lof.study.events import Began, Ended, Joined, OnEvent, Stepped
-from lof.study.measure import Bench, Measurement, read_images
+from lof.study.events import Began, Joined, OnEvent, Stepped
+from lof.study.measure import Bench, read_images
 from lof.study.schema import Study
 from lof.study.shared import SharedStudy
 from lof.study.storage import hide_password, open_storage, require_optuna, storage_errors
@@ -76,13 +76,6 @@ def summarise(shared: SharedStudy, limit: int) -> Summary:
     return Summary(shared.finished(), shared.running(), limit, best)
 
 
-def ended(number: int, measurement: Measurement, *, is_best: bool) -> Ended:
-    """The event of a trial that was measured, or stopped on the way."""
-    return Ended(
-        number, measurement.figures, len(measurement.running), measurement.running[-1], is_best=is_best
-    )
-
-
 def _measure(shared: SharedStudy, bench: Bench, trial: Trial, profile: Profile, on_event: OnEvent) -> None:
     number = trial.number
 
@@ -97,5 +90,4 @@ def _measure(shared: SharedStudy, bench: Bench, trial: Trial, profile: Profile, 
     except BaseException:  # Ctrl-C too: the point is not lost
         shared.retry(number)
         raise
-    is_best = shared.tell(trial, measurement)
-    on_event(ended(number, measurement, is_best=is_best))
+    on_event(shared.tell(trial, measurement))

@@ -17,6 +17,7 @@ import psutil
 
 from lof.errors import StudyError
 from lof.profiles import Profile
+from lof.study.events import Ended
 from lof.study.measure import Measurement
 from lof.study.schema import Study
 from lof.study.space import profile_at, suggest
@@ -107,25 +108,27 @@ class SharedStudy:
             return bool(trial.should_prune())
         return self.study.pruner.kind != "none" and self._is_dominated(profile, step, gain)
 
-    def tell(self, trial: Trial, measurement: Measurement) -> bool:
-        """Finish a trial; whether it is now the best, or on the Pareto front."""
+    def tell(self, trial: Trial, measurement: Measurement) -> Ended:
+        """Finish a trial."""
         from optuna.exceptions import UpdateFinishedTrialError
 
-        figures = measurement.figures
+        number, figures, running = trial.number, measurement.figures, measurement.running
         try:
-            trial.set_user_attr(RUNNING, measurement.running)
+            trial.set_user_attr(RUNNING, running)
             trial.set_user_attr(FIGURES, None if figures is None else vars(figures))
         except UpdateFinishedTrialError:  # taken for abandoned: a sleeping laptop, a clock that jumped
-            return False
+            return Ended(number, None, len(running), running[-1], reason="another process has taken it over")
         if figures is None:
-            self._tell(trial.number, "PRUNED")
-            return False
+            self._tell(number, "PRUNED")
+            return Ended(number, None, len(running), running[-1])
         values = [figures.value(objective) for objective in self.study.objectives]
         if None in values:
-            self.fail(trial.number, "no BD-rate: the curve of an image does not rise")
-            return False
-        self._tell(trial.number, "COMPLETE", values)
-        return trial.number in {best.number for best in self.best()}
+            reason = "no BD-rate: the curve of an image does not rise"
+            self.fail(number, reason)
+            return Ended(number, figures, len(running), running[-1], reason=reason)
+        self._tell(number, "COMPLETE", values)
+        is_best = number in {best.number for best in self.best()}
+        return Ended(number, figures, len(running), running[-1], is_best=is_best)
 
     def fail(self, number: int, reason: str) -> None:
         """Give a trial up."""
@@ -145,7 +148,7 @@ class SharedStudy:
     def retire_abandoned(self) -> None:
         """Give up the trials whose process is gone, and have them tried again."""
         for trial in self.optuna.get_trials(deepcopy=False):
-            if trial.state.name == "RUNNING" and _is_abandoned(trial):
+            if trial.state.name == "RUNNING" and is_abandoned(trial):
                 self.retry(trial.number)
                 self.retired.append(trial.number)
 
@@ -328,7 +331,8 @@ def _host() -> str:
     return f"{socket.gethostname()}/{os.readlink(namespace) if namespace.exists() else ''}"
 
 
-def _is_abandoned(trial: FrozenTrial) -> bool:
+def is_abandoned(trial: FrozenTrial) -> bool:
+    """Whether the process that had a running trial in hand is gone."""
     owner = trial.user_attrs.get(OWNER)
     if owner is None:
         begun = trial.datetime_start

@@ -1,0 +1,155 @@
+"""What studies show: a line per trial, a live line while one is measured, tables of what was found."""
+
+from __future__ import annotations
+
+import json as json_format
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from lof.report import figures
+from lof.study import Began, Best, Ended, Event, Joined, Stepped, Study, Summary
+from lof.study.status import Status
+
+_MOST = 10
+
+
+class StudyDisplay(AbstractContextManager["StudyDisplay"]):
+    """Takes the events of a study."""
+
+    def __init__(self, study: Study, *, json: bool) -> None:
+        self.study, self.json = study, json
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=json)
+        self.progress = Progress(
+            TextColumn("trial {task.fields[number]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed} of {task.total} steps, {task.fields[gain]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
+        self.tasks: dict[int, TaskID] = {}
+
+    def __enter__(self) -> StudyDisplay:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Joined():
+                self._joined(event)
+            case Began(number):
+                self.tasks[number] = self.progress.add_task("", number=number, gain="", total=None)
+            case Stepped(number, step, steps, gain):
+                said = f"cost {figures.percent(gain)} so far"
+                self.progress.update(self.tasks[number], completed=step, total=steps, gain=said)
+            case Ended():
+                if event.number in self.tasks:
+                    self.progress.remove_task(self.tasks.pop(event.number))
+                self._ended(event)
+
+    def finish(self, summary: Summary) -> None:
+        """Say where the study stands."""
+        self.progress.stop()
+        line = f"{summary.finished} of {summary.limit} trials are finished"
+        if summary.running:
+            line += f", {summary.running} running in other processes"
+        if summary.best:
+            trials = "best: trial" if len(summary.best) == 1 else "Pareto front: trials"
+            line += f"; {trials} {', '.join(map(str, summary.best[:_MOST]))}"
+            line += " …" if len(summary.best) > _MOST else ""
+        self.console.print(f"\n{line}")
+
+    def _joined(self, event: Joined) -> None:
+        self.console.print(
+            f"study {self.study.name} in {event.storage}: {event.finished} of {event.limit} trials are finished"
+        )
+        if event.retired:
+            numbers = ", ".join(map(str, event.retired))
+            self.console.print(f"trials left behind by processes that are gone are tried again: {numbers}")
+
+    def _ended(self, event: Ended) -> None:
+        if self.json:
+            found = None if event.figures is None else vars(event.figures)
+            record = vars(event) | {"figures": found}
+            print(json_format.dumps(record), flush=True)
+            return
+        head = f"trial {event.number:>3}  "
+        if event.reason is not None:
+            self.console.print(Text(f"{head}failed: {event.reason}", style="red"))
+        elif event.figures is None:
+            gain = figures.percent(event.gain or 0.0)
+            steps = f"{event.steps} step{'s' * (event.steps != 1)}"
+            self.console.print(Text(f"{head}stopped after {steps} at cost {gain}", style="dim"))
+        else:
+            one = event.figures
+            cells = [f"cost {figures.percent(one.cost)}"]
+            if one.bd_rate is not None:
+                cells.append(f"BD-rate {figures.percent(one.bd_rate)}")
+            cells += [f"{one.evaluations:.0f} evaluations", figures.duration(one.seconds)]
+            front = "best" if len(self.study.objectives) == 1 else "Pareto"
+            mark = f"  ← {front}" if event.is_best else ""
+            self.console.print(Text(head + "  ".join(cells) + mark, style="bold" if event.is_best else ""))
+
+
+def print_best(best: Sequence[Best], files: Sequence[Path]) -> None:
+    """The profiles that were written, as a table, and the plots."""
+    console = Console(highlight=False)
+    console.print(_table(best, [str(file) for file in files[: len(best)]]))
+    console.print()
+    for file in files[len(best) :]:
+        console.print(Text(str(file), style="dim"), soft_wrap=True)
+
+
+def print_status(status: Status, best: Sequence[Best]) -> None:
+    """Counts by state, what is wrong, and the best so far."""
+    console = Console(highlight=False)
+    study = status.study
+    console.print(
+        f"study {study.name}: {status.complete} complete, {status.stopped} stopped early, "
+        f"{status.waiting} waiting, {len(status.failed)} failed"
+    )
+    for number, worker in status.running:
+        console.print(Text(f"trial {number} is running: {worker}"), soft_wrap=True)
+    if status.abandoned:
+        numbers = ", ".join(map(str, status.abandoned))
+        console.print(
+            f"left behind by processes that are gone, the next run tries them again: trial {numbers}"
+        )
+    for number, reason in status.failed[-_MOST:]:
+        console.print(
+            Text(f"trial {number} failed: {figures.printable(reason)}", style="red"), soft_wrap=True
+        )
+    if best:
+        console.print()
+        console.print(_table(best, None))
+
+
+def _table(best: Sequence[Best], files: Sequence[str] | None) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for column in ("trial", "cost", "BD-rate", "evaluations", "seconds"):
+        table.add_column(column, justify="right", no_wrap=True)
+    if files is not None:
+        table.add_column("profile", overflow="fold")
+    for index, one in enumerate(best):
+        found = one.figures
+        cells = [
+            str(one.trial),
+            figures.percent(found.cost),
+            figures.ABSENT if found.bd_rate is None else figures.percent(found.bd_rate),
+            f"{found.evaluations:.0f}",
+            f"{found.seconds:.2f}",
+        ]
+        table.add_row(*cells, *([] if files is None else [Text(files[index])]))
+    return table
