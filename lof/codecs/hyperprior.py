@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import ClassVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 with warnings.catch_warnings():
     # compressai 1.2.8 compiles helpers with torch.jit, which newer PyTorch deprecates at import.
@@ -52,6 +52,9 @@ class CompressAICodec(Codec):
         self.device, self.precision = device, precision
         self.net = net.eval().requires_grad_(False)
         self.fast = copy.deepcopy(self.net).to(device=device, memory_format=torch.channels_last)
+        for layer in self.fast.modules():  # or autocast converts the weights anew in every step
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                layer.to(precision)
         self.fingerprint = fingerprint(net)
         # Half of the activations are N channels at a quarter of the pixels, several times over.
         self.bytes_per_pixel = int(net.N) * (8 if precision == torch.bfloat16 else 14)
