@@ -53,6 +53,7 @@ def optimize(
     device: str = "auto",
     format: Format = "lof",
     weights: np.ndarray[Any, Any] | None = None,
+    warm_start: bytes | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Search better latents for one image and write them; the standard decoder reads the result.
@@ -68,15 +69,23 @@ def optimize(
         device: where the search runs; see :func:`lof.load_codec`.
         format: ``lof``, or ``compressai`` for the layout of CompressAI's ``examples/codec.py``.
         weights: (H, W) non-negative, how much each pixel's error counts in the search.
+        warm_start: a stream of this image by this codec, from whose latents the search starts.
         on_progress: called after every gradient evaluation.
 
     Raises:
         LofError: one of its kinds, with one line that says what to do.
     """
     loaded = codec if isinstance(codec, Codec) else load_codec(codec, quality, device=device)
-    maps = None if weights is None else [weights]
     return optimize_batch(
-        [image], loaded, profile, lmbda=lmbda, seed=seed, format=format, weights=maps, on_progress=on_progress
+        [image],
+        loaded,
+        profile,
+        lmbda=lmbda,
+        seed=seed,
+        format=format,
+        weights=None if weights is None else [weights],
+        warm_starts=None if warm_start is None else [warm_start],
+        on_progress=on_progress,
     )[0]
 
 
@@ -89,12 +98,14 @@ def optimize_batch(
     seed: int = 0,
     format: Format = "lof",
     weights: Sequence[np.ndarray[Any, Any]] | None = None,
+    warm_starts: Sequence[bytes | None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Result]:
     """:func:`optimize` for several images of one size at once; the seconds are shared out evenly.
 
     Raises:
         UsageError: the images differ in size, or λ is not a positive number.
+        StreamError: a warm start is no stream, or one of another codec or size.
     """
     started = time.perf_counter()
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
@@ -110,11 +121,15 @@ def optimize_batch(
         _write(codec, picture, _plain(codec, guess), lmbda, format)
         for picture, guess in zip(pictures, guesses, strict=True)
     ]
+    starts = [
+        guess if stream is None else _latents_in(stream, codec, guess, height, width)
+        for guess, stream in zip(guesses, warm_starts or [None] * len(guesses), strict=True)
+    ]
     found = search(
         codec,
         torch.cat(tensors),
         plan,
-        initial={name: torch.cat([guess[name] for guess in guesses]) for name in codec.latents},
+        initial={name: torch.cat([start[name] for start in starts]) for name in codec.latents},
         lmbda=lmbda,
         seed=seed,
         weights=None if weights is None else torch.stack([torch.as_tensor(w)[None].float() for w in weights]),
@@ -205,6 +220,22 @@ def codec_for(parsed: Parsed, *, name: str = "stream", weights: str | Path | Non
             f"(fingerprint {parsed.fingerprint.hex()}, here {codec.fingerprint[:4].hex()}); name theirs with --weights"
         )
     return codec
+
+
+def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: int) -> Latents:
+    """The latents of a stream; the encoder's guess where the codec cannot tell them."""
+    parsed = unpack(data, "warm start")
+    theirs = (parsed.codec, parsed.quality, parsed.metric, parsed.fingerprint or codec.fingerprint[:4])
+    if theirs != (codec.name, codec.quality, codec.metric, codec.fingerprint[:4]):
+        raise StreamError(f"warm start: is of another codec than {codec.name} quality {codec.quality}")
+    if (parsed.height, parsed.width) != (height, width):
+        raise StreamError(f"warm start: has {parsed.width}×{parsed.height} pixels, the image {width}×{height}")
+    symbols = codec.read_symbols(parsed.strings, height, width)
+    if symbols is None:
+        return guess
+    with torch.no_grad():  # the value of these residuals is what leaves them once its centre is taken off
+        coded = codec.code(guess, lambda name, residual: symbols[name].to(residual))
+    return {name: coded[name].value for name in codec.latents}
 
 
 def _plain(codec: Codec, latents: Latents) -> Symbols:
