@@ -1,0 +1,45 @@
+"""Archives: trees of images as streams and a manifest, made to be interrupted, checked and improved.
+
+:func:`create` reads sources and writes the archive, :func:`verify` checks it, :func:`restore` gives the tree
+back, :func:`improve` searches further from the streams that are there. How the archive survives a kill at any
+moment stands in :mod:`lof.archive.store`.
+"""
+
+from __future__ import annotations
+
+from lof.archive.create import Summary, create
+from lof.archive.decide import Policy
+from lof.archive.entries import Limits
+from lof.archive.events import Advanced, Began, Checked, Event, OnEvent, Settled, Unchanged
+from lof.archive.improve import Improved, improve
+from lof.archive.manifest import Manifest, Row
+from lof.archive.restore import Restored, restore
+from lof.archive.sources import Source, open_sources
+from lof.archive.verify import Finding, Verdict, verify
+from lof.archive.work import Floors
+
+__all__ = [
+    "Advanced",
+    "Began",
+    "Checked",
+    "Event",
+    "Finding",
+    "Floors",
+    "Improved",
+    "Limits",
+    "Manifest",
+    "OnEvent",
+    "Policy",
+    "Restored",
+    "Row",
+    "Settled",
+    "Source",
+    "Summary",
+    "Unchanged",
+    "Verdict",
+    "create",
+    "improve",
+    "open_sources",
+    "restore",
+    "verify",
+]

@@ -1,0 +1,167 @@
+"""``lof archive improve``: come back with more effort, starting from the streams that are there."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from lof.archive.decide import entries_with_rows
+from lof.archive.entries import Entry, Refused, chunks
+from lof.archive.events import Advanced, Began, OnEvent, Settled
+from lof.archive.manifest import Row
+from lof.archive.sources import Source
+from lof.archive.store import Store
+from lof.archive.work import Kept, Search, SearchItem, Streamed
+from lof.errors import ArchiveError
+from lof.jobs import JobSettings
+from lof.pools import Began as WorkerBegan
+from lof.pools import Ended, Event, Pool, Told
+
+
+@dataclass
+class Improved:
+    """What a call came to.
+
+    Attributes:
+        before, after: bytes of the replaced streams.
+        kept: streams whose search found nothing better.
+        tried: streams that the same search was tried on before.
+        missing: streams whose original is not in the sources.
+    """
+
+    replaced: int = 0
+    kept: int = 0
+    tried: int = 0
+    missing: int = 0
+    before: int = 0
+    after: int = 0
+    seconds: float = 0.0
+    errors: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """1 if anything went wrong, else 0."""
+        return 1 if self.errors else 0
+
+
+def improve(
+    dst: Path,
+    sources: Sequence[Source],
+    settings: JobSettings,
+    pool: Pool,
+    *,
+    on_event: OnEvent = lambda event: None,
+) -> Improved:
+    """Search further from every stream whose original is in ``sources``; codec, quality and λ stay its own.
+
+    A stream is replaced only by one of lower true cost, which has been decoded. The search that a stream was
+    tried with is noted, so that the same call continues where it was stopped.
+
+    Args:
+        sources: as from :func:`lof.archive.open_sources`, under the names that they have in the archive.
+        settings: profile, seed, device, precision and weights of the search; the rest is each stream's own.
+
+    Raises:
+        OutputError, ArchiveError, WorkerError: as :func:`lof.archive.create`.
+    """
+    started = time.perf_counter()
+    with Store(dst) as store:
+        job = _Improve(store, sources, settings, on_event)
+        pool.run(job.items(), Search(settings), job.listen)
+        streams = sum(total.files for total in store.manifest.totals() if total.state == "streamed")
+    job.summary.missing = streams - job.seen
+    job.summary.seconds = time.perf_counter() - started
+    return job.summary
+
+
+class _Improve:
+    def __init__(
+        self, store: Store, sources: Sequence[Source], settings: JobSettings, on_event: OnEvent
+    ) -> None:
+        self.store, self.sources, self.settings, self.on_event = store, sources, settings, on_event
+        self.search = f"{settings.profile.digest} {settings.seed}"
+        self.summary, self.seen = Improved(), 0
+        self.flying: dict[str, Row] = {}
+
+    def items(self) -> Iterator[SearchItem]:
+        """The streams to search further, with their originals."""
+        for source in self.sources:
+            try:
+                for entry, brief in entries_with_rows(source, self.store.manifest):
+                    if isinstance(entry, Refused) or brief is None or brief.state != "streamed":
+                        continue
+                    row = self.store.manifest.get(entry.path)
+                    if row is not None and entry.kind == "file":
+                        self.seen += 1
+                        yield from self._look_at(entry, row)
+            except ArchiveError as problem:
+                self.summary.errors.append((source.name, str(problem)))
+
+    def listen(self, event: Event) -> None:
+        """Replace what became better; called by the pool."""
+        match event:
+            case WorkerBegan(item, worker, attempt):
+                self.on_event(Began(item.path, worker, attempt))
+            case Told(item, progress):
+                self.on_event(Advanced(item.path, progress))
+            case Ended(item, outcome):
+                self._keep(self.flying.pop(item.path), outcome)
+
+    def _look_at(self, entry: Entry, row: Row) -> Iterator[SearchItem]:
+        if row.tried == self.search:
+            self.summary.tried += 1
+            return
+        try:
+            assert entry.open is not None
+            with entry.open() as reader:
+                data = b"".join(chunks(reader))
+            if hashlib.sha256(data).hexdigest() != row.sha256:
+                raise ArchiveError("its original has changed; run `lof archive create` for it first")
+            stream = self._stream(row)
+        except ArchiveError as error:
+            self._wrong(row, str(error))
+            return
+        self.flying[row.path] = row
+        own = replace(
+            self.settings,
+            codec=row.codec or self.settings.codec,
+            quality=row.quality,
+            metric=row.metric or self.settings.metric,
+            lmbda=row.lmbda,
+        )
+        yield SearchItem(row.path, data, stream, own)
+
+    def _stream(self, row: Row) -> bytes:
+        try:
+            stream = (self.store.folder / row.object).read_bytes()
+        except OSError as error:
+            raise ArchiveError(
+                f"its stream cannot be read ({error.strerror}); run `lof archive create`"
+            ) from error
+        if hashlib.sha256(stream).hexdigest() != row.object_sha256:
+            raise ArchiveError("its stream is damaged; run `lof archive create --recheck`")
+        return stream
+
+    def _keep(self, row: Row, outcome: Streamed | Kept) -> None:
+        if isinstance(outcome, Kept):
+            if outcome.error:
+                self._wrong(row, outcome.error)
+                return
+            row = self.store.commit(replace(row, tried=self.search, seconds=row.seconds + outcome.seconds))
+            self.summary.kept += 1
+        else:
+            columns = outcome.columns | {"seconds": row.seconds + outcome.columns["seconds"]}
+            staged = self.store.stage([outcome.data])
+            self.summary.before += row.object_size
+            row = self.store.commit(replace(row, tried=self.search, **columns), staged)
+            self.summary.after += row.object_size
+            self.summary.replaced += 1
+        self.on_event(Settled(row))
+
+    def _wrong(self, row: Row, error: str) -> None:
+        """Nothing changes: the stream in the archive is as good as before."""
+        self.summary.errors.append((row.path, error))
+        self.on_event(Settled(replace(row, error=error)))

@@ -1,0 +1,190 @@
+"""The archive on disk, and the order of writes that lets it survive a kill at any moment.
+
+::
+
+    DST/manifest.sqlite      one row per entry of the sources
+    DST/streams/PATH.lof     images, as streams
+    DST/stored/PATH          everything else, byte for byte
+    DST/.lof/lock, tmp/      who is at work here; files that are not whole yet
+
+An object is written in four steps, each on disk before the next:
+
+1. its content, to a file in ``.lof/tmp``;
+2. its row, to the table ``pending`` of the manifest;
+3. its name, by a rename, which replaces an older object of that name at once;
+4. its row, to the table ``files``; an older object of another name goes; the row is off ``pending``.
+
+Whoever opens the archive next empties ``.lof/tmp`` and looks at what is pending: where the object is the one
+of the row, step 4 is made up for; where it is not, step 3 was never taken and the older row still holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from lof.archive.manifest import NAME, Manifest, Row
+from lof.archive.names import hashed_name
+from lof.archive.staging import Staged, cannot_write, make_folders, stage
+from lof.errors import ArchiveError, OutputError
+from lof.files import sha256
+
+STREAMS, STORED, PRIVATE = "streams", "stored", ".lof"
+_LONGEST = 4000  # bytes of a path; most systems take 4096
+
+
+class Store:
+    """An archive opened to be written, by one process at a time; what a dead one left is put in order.
+
+    Args:
+        create: make the archive if there is none, in a new or empty folder.
+
+    Raises:
+        OutputError: the folder cannot be written, or another process is at work in it.
+        ArchiveError: it is no archive and not empty, its manifest is damaged or of a newer version.
+    """
+
+    def __init__(self, folder: Path, *, create: bool = False) -> None:
+        self.folder = folder
+        self._private = folder / PRIVATE
+        self._temporary = self._private / "tmp"
+        if not create and not (folder / NAME).is_file():
+            raise ArchiveError(f"{folder}: holds no archive (no {NAME} in it); check the name")
+        try:
+            self._prepare(create)
+            self._lock = _lock(folder, fcntl.LOCK_EX, self._private / "lock")
+            for leftover in self._temporary.iterdir():
+                leftover.unlink()
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        try:
+            self.manifest = Manifest(folder, write=True)
+            self._recover()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    def stage(self, chunks: Iterable[bytes]) -> Staged:
+        """Write content that will become an object."""
+        return stage(chunks, self._temporary)
+
+    def commit(self, row: Row, staged: Staged | None = None) -> Row:
+        """Put a row, and staged content as its object, under ``row.object`` or a name that is possible.
+
+        An older object of the row goes.
+
+        Returns:
+            The row as it is in the manifest now.
+
+        Raises:
+            OutputError: the archive cannot be written; it is as it was.
+        """
+        if staged is not None:
+            row = replace(row, object_size=staged.size, object_sha256=staged.sha256)
+            if not self._is_possible(row.object):
+                area, suffix = row.object.split("/", 1)[0], ".lof" if row.state == "streamed" else ""
+                row = replace(row, object=hashed_name(area, row.path, suffix))
+        before = self.manifest.get(row.path)
+        older = before.object if before is not None and before.object != row.object else ""
+        if staged is not None or older:
+            self.manifest.intend(row, older)
+        if staged is not None:
+            staged.place(self.folder / row.object)
+        self._settle(row, older)
+        return row
+
+    def size_of(self, name: str) -> int | None:
+        """Length of an object in bytes, ``None`` where it is missing."""
+        try:
+            return os.stat(f"{self.folder}/{name}").st_size
+        except OSError:
+            return None
+
+    def close(self) -> None:
+        """Let other processes in."""
+        self.manifest.close()
+        os.close(self._lock)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _prepare(self, create: bool) -> None:
+        if create:
+            make_folders(self.folder)
+            there = {name for name in os.listdir(self.folder) if name not in (PRIVATE, "lost+found")}
+            if there and NAME not in there:
+                raise OutputError(f"{self.folder}: is no archive and not empty; choose a new folder")
+        make_folders(self._temporary)
+
+    def _recover(self) -> None:
+        for row, older in self.manifest.pending():
+            place = self.folder / row.object
+            if not row.object or (
+                self.size_of(row.object) == row.object_size and sha256(place) == row.object_sha256
+            ):
+                self._settle(row, older)
+            else:
+                self.manifest.give_up(row.path)
+
+    def _settle(self, row: Row, older: str) -> None:
+        # An older object of another name goes before the row is off the pending ones, or a kill would leave it.
+        self.manifest.put(row, settled=not older)
+        if older:
+            (self.folder / older).unlink(missing_ok=True)
+            self.manifest.give_up(row.path)
+
+    def _is_possible(self, name: str) -> bool:
+        """Whether no file stands where ``name`` needs a folder, no folder where it is a file, and it is short."""
+        place = self.folder / name
+        if len(os.fsencode(place.absolute())) > _LONGEST:
+            return False
+        for folder in place.parents:
+            if folder == self.folder:
+                return not place.is_dir()
+            if folder.is_dir() and not folder.is_symlink():
+                continue
+            if os.path.lexists(folder):
+                return False
+        return not place.is_dir()
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[Manifest]:
+    """The manifest of an archive that nobody changes meanwhile; others may read too.
+
+    Raises:
+        ArchiveError: there is no archive, or its manifest is damaged or of a newer version.
+        OutputError: a process is at work in it.
+    """
+    with Manifest(folder) as manifest:
+        lock: int | None = None
+        with contextlib.suppress(FileNotFoundError):
+            lock = _lock(folder, fcntl.LOCK_SH, folder / PRIVATE / "lock")
+        try:
+            yield manifest
+        finally:
+            if lock is not None:
+                os.close(lock)
+
+
+def _lock(folder: Path, kind: int, path: Path) -> int:
+    exclusive = kind == fcntl.LOCK_EX
+    handle = os.open(path, os.O_RDWR | os.O_CREAT if exclusive else os.O_RDONLY, 0o644)
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if isinstance(error, BlockingIOError):
+            raise OutputError(
+                f"{folder}: another lof is at work there; wait for it and run this again"
+            ) from error
+        raise
+    return handle
