@@ -14,7 +14,7 @@ from lof.archive.events import Advanced, Began, Checked, Event, OnEvent, Settled
 from lof.archive.improve import Improved, improve
 from lof.archive.manifest import Manifest, Row
 from lof.archive.restore import Restored, restore
-from lof.archive.sources import Source, open_sources
+from lof.archive.sources import Source, open_sources, size_of
 from lof.archive.verify import Finding, Verdict, verify
 from lof.archive.work import Floors
 
@@ -41,5 +41,6 @@ __all__ = [
     "improve",
     "open_sources",
     "restore",
+    "size_of",
     "verify",
 ]

@@ -148,7 +148,7 @@ class _Create:
         if verdict.done:
             self.summary.unchanged += 1
             self.summary.other_settings += verdict.other_settings
-            self.on_event(Unchanged(entry.path))
+            self.on_event(Unchanged(entry.path, entry.size))
             return None
         if entry.kind != "file":
             self._put_plain(entry, brief)
@@ -181,7 +181,7 @@ class _Create:
             return False
         self.store.commit(replace(known, mtime_ns=row.mtime_ns, mode=row.mode, container=row.container))
         self.summary.unchanged += 1
-        self.on_event(Unchanged(row.path))
+        self.on_event(Unchanged(row.path, row.size))
         return True
 
     def _keep(self, item: SearchItem, outcome: Streamed | Kept) -> None:

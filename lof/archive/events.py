@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """In the archive already."""
+    """In the archive already. ``size`` is the source's, in bytes."""
 
     path: str
+    size: int
 
 
 @dataclass(frozen=True)

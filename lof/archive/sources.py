@@ -55,6 +55,16 @@ def open_sources(paths: Sequence[str], dst: Path, limits: Limits = Limits()) -> 
     return sources
 
 
+def size_of(sources: Sequence[Source]) -> int | None:
+    """Bytes of all files in folders and zips; ``None`` with a tar, which would have to be read for that."""
+    total = 0
+    for source in sources:
+        if source.container == "tar":
+            return None
+        total += sum(entry.size for entry in source.entries() if isinstance(entry, Entry))
+    return total
+
+
 def _open(path: Path, dst: Path, limits: Limits) -> Source:
     try:
         place = path.resolve(strict=True)

@@ -43,7 +43,7 @@ def _root(
 
 def main() -> None:
     """Run the command line: exit code 0, 1 (something failed), 2 (wrong usage), 130 (interrupted)."""
-    from lof.cli import codecs, decode, inspect, optimize, profiles, samples, study, train, verify  # noqa: F401
+    from lof.cli import archive, codecs, decode, inspect, optimize, profiles, samples, study, train, verify  # noqa: F401
 
     error = Console(stderr=True, highlight=False, soft_wrap=True)
     try:

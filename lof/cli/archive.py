@@ -1,0 +1,331 @@
+"""``lof archive``: whole trees as streams, to be checked, restored and improved."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lof.cli import app
+
+archive = typer.Typer(
+    name="archive",
+    help="Recompress whole trees into streams and a manifest: create, status, verify, restore, improve.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+app.add_typer(archive)
+
+_WORKERS = "Who works"
+
+Dst = Annotated[Path, typer.Argument(metavar="DST", help="Folder of the archive.", show_default=False)]
+Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object per file on stdout, a summary last, nothing else.")
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Files at a time, each in a process with its share of the cores.",
+        show_default="1; with --ray, what the cluster has room for",
+        rich_help_panel=_WORKERS,
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Work on a Ray cluster: local, auto or HOST:PORT. It needs no disk in common with this machine.",
+        show_default=False,
+        rich_help_panel=_WORKERS,
+    ),
+]
+NumGpus = Annotated[
+    float | None,
+    typer.Option(
+        "--num-gpus",
+        help="GPUs of each worker, with --ray; 0.5 shares one.",
+        show_default=False,
+        rich_help_panel=_WORKERS,
+    ),
+]
+Device = Annotated[
+    str, typer.Option(help="Where the search runs: auto, cpu, cuda or cuda:N.", rich_help_panel=_WORKERS)
+]
+Precision = Annotated[
+    str, typer.Option(help="Of the search alone: auto, bf16 or fp32.", rich_help_panel=_WORKERS)
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the codec's weights, see `lof codecs`.", metavar="DIR", show_default=False
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Of all randomness.")]
+MaxRatio = Annotated[
+    float,
+    typer.Option(min=1, help="How many bytes a zip member or a tar may inflate to, for each of its own."),
+]
+
+_CREATE = (
+    "Recompress folders, tar and zip files into the archive DST; the sources are only read.\n\n"
+    "Images become streams. What is no image, would not get smaller or misses a floor is stored byte for byte. "
+    "EXIF, ICC profiles, times, permission bits, empty folders and links travel.\n\n"
+    "[bold]A stream is not its source[/]: `restore` gives the decoded image, not the original bytes. lof never "
+    "deletes a source; whether you do is up to you, after `lof archive verify`.\n\n"
+    "Stopped or killed at any moment, the same command continues; later it adds what is new or changed. Files "
+    "that are gone from a source stay in the archive."
+)
+
+
+@archive.command("create", help=_CREATE)
+def create(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SRC...", help="Folders, .tar (.gz, .bz2, .xz), .zip.", show_default=False),
+    ],
+    dst: Dst,
+    *,
+    codec: Annotated[str | None, typer.Option(help="See `lof codecs`.", show_default="mean-scale-96")] = None,
+    quality: Annotated[
+        int | None, typer.Option(help="Rate point, 1 (smallest) to 8.", show_default="the codec's")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What the codec was trained for: mse or ms-ssim.")] = "mse",
+    profile: Annotated[str, typer.Option(help="Effort, see `lof profiles`.")] = "medium",
+    lmbda: Annotated[
+        float | None,
+        typer.Option("--lambda", help="λ of rate + λ·distortion.", show_default="the codec's"),
+    ] = None,
+    seed: Seed = 0,
+    weights: Weights = None,
+    min_psnr: Annotated[
+        float | None, typer.Option(help="In dB; images below are stored as they are.", show_default=False)
+    ] = None,
+    min_ms_ssim: Annotated[
+        float | None,
+        typer.Option(
+            "--min-ms-ssim", min=0, max=1, help="Images below are stored as they are.", show_default=False
+        ),
+    ] = None,
+    redo: Annotated[
+        bool, typer.Option("--redo", help="Search again what was done with other settings.")
+    ] = False,
+    recheck: Annotated[
+        bool, typer.Option("--recheck", help="Read every file of the archive, and replace damaged ones.")
+    ] = False,
+    moved: Annotated[
+        bool, typer.Option("--moved", help="SRC is the one of before, now in another place.")
+    ] = False,
+    max_ratio: MaxRatio = 200,
+    max_member: Annotated[
+        int, typer.Option(min=1, help="Gigabytes of one member of a tar or zip, at most.")
+    ] = 64,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    jobs: Jobs = None,
+    ray: Ray = None,
+    num_gpus: NumGpus = None,
+    json: Json = False,
+) -> None:
+    """Archive the sources; the help stands in ``_CREATE``."""
+    from lof.archive import Floors, Limits, Manifest, Policy, open_sources, size_of
+    from lof.archive import create as create_archive
+    from lof.cli import _archive
+    from lof.codecs import DEFAULT_CODEC
+    from lof.jobs import JobSettings
+    from lof.pools import make_pool
+    from lof.profiles import load_profile
+
+    settings = JobSettings(
+        codec=DEFAULT_CODEC if codec is None else codec,
+        profile=load_profile(profile),
+        quality=quality,
+        metric=metric,
+        weights=weights,
+        lmbda=lmbda,
+        seed=seed,
+        device=device,
+        precision=precision,
+    )
+    found = open_sources(sources, dst, Limits(ratio=max_ratio, member=max_member * 10**9))
+    pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
+    total = None if json else size_of(found)
+    with _archive.choose(total, json=json) as display:
+        summary = create_archive(
+            found,
+            dst,
+            settings,
+            pool,
+            floors=Floors(min_psnr, min_ms_ssim),
+            policy=Policy(redo=redo, recheck=recheck),
+            moved=moved,
+            on_event=display,
+        )
+    if json:
+        _archive.show_json(asdict(summary))
+    else:
+        with Manifest(dst) as manifest:
+            _archive.show_created(summary, manifest)
+    raise typer.Exit(summary.exit_code)
+
+
+@archive.command("status")
+def status(dst: Dst, *, json: Json = False) -> None:
+    """What the archive holds and what went wrong, from the manifest alone; also while others work in it."""
+    from lof.archive import Manifest
+    from lof.cli import _archive
+
+    with Manifest(dst) as manifest:
+        _archive.show_status(manifest, json=json)
+
+
+_VERIFY = (
+    "Decode every stream, read every stored file, and compare all with the manifest; nothing is written.\n\n"
+    "Names each file that is damaged, missing or unexpected, and those that `create` failed at. Exit code 1 if "
+    "there is any. `lof archive create --recheck` replaces what is damaged while the source is there."
+)
+
+
+@archive.command("verify", help=_VERIFY)
+def verify(
+    dst: Dst,
+    *,
+    weights: Weights = None,
+    jobs: Jobs = None,
+    ray: Ray = None,
+    num_gpus: NumGpus = None,
+    json: Json = False,
+) -> None:
+    """Check the archive; the help stands in ``_VERIFY``."""
+    from lof.archive import Manifest
+    from lof.archive import verify as verify_archive
+    from lof.cli import _archive
+    from lof.pools import make_pool
+
+    with Manifest(dst) as manifest:
+        files = sum(total.files for total in manifest.totals() if total.kind == "file")
+    pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
+    with _archive.choose(files, json=json, by_files=True) as display:
+        verdict = verify_archive(dst, pool, weights=weights, on_event=display)
+    _archive.show_verdict(verdict, json=json)
+    raise typer.Exit(verdict.exit_code)
+
+
+_RESTORE = (
+    "Write the archived tree below OUT: streams as images with their ICC profile and EXIF, all else byte for byte; "
+    "times, permission bits, folders and links as they were.\n\n"
+    "With `--format png` an image that was no PNG gets the suffix .png behind its name. With `--format source` "
+    "names and formats are those of the source; JPEG (quality 95) loses a little more.\n\n"
+    "A file that is there and differs is never overwritten without --overwrite. Stopped, the same command continues."
+)
+
+
+@archive.command("restore", help=_RESTORE)
+def restore(
+    dst: Dst,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder for the restored tree.", show_default=False)
+    ],
+    *,
+    format: Annotated[str, typer.Option(help="Of the images: png or source.")] = "png",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are there and differ.")
+    ] = False,
+    all_links: Annotated[
+        bool, typer.Option("--all-links", help="Also make links that lead out of the tree.")
+    ] = False,
+    weights: Weights = None,
+    jobs: Jobs = None,
+    ray: Ray = None,
+    num_gpus: NumGpus = None,
+    json: Json = False,
+) -> None:
+    """Restore the tree; the help stands in ``_RESTORE``."""
+    from lof.archive import Manifest
+    from lof.archive import restore as restore_archive
+    from lof.cli import _archive
+    from lof.errors import UsageError
+    from lof.pools import make_pool
+
+    if format not in ("png", "source"):
+        raise UsageError(f"--format {format}: unknown; use png or source")
+    with Manifest(dst) as manifest:
+        files = sum(total.files for total in manifest.totals() if total.kind == "file")
+    pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
+    with _archive.choose(files, json=json, by_files=True) as display:
+        restored = restore_archive(
+            dst,
+            out,
+            pool,
+            form="png" if format == "png" else "source",
+            overwrite=overwrite,
+            all_links=all_links,
+            weights=weights,
+            on_event=display,
+        )
+    _archive.show_restored(restored, json=json)
+    raise typer.Exit(restored.exit_code)
+
+
+_IMPROVE = (
+    "Search further, starting from the latents in the streams; a stream is replaced only by a better one that has "
+    "been decoded. Codec, quality and λ of each stream stay.\n\n"
+    "The originals are needed, unchanged: where they were when they were archived, or where --source says. A "
+    "stream whose original is gone or has changed is left as it is."
+)
+
+
+@archive.command("improve", help=_IMPROVE)
+def improve(
+    dst: Dst,
+    *,
+    profile: Annotated[str, typer.Option(help="Effort, see `lof profiles`.")] = "max",
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Where a source is now, under the name that it has in the archive; may be repeated.",
+            show_default="where they were",
+        ),
+    ] = None,
+    seed: Seed = 0,
+    weights: Weights = None,
+    max_ratio: MaxRatio = 200,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    jobs: Jobs = None,
+    ray: Ray = None,
+    num_gpus: NumGpus = None,
+    json: Json = False,
+) -> None:
+    """Improve the streams; the help stands in ``_IMPROVE``."""
+    from lof.archive import Limits, Manifest, open_sources
+    from lof.archive import improve as improve_archive
+    from lof.cli import _archive
+    from lof.codecs import DEFAULT_CODEC
+    from lof.jobs import JobSettings
+    from lof.pools import make_pool
+    from lof.profiles import load_profile
+
+    with Manifest(dst) as manifest:
+        first = next(manifest.rows("state = 'streamed'"), None)
+        known = [row.path for row in manifest.sources()]
+        total = sum(total.files for total in manifest.totals() if total.state == "streamed")
+    settings = JobSettings(
+        codec=DEFAULT_CODEC if first is None or first.codec is None else first.codec,
+        profile=load_profile(profile),
+        quality=None if first is None else first.quality,
+        metric="mse" if first is None or first.metric is None else first.metric,
+        weights=weights,
+        seed=seed,
+        device=device,
+        precision=precision,
+    )
+    found = open_sources(
+        source or [path for path in known if Path(path).exists()], dst, Limits(ratio=max_ratio)
+    )
+    pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
+    with _archive.choose(total, json=json, by_files=True) as display:
+        improved = improve_archive(dst, found, settings, pool, on_event=display)
+    _archive.show_improved(improved, json=json)
+    raise typer.Exit(improved.exit_code)
