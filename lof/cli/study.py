@@ -70,7 +70,7 @@ def run(
         typer.Option(help="Share the trials out by Ray Tune: local, auto or ADDRESS.", show_default=False),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Trials at a time, with --ray.")] = 2,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker, with --ray; 0.5 shares one.")] = 0,
+    num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker, with --ray; 0.5 shares one.")] = 0,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object per finished trial on stdout, nothing else.")
     ] = False,
@@ -90,13 +90,13 @@ def run(
                 study, trials=trials, timeout=timeout, images=images or (), device=device, on_event=display
             )
         else:
-            from lof.study.ray import run_study_on_ray
+            from lof.study.distributed import run_study_on_ray
 
             summary = run_study_on_ray(
                 study,
                 ray,
                 workers=workers,
-                gpus=gpus,
+                num_gpus=num_gpus,
                 threads=threads,
                 trials=trials,
                 timeout=timeout,

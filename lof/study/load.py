@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from lof.codecs import codec_spec
 from lof.errors import ProfileError, StudyError, UnknownCodecError
-from lof.profiles import BUILT_IN, Profile, describe_validation, load_profile, parse_profile
+from lof.profiles import Profile, describe_validation, load_profile, parse_profile
 from lof.study.schema import Crops, Pruner, Range, Sampler, Study
 from lof.study.space import check_space, enqueued_points
 
@@ -70,7 +70,7 @@ def _base(base: str | dict[str, Any], origin: str, folder: Path) -> Profile:
 
 
 def _named(name: str, folder: Path) -> Profile:
-    return load_profile(name if name in BUILT_IN else folder / name)
+    return load_profile(folder / name if name.endswith(".toml") else name)
 
 
 _TABLES: dict[str, type[BaseModel]] = {

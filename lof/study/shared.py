@@ -183,7 +183,7 @@ class SharedStudy:
 
     def _is_dominated(self, profile: Profile, step: int, gain: float) -> bool:
         done = [t for t in self.optuna.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
-        if len(done) < self.study.pruner.startup or step <= self.study.pruner.warmup:
+        if len(done) < self.study.pruner.startup or step < self.study.pruner.warmup:
             return False
         budget = profile.evaluations
         return any(
