@@ -51,13 +51,13 @@ class RatePoint:
 
     Attributes:
         lmbda: λ of the training loss ``bpp + λ·D``; D is ``255²·MSE``, or ``1 - MS-SSIM``.
-        sizes: arguments of the network's constructor, ``(N, M)``.
+        sizes: arguments of the network's constructor, ``(N, M)`` for CompressAI's.
         fingerprint: SHA-256 of bundled weights (hexadecimal), checked at every load; ``None`` for
             weights that come from elsewhere.
     """
 
     lmbda: float
-    sizes: tuple[int, int]
+    sizes: tuple[int, ...]
     fingerprint: str | None = None
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from lof.codecs._base import RatePoint
+from lof.codecs.msp.config import TIERS
 from lof.errors import UnknownCodecError
 
 if TYPE_CHECKING:
@@ -74,6 +75,24 @@ def _zoo_rate_points(small_up_to: int) -> dict[Key, RatePoint]:
             sizes = (128, 192) if quality <= small_up_to else (192, 320)
             points[metric, quality] = RatePoint(lmbda, sizes)
     return points
+
+
+def _msp(name: str, fingerprints: Mapping[int, str], *, hidden: bool = False) -> CodecSpec:
+    tier = TIERS[name]
+    return CodecSpec(
+        name=name,
+        implementation="msp.codec:MSPCodec",
+        rate_points={
+            ("mse", quality): RatePoint(ZOO_MSE_LAMBDAS[quality - 1], tier.sizes, fingerprint=digits)
+            for quality, digits in fingerprints.items()
+        },
+        source="bundled",
+        default_quality=4,
+        summary=f"multi-scale progressive, {tier.evaluations} evaluations; ships with lof",
+        paper="Zhang et al. 2022",
+        licence="BSD-3-Clause",
+        hidden=hidden,
+    )
 
 
 _SPECS = (
@@ -153,6 +172,11 @@ _SPECS = (
         summary="mean-scale hyperprior, N=16, M=24; for tests and examples",
         paper="Minnen et al., NeurIPS 2018",
         licence="BSD-3-Clause",
+        hidden=True,
+    ),
+    _msp(
+        "msp-tiny",
+        {4: "e0b5ef33eeec1128606c8f766ff169befe566fce2b3e7de9dd28c4af2d465d10"},
         hidden=True,
     ),
 )

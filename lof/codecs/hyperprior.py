@@ -25,6 +25,7 @@ with warnings.catch_warnings():
     from compressai.models import CompressionModel, FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
 
 from lof.codecs._base import Codec, Coded, Latents, Quantize
+from lof.codecs._rans import is_rans, slack
 from lof.errors import StreamError
 
 
@@ -108,18 +109,10 @@ class CompressAICodec(Codec):
             raise StreamError(f"the {self.name} decoder cannot read the strings ({error})") from error
 
     def _slack(self, string: bytes, shape: tuple[int, int]) -> bytes:
-        """Zeros to append to a string before it is decoded.
-
-        CompressAI's rANS decoder reads on where a string ends too early; a valid string never reaches the
-        zeros, a crafted one does not reach foreign memory. A symbol in the table takes at most 16 bits; one
-        outside it says in ones, by fours, how many fours of bits follow: 15 for each, so that every word of
-        ones in the string can ask for 60 bytes more.
-        """
-        elements = shape[0] * shape[1] * (self.stride // 16) ** 2 * self.net.M
-        return bytes(4 * elements + 65536 + 64 * string.count(b"\xff" * 4))
+        return slack(string, shape[0] * shape[1] * (self.stride // 16) ** 2 * self.net.M)
 
     def _check_strings(self, strings: Sequence[bytes]) -> None:
-        if len(strings) != len(self.latents) or not all(map(_is_rans, strings)):
+        if len(strings) != len(self.latents) or not all(map(is_rans, strings)):
             raise StreamError(f"the strings are not those of a {self.name} stream; compress the image again")
 
     def _analyse_side(self, y: Tensor) -> Latents:
@@ -276,14 +269,6 @@ def exact_arithmetic() -> Iterator[None]:
     """Float32 without autocast, as the standard decoder computes."""
     with torch.autocast("cpu", enabled=False):
         yield
-
-
-def _is_rans(string: bytes) -> bool:
-    """Whether a string is one of whole 32-bit words, whose first two hold a state that rANS can be in.
-
-    CompressAI's decoder checks neither, and in a smaller state it takes twice as much for a symbol.
-    """
-    return len(string) >= 8 and len(string) % 4 == 0 and int.from_bytes(string[:8], "little") >= 2**31
 
 
 def fingerprint(net: torch.nn.Module) -> bytes:

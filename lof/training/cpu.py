@@ -1,8 +1,9 @@
-"""Backward passes of two layers in low precision, written for the CPU: the same gradients in less time.
+"""Passes of three layers in low precision, written for the CPU: the same gradients in less time.
 
 Measured for a mean-scale hyperprior (N=96, crops of 128, bfloat16): 1.3 times as many steps. oneDNN sums the
 bias gradient of a transposed convolution more slowly than it computes its weight gradient; and autograd walks
-a GDN layer's large tensors about twice as often as is needed.
+a GDN layer's large tensors about twice as often as is needed. The convolutions of MSP's probability model see few
+places and many channels, where products of matrices take a quarter of the time of oneDNN's convolutions.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import torch.nn.functional as F
 from compressai.layers import GDN
 from torch import Tensor, nn
 
+from lof.codecs.msp.prior import FixedConv
+
 
 def speed_up(net: nn.Module, dtype: torch.dtype) -> None:
-    """Take over the transposed convolutions and GDN layers of a network that trains in ``dtype``.
+    """Take over the transposed convolutions, GDN and fixed-point layers of a network that trains in ``dtype``.
 
     Gradients differ by no more than rounding in ``dtype``; parameters and ``state_dict`` stay as they are.
     """
@@ -26,6 +29,8 @@ def speed_up(net: nn.Module, dtype: torch.dtype) -> None:
             module.forward = functools.partial(_deconvolve, module, dtype)  # type: ignore[method-assign]
         elif type(module) is GDN:
             module.forward = functools.partial(_normalise, module, dtype)
+        elif type(module) is FixedConv and module.kernel_size == (3, 3):
+            module.forward = functools.partial(_convolve, module, dtype)  # type: ignore[method-assign]
 
 
 def _deconvolve(module: nn.ConvTranspose2d, dtype: torch.dtype, x: Tensor) -> Tensor:
@@ -38,6 +43,46 @@ def _normalise(module: GDN, dtype: torch.dtype, x: Tensor) -> Tensor:
     with torch.autocast("cpu", enabled=False):
         gamma = module.gamma_reparam(module.gamma).to(dtype)[:, :, None, None]
         return _Gdn.apply(x.to(dtype), gamma, module.beta_reparam(module.beta), module.inverse)  # type: ignore
+
+
+def _convolve(module: FixedConv, dtype: torch.dtype, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", enabled=False):
+        return _Convolution.apply(x.to(dtype), module.weight.to(dtype), module.bias)  # type: ignore
+
+
+class _Convolution(torch.autograd.Function):
+    """A 3×3 convolution as one product of matrices: a row for each place, with its neighbours side by side."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        rows = _neighbours(x)
+        matrix = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
+        ctx.save_for_backward(rows, weight)
+        return _as_image(torch.addmm(bias.to(x.dtype), rows, matrix), x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        rows, weight = ctx.saved_tensors
+        outputs, inputs = weight.shape[:2]
+        flat = grad.permute(0, 2, 3, 1).reshape(-1, outputs)
+        grad_weight = (rows.t() @ flat).reshape(3, 3, inputs, outputs).permute(3, 2, 0, 1)
+        turned = weight.flip(2, 3).permute(2, 3, 0, 1).reshape(-1, inputs)
+        grad_x = _as_image(_neighbours(grad) @ turned, grad)
+        return grad_x, grad_weight, _sum_per_channel(grad)
+
+
+def _neighbours(x: Tensor) -> Tensor:
+    """(B, C, h, w) to (B·h·w, 9·C)."""
+    batch, channels, height, width = x.shape
+    padded = x.new_zeros(batch, height + 2, width + 2, channels)
+    padded[:, 1:-1, 1:-1] = x.permute(0, 2, 3, 1)
+    rows = padded.unfold(1, 3, 1).unfold(2, 3, 1)  # (B, h, w, C, 3, 3)
+    return rows.permute(0, 1, 2, 4, 5, 3).reshape(batch * height * width, 9 * channels)
+
+
+def _as_image(rows: Tensor, like: Tensor) -> Tensor:
+    batch, _, height, width = like.shape
+    return rows.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
 class _Deconvolution(torch.autograd.Function):

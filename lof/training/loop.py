@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from lof.devices import resolve_device, resolve_precision
 from lof.errors import TrainingError
 from lof.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from lof.training.data import Skipped, load_pool, load_validation
+from lof.training.data import Pool, Skipped, load_pool, load_validation
+from lof.training.frozen import LatentPool, analyse, calibrate, take_transforms
 from lof.training.hardware import describe_hardware
 from lof.training.journal import Journal, Record, plot, remove_torn_files
 from lof.training.measure import build_codec, load_weights_into, measure, shippable, summarise
@@ -116,7 +117,7 @@ class _Run:
         self.precision = resolve_precision(recipe.precision, self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-        self.pool = load_pool(recipe.data.train, recipe.crop, self.device)
+        self.pool: Pool = load_pool(recipe.data.train, recipe.crop, self.device)
         self.pictures, skipped = load_validation(recipe.data.validation, recipe.data.validation_images)
         self.about = {
             "hardware": describe_hardware(self.device, group.world),
@@ -157,7 +158,7 @@ class _Run:
 
     def _train_rung(self, index: int) -> None:
         rung = self.recipe.rung[index]
-        stepper = self._stepper(index)
+        stepper, pool = self._stepper(index)
         self.stepper, self.index, self.rung = stepper, index, rung
         self.lowest, self.seconds = math.inf, 0.0
         if self.resumed:
@@ -167,7 +168,7 @@ class _Run:
         while stepper.step < rung.steps:
             seed = _seed(self.recipe.seed, index, stepper.step, self.group.rank)
             torch.manual_seed(seed)
-            stepper.advance(self.pool.batch(self.recipe.batch // self.group.world, seed))
+            stepper.advance(pool.batch(self.recipe.batch // self.group.world, seed))
             self._after_step()
         self._save(self.folder / CHECKPOINT)
         self._save(self._path_of(rung))
@@ -176,7 +177,7 @@ class _Run:
         if self.group.rank == 0:
             self._emit(Finished(rung.quality, self._path_of(rung)))
 
-    def _stepper(self, index: int) -> Stepper:
+    def _stepper(self, index: int) -> tuple[Stepper, Pool | LatentPool]:
         torch.manual_seed(_seed(self.recipe.seed, index, -1, 0))
         net = self.recipe.spec.load_class().network(*self.recipe.sizes)
         start = Path(self.recipe.init) if index == 0 and self.recipe.init else None
@@ -184,7 +185,8 @@ class _Run:
             start = self._path_of(self.recipe.rung[index - 1])
         if start is not None and self.resumed is None:
             load_weights_into(net, read_trained(start).state, str(start))
-        return Stepper(
+        pool = self._freeze(net, index) if self.recipe.frozen else self.pool
+        stepper = Stepper(
             net,
             self.recipe,
             self.recipe.rung[index],
@@ -192,6 +194,18 @@ class _Run:
             precision=self.precision,
             wrap=self.group.wrap,
         )
+        return stepper, pool
+
+    def _freeze(self, net: nn.Module, index: int) -> LatentPool:
+        recipe, quality = self.recipe, self.recipe.rung[index].quality
+        assert recipe.frozen is not None
+        take_transforms(net, recipe.frozen, recipe.metric, quality)
+        folder = Path(recipe.data.latents) if recipe.data.latents else self.folder
+        cache = folder / f"latents-{recipe.frozen}-{quality}.pt"
+        pool = analyse(self.pool, net.to(self.device), self.precision, cache)
+        if index == 0:
+            calibrate(net, pool)
+        return pool
 
     def _after_step(self) -> None:
         step, recipe, rung = self.stepper.step, self.recipe, self.rung
@@ -212,7 +226,7 @@ class _Run:
             "loss": loss,
             "bpp": bpp,
             "distortion": distortion,
-            "psnr": 10 * math.log10(255**2 / distortion) if self.recipe.metric == "mse" else None,
+            "psnr": 10 * math.log10(255**2 / distortion) if self.recipe.metric == "mse" and distortion else None,
             "gradient_norm": norm,
             "learning_rate": learning_rate(self.recipe.schedule, self.rung, self.stepper.step - 1),
             "steps_per_second": self.stepper.steps_summed / max(1e-9, now - self.logged),

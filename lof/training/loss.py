@@ -35,7 +35,7 @@ class RateDistortion(nn.Module):
         self.net, self.lmbda, self.metric, self.precision = net, lmbda, metric, precision
         for module in net.modules():
             if isinstance(module, EntropyBottleneck):
-                module.forward = functools.partial(_price_factorised, module)
+                module.forward = functools.partial(price_factorised, module)
             elif isinstance(module, GaussianConditional):
                 module.forward = functools.partial(_price_gaussian, module)
 
@@ -55,7 +55,7 @@ class RateDistortion(nn.Module):
         bpp = bits / (images.shape[0] * images.shape[2] * images.shape[3])
         distortion = self._distortion(out["x_hat"].float(), images)
         loss = bpp + self.lmbda * distortion
-        return loss + self._auxiliary(), loss.detach(), bpp.detach(), distortion.detach()
+        return loss + auxiliary(self.net), loss.detach(), bpp.detach(), distortion.detach()
 
     def _distortion(self, decoded: Tensor, images: Tensor) -> Tensor:
         if self.metric == "mse":
@@ -64,8 +64,10 @@ class RateDistortion(nn.Module):
 
         return cast(Tensor, 1 - pytorch_msssim.ms_ssim(decoded, images, data_range=1.0))
 
-    def _auxiliary(self) -> Tensor:
-        return cast(Tensor, sum(m.loss() for m in self.net.modules() if isinstance(m, EntropyBottleneck)))
+
+def auxiliary(net: nn.Module) -> Tensor:
+    """The bottlenecks' own loss, whose gradient reaches their quantiles only."""
+    return cast(Tensor, sum(m.loss() for m in net.modules() if isinstance(m, EntropyBottleneck)))
 
 
 def quantiles(net: nn.Module) -> Iterator[nn.Parameter]:
@@ -74,12 +76,13 @@ def quantiles(net: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def weights(net: nn.Module) -> list[nn.Parameter]:
-    """All other parameters."""
+    """All other parameters that are trained."""
     apart = {id(parameter) for parameter in quantiles(net)}
-    return [parameter for parameter in net.parameters() if id(parameter) not in apart]
+    return [p for p in net.parameters() if id(p) not in apart and p.requires_grad]
 
 
-def _price_factorised(module: EntropyBottleneck, x: Tensor) -> tuple[Tensor, Tensor]:
+def price_factorised(module: EntropyBottleneck, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Takes the place of a bottleneck's ``forward``: latents rounded, likelihoods under noise."""
     with torch.autocast(x.device.type, enabled=False):
         x = x.float()
         # The bottleneck's cumulative works on (C, 1, everything else).

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -36,6 +37,8 @@ class Summary:
 def shippable(spec: CodecSpec, sizes: Sequence[int], state: Mapping[str, Tensor], origin: str) -> State:
     """Weights as they ship: parameters in float16, and the entropy coder's tables computed from those.
 
+    A network with a ``shippable_state`` of its own ships that.
+
     Raises:
         TrainingError: the weights are not of this codec's class and sizes.
     """
@@ -47,6 +50,8 @@ def shippable(spec: CodecSpec, sizes: Sequence[int], state: Mapping[str, Tensor]
     load_weights_into(net, rounded, origin)
     net.eval()
     net.update(force=True)
+    if hasattr(net, "shippable_state"):
+        return cast(State, net.shippable_state())
     return {k: (v.half() if k in parameters else v).contiguous() for k, v in net.state_dict().items()}
 
 
@@ -82,7 +87,7 @@ def build_codec(
 ) -> Codec:
     """The codec of shipped weights, on the CPU in float32; the registry need not have this rate point."""
     full = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    point = RatePoint(lmbda, tuple(sizes))  # type: ignore[arg-type]
+    point = RatePoint(lmbda, tuple(sizes))
     return spec.load_class()(
         build_network(spec, point, full, origin),
         name=spec.name,

@@ -17,7 +17,7 @@ from lof.codecs import CodecSpec, codec_spec
 from lof.errors import TrainingError, UnknownCodecError
 from lof.profiles import describe_validation
 
-BUILT_IN = ("mean-scale-96", "tiny")
+BUILT_IN = ("mean-scale-96", "msp-fast", "msp-base", "msp-high", "prior-mean-scale", "tiny")
 """Shipped recipes."""
 
 MS_SSIM_MIN_CROP = 176
@@ -38,6 +38,8 @@ class Data(_Model):
     validation: tuple[str, ...] = ()
     validation_images: Count = 8
     """At most so many of the validation pictures are measured, evenly spread over them."""
+    latents: str | None = None
+    """Folder that keeps the latents of frozen transforms from one run to the next."""
 
 
 class Rung(_Model):
@@ -74,6 +76,9 @@ class Recipe(_Model):
     rung: Annotated[tuple[Rung, ...], Field(min_length=1)]
     schedule: Schedule = Schedule()
     data: Data = Data()
+    frozen: str | None = None
+    """Codec whose transforms are taken, at each rung's quality, and left as they are; only the probability model
+    is trained, on the latents of all pictures."""
     init: str | None = None
     """Weights to start the first rung from: a checkpoint or a safetensors file."""
     crop: Annotated[int, Field(ge=64, multiple_of=64)] = 256
@@ -101,6 +106,8 @@ class Recipe(_Model):
             raise ValueError("rung: λ must fall from one rung to the next (the highest rate first)")
         if len({rung.quality for rung in self.rung}) != len(self.rung):
             raise ValueError("rung: each quality once")
+        if self.frozen and self.init:
+            raise ValueError("init: has no place beside frozen, which brings the transforms")
         if self.metric == "ms-ssim" and self.crop < MS_SSIM_MIN_CROP:
             raise ValueError(f"crop: ms-ssim needs at least {MS_SSIM_MIN_CROP}")
         return self
@@ -152,6 +159,8 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
     try:
         recipe = Recipe.model_validate(content)
         codec_spec(recipe.codec)
+        if recipe.frozen:
+            codec_spec(recipe.frozen)
     except ValidationError as error:
         raise TrainingError(f"{origin}: {_describe(error)}") from error
     except UnknownCodecError as error:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lof.training.cpu import speed_up
+from lof.training.frozen import LatentRate
 from lof.training.loss import RateDistortion, quantiles, weights
 from lof.training.recipe import Recipe, Rung, Schedule
 
@@ -44,7 +45,11 @@ class Stepper:
         self.recipe, self.rung, self.layout = recipe, rung, layout
         if device.type == "cpu" and precision != torch.float32 and not plain:
             speed_up(self.net, precision)
-        loss = RateDistortion(self.net, lmbda=rung.lmbda, metric=recipe.metric, precision=precision)
+        loss: nn.Module = (
+            LatentRate(self.net, precision=precision)
+            if recipe.frozen
+            else RateDistortion(self.net, lmbda=rung.lmbda, metric=recipe.metric, precision=precision)
+        )
         self.model: Callable[[Tensor], Any] = wrap(loss) if wrap else loss
         self.captured = recipe.compile and device.type == "cuda"
         if self.captured:
@@ -60,7 +65,7 @@ class Stepper:
             fused=not plain,
             foreach=False if plain else None,
         )
-        self.averaged = dict(self.net.named_parameters())
+        self.averaged = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
         self.ema = {name: p.detach().clone() for name, p in self.averaged.items()}
         self.step = 0
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)
@@ -68,7 +73,10 @@ class Stepper:
         self.bad_step = torch.zeros((), dtype=torch.int64, device=device)
 
     def advance(self, images: Tensor) -> None:
-        """One step on a batch, (B, 3, H, W) float32 in [0, 1]; nothing waits for the device."""
+        """One step on a batch of images, (B, 3, H, W) float32 in [0, 1], or of latents where transforms are frozen.
+
+        Nothing waits for the device.
+        """
         rate = learning_rate(self.recipe.schedule, self.rung, self.step)
         self.optimiser.param_groups[0]["lr"] = rate
         if self.captured:

@@ -1,0 +1,110 @@
+"""MSP behind lof's contract: one latent tensor, whose every element informs those coded after it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from lof.codecs._base import Coded, Quantize, hard_rounding
+from lof.codecs.hyperprior import CompressAICodec
+from lof.codecs.msp import layout
+from lof.codecs.msp.decoder import STRIDE, Decoder, exact_sums
+from lof.codecs.msp.layout import Part
+from lof.codecs.msp.network import MSPNetwork
+from lof.codecs.msp.prior import scale_of
+from lof.codecs.msp.transforms import by_phases
+
+
+class MSPCodec(CompressAICodec):
+    """An MSP tier at one rate point.
+
+    ``net`` computes as the decoder does, in exact sums; ``fast``, for the search, without rounding of
+    activations and in the search's precision.
+    """
+
+    latents = ("y",)
+    stride = STRIDE
+    network = MSPNetwork
+
+    def __init__(self, net: MSPNetwork, **about: object) -> None:
+        super().__init__(net, **about)  # type: ignore[arg-type]
+        self.decoder = Decoder(net)
+        self.fast.prior = copy.deepcopy(net.prior).to(device=self.device, memory_format=torch.channels_last)
+        self.fast.prior.lower_precision(self.precision)
+        self.fast.g_s = by_phases(self.fast.g_s).to(memory_format=torch.channels_last)
+
+    def code(
+        self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False
+    ) -> dict[str, Coded]:
+        """See :meth:`Codec.code`. ``quantize`` is called step by step, on the elements that the step codes.
+
+        With ``exact`` no gradient passes through predictions.
+        """
+        net, y = self._network(exact, latents["y"])
+        with exact_sums(), self._arithmetic(exact):
+            return {"y": _code(cast(MSPNetwork, net), y, quantize)}
+
+    def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
+        """See :meth:`Codec.synthesise`."""
+        if exact:
+            return self.decoder.synthesise(values["y"].to("cpu"))
+        return super().synthesise(values)
+
+    def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
+        """See :meth:`Codec.compress`."""
+        return [self.decoder.encode(symbols["y"])]
+
+    def read_symbols(self, strings: Sequence[bytes], height: int, width: int) -> dict[str, Tensor]:
+        """See :meth:`Codec.read_symbols`."""
+        self._check_strings(strings)
+        with self._reading():
+            return self._read(strings, self._string_shape(height, width))
+
+    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> dict[str, Tensor]:
+        values = self.decoder.values(strings[0], *shape)
+        coded = self.code({"y": values}, hard_rounding, exact=True)["y"]
+        return {"y": coded.residual.round().to(torch.int32)}
+
+    def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
+        """See :meth:`Codec.decompress`."""
+        self._check_strings(strings)
+        with self._reading():
+            image = self.decoder.decode(strings[0], height, width)[0].clamp(0, 1)
+            if bool(image.isnan().any()):
+                raise ValueError("their symbols are far beyond any image's")
+        return self.crop(image, height, width).clone()
+
+
+def _code(net: MSPNetwork, y: Tensor, quantize: Quantize) -> Coded:
+    height, width = y.shape[-2:]
+    padded = layout.pad(y.index_select(1, net.order), net.config)
+    inside = layout.pad(torch.ones_like(y), net.config)
+    median = net.medians()
+    residuals: list[Tensor] = []
+    values: list[Tensor] = []
+    indexes: list[Tensor] = []
+
+    def take(part: Part, mean: Tensor | None, index: Tensor | None) -> Tensor:
+        piece = part.cut(padded)
+        centre = median if mean is None else mean.float()
+        residuals.append(quantize("y", piece - centre))
+        values.append((residuals[-1] + centre) * part.cut(inside))
+        indexes.append(torch.zeros_like(piece) if index is None else index.float())
+        return values[-1]
+
+    layout.walk(net.prior, take)
+    names = net.order.argsort()
+    residual, value, index = (
+        layout.assemble(pieces, net.config, *padded.shape[-2:])[..., :height, :width].index_select(1, names)
+        for pieces in (residuals, values, indexes)
+    )
+    scale = scale_of(index)
+
+    def bits_of(residual: Tensor) -> Tensor:
+        return net.bits(residual, scale)
+
+    return Coded(residual, value, bits_of)

@@ -1,0 +1,162 @@
+"""The standard decoder of MSP files' strings, and the encoder that is its mirror.
+
+Needs CompressAI's layers and rANS coder, and nothing of lof outside this folder but errors. ``FORMAT.md`` says
+what it does so that another can be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from compressai import ans
+from compressai.entropy_models import EntropyModel
+from torch import Tensor
+
+from lof.codecs._rans import is_rans, slack
+from lof.codecs.msp import layout
+from lof.codecs.msp.layout import Part
+from lof.codecs.msp.network import MSPNetwork
+from lof.codecs.msp.transforms import by_phases
+from lof.errors import StreamError
+
+STRIDE = 16
+"""Pixels for each place of y, a side."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Cumulative distributions of one entropy model, as the rANS coder takes them."""
+
+    cdfs: list[list[int]]
+    lengths: list[int]
+    offsets: list[int]
+
+    @classmethod
+    def of(cls, model: EntropyModel) -> Tables:
+        lengths = model._cdf_length.tolist()
+        rows = model._quantized_cdf.tolist()
+        cdfs = [row[:length] for row, length in zip(rows, lengths, strict=True)]
+        return cls(cdfs, lengths, model._offset.tolist())
+
+
+class Decoder:
+    """Strings to images with one set of weights. ``net`` must be on the CPU, in float32, and updated."""
+
+    def __init__(self, net: MSPNetwork) -> None:
+        self.net, self.config = net, net.config
+        self.factorised, self.gaussian = Tables.of(net.entropy_bottleneck), Tables.of(net.gaussian_conditional)
+        self.median = net.medians()
+        self.synthesis = by_phases(net.g_s).to(memory_format=torch.channels_last)
+        self.names = net.order.argsort()
+
+    def decode(self, string: bytes, height: int, width: int) -> Tensor:
+        """The image in a string, (1, 3, H, W) float32, H and W the size in pixels rounded up to multiples of 16.
+
+        Raises:
+            StreamError: no encoder wrote this.
+        """
+        return self.synthesise(self.values(string, -(-height // STRIDE), -(-width // STRIDE)))
+
+    def values(self, string: bytes, rows: int, columns: int) -> Tensor:
+        """y as the synthesis takes it, (1, M, rows, columns) float32, multiples of 1/64.
+
+        Raises:
+            StreamError: no encoder wrote this.
+        """
+        if not is_rans(string):
+            raise StreamError("the string is not that of an MSP stream; compress the image again")
+        decoder = ans.RansDecoder()
+        decoder.set_stream(string + slack(string, rows * columns * self.config.latent_channels))
+        pieces: list[Tensor] = []
+
+        def take(part: Part, mean: Tensor | None, index: Tensor | None) -> Tensor:
+            tables, centre, indexes = self._coded_with(part, mean, index, (rows, columns))
+            wanted = _inside(indexes, part, rows, columns)
+            symbols = decoder.decode_stream(wanted, tables.cdfs, tables.lengths, tables.offsets)
+            pieces.append(_place(symbols, centre, part, rows, columns))
+            return pieces[-1]
+
+        self._walk(take)
+        return self._natural(pieces, rows, columns)
+
+    def encode(self, symbols: Tensor) -> bytes:
+        """Inverse of :meth:`values`, from the symbols (1, M, rows, columns), integers in any dtype."""
+        rows, columns = symbols.shape[-2:]
+        ordered = layout.pad(symbols.to("cpu", torch.float32).index_select(1, self.net.order), self.config)
+        inside = layout.pad(torch.ones(1, self.config.latent_channels, rows, columns), self.config)
+        encoder = ans.BufferedRansEncoder()
+
+        def take(part: Part, mean: Tensor | None, index: Tensor | None) -> Tensor:
+            tables, centre, indexes = self._coded_with(part, mean, index, (rows, columns))
+            piece = part.cut(ordered)
+            written = _inside(piece, part, rows, columns)
+            wanted = _inside(indexes, part, rows, columns)
+            encoder.encode_with_indexes(written, wanted, tables.cdfs, tables.lengths, tables.offsets)
+            return (piece + centre) * part.cut(inside)
+
+        self._walk(take)
+        return bytes(encoder.flush())
+
+    @torch.no_grad()
+    def synthesise(self, values: Tensor) -> Tensor:
+        """The image of y, neither clamped nor rounded."""
+        with torch.autocast("cpu", enabled=False):
+            image: Tensor = self.synthesis(values.contiguous(memory_format=torch.channels_last))
+        return image.contiguous()
+
+    def _walk(self, take: layout.Take) -> None:
+        with torch.no_grad(), exact_sums():
+            layout.walk(self.net.prior, take)
+
+    def _coded_with(
+        self, part: Part, mean: Tensor | None, index: Tensor | None, size: tuple[int, int]
+    ) -> tuple[Tables, Tensor, Tensor]:
+        """Tables, centre, and each element's table."""
+        if mean is not None and index is not None:
+            return self.gaussian, mean, index
+        cells = [-(-side // part.cell) for side in size]
+        channel = torch.arange(self.config.latent_channels, dtype=torch.float32).reshape(1, -1, 1, 1)
+        return self.factorised, self.median.expand(1, -1, *cells), channel.expand(1, -1, *cells)
+
+    def _natural(self, pieces: list[Tensor], rows: int, columns: int) -> Tensor:
+        stride = 2**self.config.levels
+        padded = (rows + -rows % stride, columns + -columns % stride)
+        y = layout.assemble(pieces, self.config, *padded)[..., :rows, :columns]
+        return y.index_select(1, self.names)
+
+
+@contextmanager
+def exact_sums() -> Iterator[None]:
+    """No arithmetic that leaves the grid: no autocast, and none of NNPACK's transformed convolutions."""
+    before = torch.backends.nnpack.set_flags(False)
+    try:
+        with torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.backends.nnpack.set_flags(*before)
+
+
+def _inside(tensor: Tensor, part: Part, rows: int, columns: int) -> list[int]:
+    """The elements that are coded, as integers: by position, channel, row and column."""
+    chunks = tensor.chunk(len(part.positions), 1)
+    extents = part.extents(rows, columns)
+    flat = [c[0, :, :h, :w].flatten() for c, (h, w) in zip(chunks, extents, strict=True)]
+    found: list[int] = torch.cat(flat).to(torch.int32).tolist()
+    return found
+
+
+def _place(symbols: Sequence[int], centre: Tensor, part: Part, rows: int, columns: int) -> Tensor:
+    """Values of a part from its symbols, in the order of :func:`_inside`; 0 in the padding."""
+    values = torch.zeros_like(centre)
+    flat = torch.tensor(symbols, dtype=torch.int32).float()
+    chunks = zip(values.chunk(len(part.positions), 1), centre.chunk(len(part.positions), 1), strict=True)
+    start = 0
+    for (target, middle), (h, w) in zip(chunks, part.extents(rows, columns), strict=True):
+        count = target.shape[1] * h * w
+        piece = flat[start : start + count].reshape(target.shape[1], h, w)
+        target[0, :, :h, :w] = piece + middle[0, :, :h, :w]
+        start += count
+    return values

@@ -1,0 +1,149 @@
+"""An MSP codec as one module with CompressAI's interface, to train, to ship and to decode with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from compressai.models import CompressionModel
+from torch import Tensor
+
+from lof.codecs.msp import layout
+from lof.codecs.msp.config import MSPConfig
+from lof.codecs.msp.layout import Part
+from lof.codecs.msp.prior import MEAN_UNIT, FixedConv, Prior, scale_of
+from lof.codecs.msp.transforms import analysis, synthesis
+
+
+class MSPNetwork(CompressionModel):
+    """Transforms, probability model and entropy models.
+
+    Args:
+        sizes: as :attr:`MSPConfig.sizes`.
+    """
+
+    order: Tensor
+    sizes: Tensor
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.config = MSPConfig.from_sizes(sizes)
+        self.N, self.M = self.config.transform_width, self.config.latent_channels
+        self.g_a = analysis(self.N, self.M)
+        self.g_s = synthesis(self.N, self.M)
+        self.prior = Prior(self.config)
+        self.entropy_bottleneck = EntropyBottleneck(self.M)
+        self.gaussian_conditional = GaussianConditional(None)
+        # The channel of y that is coded first, second, …
+        self.register_buffer("order", torch.arange(self.M))
+        self.register_buffer("sizes", torch.tensor(sizes, dtype=torch.int32))
+
+    def forward(self, x: Tensor) -> dict[str, Any]:
+        """Images (B, 3, H, W), H and W multiples of 16, to ``x_hat`` and ``likelihoods``, as CompressAI has it."""
+        y_hat, likelihoods = self._price(self.g_a(x))
+        return {"x_hat": self.g_s(y_hat), "likelihoods": likelihoods}
+
+    def _price(self, y: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        height, width = y.shape[-2:]
+        padded = layout.pad(y.index_select(1, self.order), self.config)
+        inside = layout.pad(torch.ones_like(y), self.config)
+        coarsest = self.entropy_bottleneck(layout.coarsest(self.config).cut(padded))
+        means, indexes = [torch.zeros_like(coarsest[0])], [torch.zeros_like(coarsest[0])]
+
+        def take(part: Part, mean: Tensor | None, index: Tensor | None) -> Tensor:
+            if mean is None or index is None:
+                return coarsest[0].detach()
+            means.append(mean)
+            indexes.append(index)
+            centre = mean.detach()
+            return (torch.round(part.cut(padded) - centre) + centre) * part.cut(inside)
+
+        layout.walk(self.prior, take)
+        whole = [layout.assemble(pieces, self.config, *padded.shape[-2:]) for pieces in (means, indexes)]
+        mean, index = (tensor[..., :height, :width] for tensor in whole)
+        y_hat, likelihood = self.gaussian_conditional(padded[..., :height, :width], scale_of(index), mean)
+        stride = 2**self.config.levels
+        known = torch.zeros_like(likelihood, dtype=torch.bool)
+        known[..., ::stride, ::stride] = True
+        y_hat = y_hat.clone()
+        y_hat[..., ::stride, ::stride] = coarsest[0]
+        return y_hat.index_select(1, self.order.argsort()), {
+            "coarsest": coarsest[1],
+            "y": torch.where(known, 1.0, likelihood),
+        }
+
+    def calibrate(self, spread: Tensor) -> None:
+        """Start from the latents' standard deviations, (M,): the channels that say most come first."""
+        self.order.copy_(spread.argsort(descending=True))
+        self.prior.calibrate(spread[self.order])
+
+    def medians(self) -> Tensor:
+        """Centres of the coarsest sub-grid's elements, (1, M, 1, 1), in coding order."""
+        return self.entropy_bottleneck._get_medians().detach().reshape(1, -1, 1, 1)
+
+    def bits(self, residual: Tensor, scale: Tensor) -> Tensor:
+        """Cost of each rounded residual (B, M, h, w), channels as y has them, in bits; differentiable."""
+        conditional, bottleneck = self.gaussian_conditional, self.entropy_bottleneck
+        with torch.autocast(residual.device.type, enabled=False):
+            likelihood = conditional.likelihood_lower_bound(conditional._likelihood(residual, scale))
+            stride = 2**self.config.levels
+            coarsest = residual[..., ::stride, ::stride].index_select(1, self.order) + self.medians()
+            flat = coarsest.transpose(0, 1).reshape(self.M, 1, -1)
+            known = bottleneck.likelihood_lower_bound(bottleneck._likelihood(flat)[0])
+            known = known.reshape(coarsest.transpose(0, 1).shape).transpose(0, 1)
+            likelihood = likelihood.clone()
+            likelihood[..., ::stride, ::stride] = known.index_select(1, self.order.argsort())
+            bits: Tensor = -likelihood.log2()
+            return bits
+
+    @torch.no_grad()
+    def update(self, *args: Any, **kwargs: Any) -> bool:
+        """Make ready for coding: weights and medians on their grids, tables computed, exact arithmetic from now on."""
+        self.prior.to_grid()
+        self.prior.exact = True
+        quantiles = self.entropy_bottleneck.quantiles
+        quantiles[:, 0, 1] = torch.round(quantiles[:, 0, 1] * MEAN_UNIT) / MEAN_UNIT
+        return bool(super().update(*args, **kwargs))
+
+    def shippable_state(self) -> dict[str, Tensor]:
+        """The ``state_dict`` after :meth:`update`, as small as it can be without loss: integers where there are.
+
+        Weights become int8 counts of their grid's unit, biases int32; the transforms are float16 already.
+        """
+        small: dict[str, Tensor] = {}
+        layers = {name: m for name, m in self.named_modules() if isinstance(m, FixedConv)}
+        for key, value in self.state_dict().items():
+            owner, _, leaf = key.rpartition(".")
+            if owner in layers and leaf in ("weight", "bias"):
+                small[key] = layers[owner].counts()[leaf]
+            elif key.startswith(("g_a.", "g_s.")):
+                small[key] = value.half().contiguous()
+            else:
+                small[key] = value.contiguous()
+        return small
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], strict: bool = True) -> Any:
+        """As CompressAI's; integer weights are taken as counts of their grid's unit."""
+        state = dict(state_dict)
+        for name, module in self.named_modules():
+            if isinstance(module, FixedConv) and state.get(f"{name}.weight", module.weight).dtype == torch.int8:
+                state |= {
+                    f"{name}.{leaf}": value
+                    for leaf, value in FixedConv.from_counts(
+                        state[f"{name}.weight"], state[f"{name}.bias"], state[f"{name}.shift"]
+                    ).items()
+                }
+        return super().load_state_dict(state, strict=strict)
+
+    @classmethod
+    def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> Self:
+        """The network that a ``state_dict`` is of.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: it is of none.
+        """
+        net = cls(*state_dict["sizes"].tolist())
+        net.load_state_dict(state_dict)
+        return net

@@ -1,0 +1,235 @@
+"""The probability model: a convolutional network with a state that is carried through all steps.
+
+Everything that decides a symbol is fixed-point arithmetic carried by float32: weights are whole multiples of
+``2**-shift`` of their output channel, activations whole multiples of 1/32 of at most 255/32, and no sum of
+products reaches 2^24 units. Every partial sum is then exact, so that every order of summation, number of
+threads, batch size and machine gives the same predictions (Ballé et al. 2019, "Integer networks for data
+compression with latent-variable models"). Only ``exact`` evaluations round activations; searches do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lof.codecs.msp.config import MSPConfig
+from lof.codecs.msp.layout import Step
+
+ACTIVATION_UNIT = 32
+"""Activations are multiples of 1/32."""
+CEILING = 255 / ACTIVATION_UNIT
+MEAN_UNIT = 64
+"""Means, and so all values of latents, are multiples of 1/64."""
+WEIGHT_LIMIT = 127
+SUM_LIMIT = 2**24
+MIN_SHIFT, MAX_SHIFT, UNSET = -8, 16, -128
+
+SCALE_MIN, SCALE_MAX, SCALES = 0.11, 256.0, 64
+SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
+"""Logarithmic distance of neighbours in CompressAI's table of scales."""
+
+
+class FixedConv(nn.Conv2d):
+    """A convolution that keeps its input's size, and whose weights can be put on a fixed-point grid.
+
+    ``shift`` is :data:`UNSET` in the channels of weights that are on no grid yet.
+    """
+
+    shift: Tensor
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
+        self.register_buffer("shift", torch.full((outputs,), UNSET, dtype=torch.int8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, rows, columns) to (B, outputs, rows, columns)."""
+        if self.kernel_size != (1, 1):
+            return super().forward(x)
+        # The same as a product of matrices: faster where there are few places.
+        return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
+
+    @torch.no_grad()
+    def to_grid(self) -> None:
+        """Round weights and biases to the finest grid on which no sum of products leaves float32's integers."""
+        weight, bias = self.weight.double(), cast(Tensor, self.bias).double()
+        shift = torch.full_like(self.shift, MIN_SHIFT)
+        for candidate in range(MIN_SHIFT + 1, MAX_SHIFT + 1):
+            shift[_fits(weight, bias, 2.0**candidate)] = candidate
+        unit = _powers(shift)
+        self.weight.copy_(torch.round(weight * unit.reshape(-1, 1, 1, 1)) / unit.reshape(-1, 1, 1, 1))
+        self.bias.copy_(torch.round(bias * unit * ACTIVATION_UNIT) / (unit * ACTIVATION_UNIT))  # type: ignore
+        self.shift.copy_(shift)
+
+    def counts(self) -> dict[str, Tensor]:
+        """Weights (int8) and biases (int32) as counts of their grid's unit: ``2**-shift``, and 1/32 of it."""
+        unit = _powers(self.shift)
+        weight = torch.round(self.weight.double() * unit.reshape(-1, 1, 1, 1))
+        bias = torch.round(cast(Tensor, self.bias).double() * unit * ACTIVATION_UNIT)
+        return {"weight": weight.to(torch.int8), "bias": bias.to(torch.int32)}
+
+    @staticmethod
+    def from_counts(weight: Tensor, bias: Tensor, shift: Tensor) -> dict[str, Tensor]:
+        """Inverse of :meth:`counts`, without loss."""
+        unit = _powers(shift)
+        return {
+            "weight": (weight.double() / unit.reshape(-1, 1, 1, 1)).float(),
+            "bias": (bias.double() / (unit * ACTIVATION_UNIT)).float(),
+        }
+
+
+def _powers(exponents: Tensor) -> Tensor:
+    # torch.pow need not be exact, not even here.
+    return torch.tensor([2.0**e for e in exponents.tolist()], dtype=torch.float64, device=exponents.device)
+
+
+def _fits(weight: Tensor, bias: Tensor, unit: float) -> Tensor:
+    """(channels,): whether 8-bit weights and exact sums are possible on the grid of ``1 / unit``."""
+    units = torch.round(weight * unit).abs().flatten(1)
+    offset = torch.round(bias * unit * ACTIVATION_UNIT).abs()
+    return (units.amax(1) <= WEIGHT_LIMIT) & (255 * units.sum(1) + offset < SUM_LIMIT)
+
+
+class Prior(nn.Module):
+    """Means and scales of every step, from the steps before it. All tensors are (B, channels, rows, columns) of cells.
+
+    The finest level has networks of its own; the coarser levels, which code a quarter of the latents together,
+    share theirs.
+    """
+
+    spread: Tensor
+
+    def __init__(self, config: MSPConfig) -> None:
+        super().__init__()
+        self.config, self.exact = config, False
+        # Latents are divided by their channel's power of two before the network sees them.
+        self.register_buffer("spread", torch.ones(config.latent_channels))
+        self.fine = _Level(config)
+        self.coarse = _Level(config) if config.levels > 1 else self.fine
+
+    def enter(self, level: int, known: Tensor, hidden: Tensor | None) -> Tensor:
+        """The state at the start of a level, from the coarser grid's values and the state left there."""
+        net = self._level(level)
+        seen = self._seen(known, 0, 1)
+        if hidden is None:
+            rows, columns = known.shape[-2:]
+            above = known.new_zeros(known.shape[0], self.config.width // 2, rows, columns)
+        else:
+            above = F.pixel_shuffle(self._settle(net.up(hidden)), 2)
+        return self._settle(net.enter(torch.cat([seen, above], 1)))
+
+    def step(self, step: Step, hidden: Tensor, new: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """One evaluation: the new state, and mean and scale of what the step codes.
+
+        Args:
+            hidden: the state before.
+            new: values that the step before took, of this level; none in the level's first step.
+        """
+        net = self._level(step.level).steps[step.spatial * len(self.config.groups) + step.group]
+        if new is not None:
+            before = steps_before(self.config, step)
+            seen = self._seen(new, *before)
+            hidden = self._settle(hidden + self._inner(net.join(torch.cat([hidden, seen], 1))))
+        for widen, back in net.blocks:
+            hidden = self._settle(hidden + self._inner(back(self._settle(widen(hidden)))))
+        features = self._settle(net.features(hidden))
+        with torch.autocast(features.device.type, enabled=False):
+            mean, log_scale = net.head(features.float()).chunk(2, 1)
+            if self.exact:
+                mean = torch.round(mean * MEAN_UNIT) / MEAN_UNIT
+                log_scale = torch.round(log_scale)
+            log_scale = log_scale.clamp(0, SCALES - 1) if self.exact else _leaky_clamp(log_scale)
+        return hidden, mean, log_scale
+
+    def to_grid(self) -> None:
+        """Put all weights on their fixed-point grids; what ships and decodes is on them."""
+        for module in self.modules():
+            if isinstance(module, FixedConv) and bool((module.shift == UNSET).any()):
+                module.to_grid()
+
+    def lower_precision(self, dtype: torch.dtype) -> None:
+        """For searching only: weights on grids are kept, all but those of the predictions in ``dtype``."""
+        self.exact = False
+        for name, module in self.named_modules():
+            if isinstance(module, FixedConv) and not name.endswith(".head"):
+                module.to(dtype)
+
+    @torch.no_grad()
+    def calibrate(self, spread: Tensor) -> None:
+        """Start from latents' standard deviations, (M,), in coding order."""
+        powers = torch.round(torch.log2(spread.clamp_min(2**-6)))
+        self.spread.copy_(_powers(powers))
+        index = torch.log(spread.clamp_min(SCALE_MIN) / SCALE_MIN) / SCALE_STEP
+        for level in (self.fine, self.coarse)[: min(2, self.config.levels)]:
+            for number, net in enumerate(level.steps):
+                group = number % len(self.config.groups)
+                first = sum(self.config.groups[:group])
+                positions = len(self.config.positions[number // len(self.config.groups)])
+                start = index[first : first + self.config.groups[group]].repeat(positions)
+                net.head.weight.mul_(0.1)
+                net.head.bias.copy_(torch.cat([torch.zeros_like(start), start]))
+
+    def _level(self, level: int) -> _Level:
+        return self.fine if level == 0 else self.coarse
+
+    def _seen(self, values: Tensor, first: int, positions: int) -> Tensor:
+        count = values.shape[1] // positions
+        scaled = values / self.spread[first : first + count].repeat(positions).reshape(1, -1, 1, 1)
+        return self._inner(scaled).clamp(-CEILING, CEILING)
+
+    def _inner(self, x: Tensor) -> Tensor:
+        return torch.round(x * ACTIVATION_UNIT) / ACTIVATION_UNIT if self.exact else x
+
+    def _settle(self, x: Tensor) -> Tensor:
+        return self._inner(x).clamp(0, CEILING)
+
+
+class _Level(nn.Module):
+    def __init__(self, config: MSPConfig) -> None:
+        super().__init__()
+        width, channels = config.width, config.latent_channels
+        self.up = FixedConv(width, 4 * (width // 2), 1)
+        self.enter = FixedConv(channels + width // 2, width, 3)
+        self.steps = nn.ModuleList(_steps(config))
+
+
+class _Step(nn.Module):
+    def __init__(self, width: int, depth: int, new: int, coded: int) -> None:
+        super().__init__()
+        if new:
+            self.join = FixedConv(width + new, width, 3)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList([FixedConv(width, width, 3), FixedConv(width, width, 1)]) for _ in range(depth)
+        )
+        self.features = FixedConv(width, width, 1)
+        self.head = FixedConv(width, 2 * coded, 1)
+
+
+def _steps(config: MSPConfig) -> Iterator[_Step]:
+    new = 0
+    for positions in config.positions:
+        for channels in config.groups:
+            coded = len(positions) * channels
+            yield _Step(config.width, config.depth, new, coded)
+            new = coded
+
+
+def steps_before(config: MSPConfig, step: Step) -> tuple[int, int]:
+    """First channel and number of positions of the step before ``step`` in its level."""
+    groups = len(config.groups)
+    spatial, group = divmod(step.spatial * groups + step.group - 1, groups)
+    return sum(config.groups[:group]), len(config.positions[spatial])
+
+
+def scale_of(index: Tensor) -> Tensor:
+    """σ at a (fractional) place of the table of scales."""
+    return SCALE_MIN * torch.exp(SCALE_STEP * index)
+
+
+def _leaky_clamp(index: Tensor) -> Tensor:
+    """Into the table; a gradient that leads back inside passes at its edges."""
+    return index + (index.clamp(0, SCALES - 1) - index).detach()
