@@ -1,26 +1,33 @@
-"""The one way in which lof writes a file: whole or not at all."""
+"""The one way in which lof writes a file, here or in a store: whole or not at all."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 from lof.errors import OutputError
+from lof.storage import Location, is_remote, sha256, write
+
+__all__ = ["sha256", "write_atomically"]
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+def write_atomically(path: Location, data: bytes) -> None:
     """Write ``data`` to ``path`` so that no reader, crash or power cut ever sees a part of it.
 
     A temporary file in the same folder is written, synced and renamed over ``path``; the folder is synced
-    after it. Parent folders are created. Whatever fails, no temporary file stays.
+    after it. Parent folders are created. Whatever fails, no temporary file stays. In a store that is a URL's,
+    one upload does the same where objects appear whole; elsewhere the file is moved into place.
 
     Raises:
         OutputError: the folder cannot be created or written (read-only, full, a file in its place).
     """
     temporary: str | None = None
     try:
+        if is_remote(path):
+            write(path, data)
+            return
+        assert isinstance(path, Path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{_short(path.name)}.", suffix=".tmp")
         with os.fdopen(handle, "wb") as file:
@@ -37,12 +44,6 @@ def write_atomically(path: Path, data: bytes) -> None:
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's content, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _short(name: str) -> str:

@@ -15,7 +15,6 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from lof.errors import ImageError
+from lof.storage import Location, is_remote, open_read, read_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -86,8 +86,11 @@ class Picture:
     notes: tuple[str, ...]
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Location, content: bytes | None = None) -> Picture:
     """Read a JPEG, PNG, WebP, TIFF or BMP file; its content decides, not its suffix.
+
+    Args:
+        content: the whole file, where it has been read already.
 
     Raises:
         ImageError: missing, unreadable, damaged, no image of these formats, over 65535 pixels on a side or
@@ -95,7 +98,7 @@ def read_picture(path: Path) -> Picture:
             pages.
     """
     try:
-        with _open(path) as file, _pillow_errors_mapped():
+        with _open(path) if content is None else io.BytesIO(content) as file, _pillow_errors_mapped():
             return _to_picture(Image.open(file, formats=FORMATS))
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
@@ -112,6 +115,15 @@ def picture_of(data: bytes, name: str) -> Picture:
             return _to_picture(Image.open(io.BytesIO(data), formats=FORMATS))
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from error
+
+
+def read_size(path: Location) -> tuple[int, int] | None:
+    """Width and height from the header alone, as the file stores them; ``None`` where there is none."""
+    try:
+        with open_read(path) as file, _pillow_errors_mapped():
+            return Image.open(file, formats=FORMATS).size
+    except (OSError, ValueError, ImageError):
+        return None
 
 
 def to_pixels(image: Image.Image | NDArray[Any] | torch.Tensor) -> Picture:
@@ -144,8 +156,10 @@ def png_bytes(picture: Picture) -> bytes:
     return buffer.getvalue()
 
 
-def _open(path: Path) -> BinaryIO:
+def _open(path: Location) -> BinaryIO:
     try:
+        if is_remote(path):
+            return io.BytesIO(read_bytes(path))
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             raise ImageError("is a folder, not an image; name a file in it")

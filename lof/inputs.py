@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from lof.errors import UsageError
+from lof.remote_inputs import RemoteTree, look
+from lof.storage import Location, is_remote, is_url
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp"}
@@ -18,10 +20,14 @@ IMAGE_SUFFIXES = frozenset(
 
 @dataclass(frozen=True)
 class Source:
-    """One file to work on. ``relative`` is where its output belongs below the output folder."""
+    """One file to work on. ``relative`` is where its output belongs below the output folder.
 
-    path: Path
+    ``version`` is what a store's listing said, see :func:`lof.storage.size_and_version`.
+    """
+
+    path: Location
     relative: PurePosixPath
+    version: tuple[int, int] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class _Tree:
 
 
 def find(
-    inputs: Sequence[str], suffixes: frozenset[str] = IMAGE_SUFFIXES, exclude: Path | None = None
+    inputs: Sequence[str], suffixes: frozenset[str] = IMAGE_SUFFIXES, exclude: Location | None = None
 ) -> Found:
     """Find the files that ``inputs`` name.
 
@@ -57,7 +63,7 @@ def find(
     it. A file that several inputs name counts once.
 
     Args:
-        inputs: paths or globs.
+        inputs: paths, globs or URLs (see :mod:`lof.storage`).
         suffixes: what a file in a folder must end in.
         exclude: a folder that is not descended into, e.g. the output folder below an input.
 
@@ -67,24 +73,22 @@ def find(
     """
     if not inputs:
         raise UsageError("no input; name files, folders or quoted globs")
-    named = [
-        Path(text) if os.path.lexists(text) and not os.path.isdir(text) else _tree(text) for text in inputs
-    ]
-    several = len({os.path.realpath(item.base) for item in named if isinstance(item, _Tree)}) > 1
-    hidden = None if exclude is None else os.path.realpath(exclude)
+    named = [_named(text) for text in inputs]
+    several = len({_real(item.base) for item in named if isinstance(item, _Tree | RemoteTree)}) > 1
     taken: dict[tuple[str, str], Source] = {}
     ignored: dict[tuple[str, str], str] = {}
     for text, item in zip(inputs, named, strict=True):
-        if isinstance(item, Path):
+        if not isinstance(item, _Tree | RemoteTree):
             taken.setdefault(_identity(item), Source(item, PurePosixPath(item.name)))
             continue
-        prefix = Path(os.path.realpath(item.base)).name if several else ""
+        prefix = PurePosixPath(_real(item.base)).name if several else ""
         empty = True
-        for identity, parts in _walk(item, hidden):
+        for identity, parts, version in _files(item, exclude):
             suffix = os.path.splitext(parts[-1])[1].lower()
             if suffix in suffixes:
                 empty = False
-                taken.setdefault(identity, Source(item.base.joinpath(*parts), PurePosixPath(prefix, *parts)))
+                source = Source(item.base.joinpath(*parts), PurePosixPath(prefix, *parts), version)
+                taken.setdefault(identity, source)
             else:
                 ignored[identity] = suffix
         if empty:
@@ -96,12 +100,23 @@ def find(
     return Found(list(taken.values()), dict(sorted(counts.items())))
 
 
-def output_path(source: Source, out: Path, suffix: str) -> Path:
+def output_path(source: Source, out: Location, suffix: str) -> Location:
     """Where the output of ``source`` goes: ``photo.jpg`` → ``out/photo.jpg.lof``.
 
     The full name stays, so ``photo.jpg`` and ``photo.png`` have outputs of their own.
     """
-    return out.joinpath(*source.relative.parent.parts, source.relative.name + suffix)
+    return out.joinpath(*PurePosixPath(output_name(source, suffix)).parts)
+
+
+def output_name(source: Source, suffix: str) -> str:
+    """The output of ``source`` below the output folder, posix."""
+    return source.relative.as_posix() + suffix
+
+
+def _named(text: str) -> Location | _Tree | RemoteTree:
+    if is_url(text):
+        return look(text)
+    return Path(text) if os.path.lexists(text) and not os.path.isdir(text) else _tree(text)
 
 
 def _tree(text: str) -> _Tree:
@@ -124,9 +139,27 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return bool(parts) and fnmatch(parts[0], pattern[0]) and _matches(parts[1:], pattern[1:])
 
 
-def _identity(path: Path) -> tuple[str, str]:
+def _real(path: Location) -> str:
+    return str(path) if is_remote(path) else os.path.realpath(str(path))
+
+
+def _identity(path: Location) -> tuple[str, str]:
     # Links to folders are resolved, links to files are files of their own: each may want its output.
-    return os.path.realpath(path.parent), path.name
+    return _real(path.parent), path.name
+
+
+def _files(
+    tree: _Tree | RemoteTree, exclude: Location | None
+) -> Iterator[tuple[tuple[str, str], tuple[str, ...], tuple[int, int] | None]]:
+    """Identity, parts below the base and, from a store, the version of every wanted file, sorted by parts."""
+    if isinstance(tree, _Tree):
+        hidden = None if exclude is None or is_remote(exclude) else _real(exclude)
+        for identity, parts in _walk(tree, hidden):
+            yield identity, parts, None
+        return
+    for parts, version in tree.walk(exclude):
+        if tree.pattern is None or _matches(parts, tree.pattern):
+            yield _identity(tree.base.joinpath(*parts)), parts, version
 
 
 def _walk(tree: _Tree, exclude: str | None) -> Iterator[tuple[tuple[str, str], tuple[str, ...]]]:
@@ -171,7 +204,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _refuse_collisions(sources: Iterable[Source]) -> None:
-    places: dict[PurePosixPath, Path] = {}
+    places: dict[PurePosixPath, Location] = {}
     for source in sources:
         other = places.setdefault(source.relative, source.path)
         if other is not source.path:

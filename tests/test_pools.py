@@ -31,7 +31,7 @@ class Squares(Work[Any, str, Any]):
         report(f"about {item}")
         for part in item if isinstance(item, tuple) else [item]:
             if part == "die" or (part == "die once" and not (self.folder / "died").exists()):
-                (self.folder / "died").touch()
+                (self.folder / ("died" if part == "die once" else "dead")).touch()
                 os.kill(os.getpid(), signal.SIGKILL)
         return item * item if isinstance(item, int) else "survived"
 

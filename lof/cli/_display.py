@@ -7,7 +7,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -19,15 +18,18 @@ from rich.table import Table
 from rich.text import Text
 
 from lof.inputs import Found, Source
-from lof.jobs import Advanced, Event, Failed, Finished, Skipped, Started, Summary
+from lof.jobs import Advanced, Event, Failed, Finished, Skipped, Started, Summary, Workers
 from lof.jobs.events import Record
 from lof.report import figures
 from lof.report.records import to_json
+from lof.storage import Location
 
 if TYPE_CHECKING:
     from lof.search import Progress
 
 _NAME, _MOST_NOTES = 28, 20
+_WORKER, _WIDE = 30, 110  # columns of a worker's name, shown where there is room for it
+_OTHER_LINES = 4  # of a terminal: the job's, the workers', one about hidden images, the cursor's
 
 
 class Display(AbstractContextManager["Display"]):
@@ -65,13 +67,16 @@ class PlainLines(Display):
 
 
 class LiveLines(Display):
-    """One line per image in work, and one about the whole job; they vanish when it ends."""
+    """One line per image in work, one about the whole job, and with several workers one about them; they vanish
+    when the job ends."""
 
     def __init__(self, total: int) -> None:
         super().__init__()
         self.total, self.failed = total, 0
         self.gains: list[float] = []
         self.active: dict[Source, Progress | None] = {}
+        self.worker: dict[Source, str] = {}
+        self.workers = Workers(0, 0, 0)
         self.started = time.monotonic()
         self.live = Live(
             console=self.console, get_renderable=self._render, refresh_per_second=5, transient=True
@@ -92,35 +97,66 @@ class LiveLines(Display):
             case Skipped():
                 self.total -= 1
                 self.started = time.monotonic()
-            case Started(source):
+            case Started(source, worker):
                 self.active[source] = None
+                self.worker[source] = worker
             case Advanced(source, progress):
                 self.active[source] = progress
+            case Workers():
+                self.workers = event
             case Failed(source):
                 self.failed += 1
-                self.active.pop(source, None)
+                self._forget(source)
             case Finished(source, record):
                 self.gains.append(record["rate_change"])
-                self.active.pop(source, None)
+                self._forget(source)
+
+    def _forget(self, source: Source) -> None:
+        self.active.pop(source, None)
+        self.worker.pop(source, None)
 
     def _render(self) -> RenderableType:
+        wide = self.console.width >= _WIDE
         grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
         grid.add_column(width=_NAME, no_wrap=True)
         grid.add_column(ratio=1)
         grid.add_column(justify="right", no_wrap=True, min_width=8)
         grid.add_column(justify="right", no_wrap=True, width=8)
-        for source, progress in list(self.active.items()):
+        if wide:
+            grid.add_column(no_wrap=True, width=_WORKER, style="dim")
+        active = list(self.active.items())
+        shown = active[: max(1, self.console.height - _OTHER_LINES)]
+        for source, progress in shown:
+            worker = [Text(self.worker.get(source, ""))] if wide else []
             name = Text(figures.shorten(figures.printable(source.relative.as_posix()), _NAME))
             if progress is None:
-                grid.add_row(name, ProgressBar(total=None, pulse=True), Text("starts", style="dim"), "")
+                grid.add_row(
+                    name, ProgressBar(total=None, pulse=True), Text("starts", style="dim"), "", *worker
+                )
             else:
                 grid.add_row(
                     name,
                     ProgressBar(total=progress.budget, completed=progress.evaluations),
                     f"{progress.evaluations}/{progress.budget}",
                     Text(figures.percent(min(progress.gain)), style="green"),
+                    *worker,
                 )
-        return Group(grid, Text(self._overall(), no_wrap=True, overflow="ellipsis"))
+        lines = [self._overall(), self._staff(len(active) - len(shown))]
+        texts = [Text(line, no_wrap=True, overflow="ellipsis") for line in lines if line]
+        return Group(grid, *texts)
+
+    def _staff(self, hidden: int) -> str:
+        """What the workers do; nothing where this process does the work."""
+        at_work, workers = len(set(self.worker.values())), self.workers
+        counts = {
+            "at work": at_work,
+            "idle": workers.ready - at_work,
+            "starting": workers.starting,
+            "died": workers.lost,
+        }
+        parts = [f"{count} {state}" for state, count in counts.items() if count > 0]
+        more = f" · {hidden} more images in work" if hidden else ""
+        return f"workers: {', '.join(parts)}{more}" if workers != Workers(0, 0, 0) and parts else ""
 
     def _overall(self) -> str:
         finished = len(self.gains) + self.failed
@@ -153,7 +189,7 @@ def show_ignored(found: Found) -> None:
         Display().console.print(f"[dim]other files left out: {escape(figures.printable(kinds))}[/]")
 
 
-def show_summary(summary: Summary, reports: Sequence[Path]) -> None:
+def show_summary(summary: Summary, reports: Sequence[Location]) -> None:
     """The table, what was done to the pictures on the way, and where the reports are."""
     from lof.report.table import summary_table
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import json as json_format
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lof.images import FORMATS
-from lof.inputs import Source, output_path
+from lof.images import read_size
+from lof.inputs import Source, output_name, output_path
 from lof.jobs import JobSettings, plan_job
 from lof.report import figures
+from lof.storage import Location
 
 _MOST_ROWS = 40
 
 
-def show_plan(sources: Sequence[Source], out: Path, settings: JobSettings, *, json: bool) -> None:
+def show_plan(sources: Sequence[Source], out: Location, settings: JobSettings, *, json: bool) -> None:
     """Print the plan as a table, or as one JSON object per image.
 
     Raises:
@@ -28,7 +26,7 @@ def show_plan(sources: Sequence[Source], out: Path, settings: JobSettings, *, js
     """
     plan = plan_job(sources, out, settings)
     skipped = {source for source, _ in plan.skipped}
-    rows = [(source, _header_size(source.path), source in skipped) for source in sources]
+    rows = [(source, read_size(source.path), source in skipped) for source in sources]
     if json:
         for source, size, is_skipped in rows:
             print(json_format.dumps(_as_json(source, size, is_skipped, out, settings)))
@@ -51,14 +49,14 @@ def show_plan(sources: Sequence[Source], out: Path, settings: JobSettings, *, js
 
 
 def _table(
-    rows: Sequence[tuple[Source, tuple[int, int] | None, bool]], out: Path, settings: JobSettings
+    rows: Sequence[tuple[Source, tuple[int, int] | None, bool]], out: Location, settings: JobSettings
 ) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left")
     table.add_column("file", overflow="fold")
     table.add_column("pixels", justify="right", no_wrap=True)
     table.add_column("stream", overflow="fold")
     for source, size, is_skipped in rows[:_MOST_ROWS]:
-        target = "skipped" if is_skipped else output_path(source, out, settings.suffix).as_posix()
+        target = "skipped" if is_skipped else str(output_path(source, out, settings.suffix))
         table.add_row(
             Text(figures.printable(source.relative.as_posix())),
             f"{size[0]}×{size[1]}" if size else figures.ABSENT,
@@ -70,27 +68,13 @@ def _table(
 
 
 def _as_json(
-    source: Source, size: tuple[int, int] | None, is_skipped: bool, out: Path, settings: JobSettings
+    source: Source, size: tuple[int, int] | None, is_skipped: bool, out: Location, settings: JobSettings
 ) -> dict[str, object]:
     return {
         "source": source.relative.as_posix(),
-        "output": output_path(source, out, settings.suffix).relative_to(out).as_posix(),
+        "output": output_name(source, settings.suffix),
         "state": "skipped" if is_skipped else "todo",
         "width": size[0] if size else None,
         "height": size[1] if size else None,
         "evaluations": 0 if is_skipped else settings.profile.evaluations,
     }
-
-
-def _header_size(path: Path) -> tuple[int, int] | None:
-    """Width and height from the header alone, as the file stores them; ``None`` where there is none."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # nothing is decoded here
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=FORMATS) as image:
-                return image.size
-    except Exception:  # Pillow's readers raise many kinds on damaged files; the job will say which
-        return None
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit

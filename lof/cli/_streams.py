@@ -10,6 +10,7 @@ import typer
 
 from lof.errors import StreamError
 from lof.inputs import Source, find
+from lof.storage import Location, read_bytes
 
 Inputs = Annotated[
     list[str],
@@ -36,14 +37,14 @@ def find_streams(inputs: Sequence[str]) -> list[Source]:
     return find(inputs, frozenset(SUFFIXES.values())).sources
 
 
-def read_stream(path: Path) -> bytes:
+def read_stream(path: Location) -> bytes:
     """The bytes of a stream.
 
     Raises:
         StreamError: it is not there or cannot be read.
     """
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except FileNotFoundError as error:
         raise StreamError(f"{path}: does not exist; check the name") from error
     except IsADirectoryError as error:

@@ -14,6 +14,7 @@ from lof.errors import LofError, OutputError, UsageError
 from lof.files import write_atomically
 from lof.inputs import Source
 from lof.report.figures import printable
+from lof.storage import Location
 
 _HELP = (
     "Decode streams of either format to PNG, with their ICC profile and EXIF.\n\n"
@@ -54,7 +55,7 @@ def decode(
         raise typer.Exit(1)
 
 
-def _decode_one(path: Path, target: Path, weights: Path | None, force: bool) -> bool:
+def _decode_one(path: Location, target: Location, weights: Path | None, force: bool) -> bool:
     """Whether the picture had to be written."""
     from lof import api
     from lof.images import png_bytes
@@ -76,13 +77,13 @@ def _decode_one(path: Path, target: Path, weights: Path | None, force: bool) -> 
     return True
 
 
-def _targets(sources: Sequence[Source], out: Path | None) -> list[Path]:
+def _targets(sources: Sequence[Source], out: Path | None) -> list[Location]:
     if out is not None and out.suffix.lower() == ".png" and not out.is_dir():
         if len(sources) > 1:
             raise UsageError(f"-o {out}: one file for {len(sources)} streams; name a folder")
         return [out]
     targets = [_target(source, out) for source in sources]
-    first: dict[Path, Path] = {}
+    first: dict[Location, Location] = {}
     for source, target in zip(sources, targets, strict=True):
         other = first.setdefault(target, source.path)
         if other != source.path:
@@ -92,7 +93,7 @@ def _targets(sources: Sequence[Source], out: Path | None) -> list[Path]:
     return targets
 
 
-def _target(source: Source, out: Path | None) -> Path:
+def _target(source: Source, out: Path | None) -> Location:
     from lof.formats import SUFFIXES
 
     place = source.path if out is None else out.joinpath(*source.relative.parts)

@@ -11,9 +11,10 @@ from lof.cli import app
 
 if TYPE_CHECKING:
     from lof.jobs import JobSettings, Summary
+    from lof.storage import Location
 
-_SEARCH, _OUTPUT = "What is searched", "What is written and shown"
-
+_SEARCH, _WORKERS, _OUTPUT = "What is searched", "Who does the work", "What is written and shown"
+GPU_BATCH = 8
 
 _HELP = (
     "Search better latents for each image and write streams that the codec's own decoder reads.\n\n"
@@ -26,13 +27,19 @@ _HELP = (
 def optimize(
     inputs: Annotated[
         list[str],
-        typer.Argument(help="Images, folders or quoted globs.", metavar="INPUTS", show_default=False),
+        typer.Argument(
+            help="Images, folders, quoted globs or URLs (s3://bucket/folder).",
+            metavar="INPUTS",
+            show_default=False,
+        ),
     ],
     *,
     out: Annotated[
-        Path,
-        typer.Option("-o", "--out", help="Folder for streams and reports; a second run continues there."),
-    ] = Path("lof-out"),
+        str,
+        typer.Option(
+            "-o", "--out", help="Folder or URL for streams and reports; a second run continues there."
+        ),
+    ] = "lof-out",
     codec: Annotated[
         str | None,
         typer.Option(help="Codec, see `lof codecs`.", show_default="mean-scale-96", rich_help_panel=_SEARCH),
@@ -74,14 +81,49 @@ def optimize(
         str, typer.Option(help="Of the search alone: auto, bf16 or fp32.", rich_help_panel=_SEARCH)
     ] = "auto",
     jobs: Annotated[
-        int,
+        int | None,
         typer.Option(
             min=1,
-            help="Images at a time, each in a process with its share of the cores. "
+            help="Workers, each a process with its share of the cores. "
             "Streams of different --jobs are as good, but may differ in some bytes.",
-            rich_help_panel=_SEARCH,
+            show_default="1; with --ray what there is room for",
+            rich_help_panel=_WORKERS,
         ),
-    ] = 1,
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="CPU threads of each worker.", show_default="a share", rich_help_panel=_WORKERS
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Images of one size that a worker searches together.",
+            show_default=f"1; {GPU_BATCH} with --num-gpus or on CUDA here",
+            rich_help_panel=_WORKERS,
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            help="Workers of a Ray cluster: local starts one here, auto finds one here, or HOST:PORT of "
+            "its head node. Needs the extra lof\\[ray].",
+            metavar="CLUSTER",
+            show_default=False,
+            rich_help_panel=_WORKERS,
+        ),
+    ] = None,
+    num_gpus: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="GPUs of each worker of the cluster, fractions too.",
+            show_default="1 if it has any",
+            rich_help_panel=_WORKERS,
+        ),
+    ] = None,
     format: Annotated[
         str,
         typer.Option(
@@ -111,7 +153,9 @@ def optimize(
     from lof.codecs import DEFAULT_CODEC
     from lof.inputs import find
     from lof.jobs import JobSettings, run_job
+    from lof.pools import make_pool
     from lof.profiles import load_profile
+    from lof.storage import parse
 
     settings = JobSettings(
         codec=DEFAULT_CODEC if codec is None else codec,
@@ -126,22 +170,33 @@ def optimize(
         format=format,  # type: ignore[arg-type]  # JobSettings checks it
         strip=strip,
     )
-    found = find(inputs, exclude=out)
+    place = parse(out)
+    found = find(inputs, exclude=place)
     _display.show_ignored(found)
     if dry_run:
         from lof.cli._dry_run import show_plan
 
-        show_plan(found.sources, out, settings, json=json)
+        show_plan(found.sources, place, settings, json=json)
         return
+    pool = make_pool(jobs, threads=threads, ray=ray, num_gpus=0.0 if ray and device == "cpu" else num_gpus)
+    batch = batch or (GPU_BATCH if _on_gpus(device, ray, num_gpus) else 1)
     with _display.choose(len(found.sources), json=json) as display:
-        summary = run_job(found.sources, out, settings, jobs=jobs, on_event=display)
-    reports = [] if no_report else _write_reports(summary, out, settings)
+        summary = run_job(found.sources, place, settings, pool=pool, batch=batch, on_event=display)
+    reports = [] if no_report else _write_reports(summary, place, settings)
     if not json:
         _display.show_summary(summary, reports)
     raise typer.Exit(summary.exit_code)
 
 
-def _write_reports(summary: Summary, out: Path, settings: JobSettings) -> list[Path]:
+def _on_gpus(device: str, ray: str | None, num_gpus: float | None) -> bool:
+    from lof.devices import resolve_device
+
+    if ray:  # this machine may have none where the cluster has some
+        return bool(num_gpus) or device.startswith("cuda")
+    return resolve_device(device).type == "cuda"
+
+
+def _write_reports(summary: Summary, out: Location, settings: JobSettings) -> list[Location]:
     from lof.jobs.crops import crop_path, read_crop
     from lof.report import Crops, write_reports
 

@@ -11,6 +11,7 @@ from lof.cli import app
 from lof.cli._streams import Inputs, Weights, find_streams, read_stream
 from lof.errors import LofError
 from lof.report.figures import printable
+from lof.storage import Location
 
 Verdict = Literal["ok", "damaged", "unchecked"]
 
@@ -36,7 +37,7 @@ def verify(inputs: Inputs, *, weights: Weights = None) -> None:
         raise typer.Exit(1)
 
 
-def _check(path: Path, weights: Path | None) -> tuple[Verdict, str]:
+def _check(path: Location, weights: Path | None) -> tuple[Verdict, str]:
     """The verdict, and the line about it: the stream's name and what there is to say."""
     from lof import api
     from lof.formats import unpack

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lof.jobs.events import Advanced, Event, Failed, Finished, Skipped, Started
+from lof.jobs.events import Advanced, Event, Failed, Finished, Skipped, Started, Workers
 from lof.jobs.runner import Plan, Summary, plan_job, run_job
 from lof.jobs.settings import JobSettings
 
@@ -16,6 +16,7 @@ __all__ = [
     "Skipped",
     "Started",
     "Summary",
+    "Workers",
     "plan_job",
     "run_job",
 ]

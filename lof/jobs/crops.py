@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from lof.files import write_atomically
 from lof.images import Picture, png_bytes
 from lof.jobs.manifest import FOLDER
 from lof.results import Pixels
+from lof.storage import Location, open_read
 
 SIDE = 256
 _STEP = 32
@@ -21,13 +22,13 @@ Triple = tuple[Pixels, Pixels, Pixels]
 """The same cut of the original, the plain encoding and the optimised one: (h, w, 3) uint8."""
 
 
-def crop_path(out: Path, source: PurePosixPath | str) -> Path:
+def crop_path(out: Location, source: PurePosixPath | str) -> Location:
     """Where the cut of a source is kept."""
     name = hashlib.sha256(str(source).encode("utf-8", "surrogatepass")).hexdigest()[:20]
     return out / FOLDER / "crops" / f"{name}.png"
 
 
-def write_crop(path: Path, original: Pixels, baseline: Pixels, optimised: Pixels) -> None:
+def write_crop(path: Location, original: Pixels, baseline: Pixels, optimised: Pixels) -> None:
     """Keep the cut of up to 256×256 where the error fell most, as one PNG: the three side by side."""
     top, left = _where_it_fell_most(original, baseline, optimised)
     cut = slice(top, top + SIDE), slice(left, left + SIDE)
@@ -35,10 +36,10 @@ def write_crop(path: Path, original: Pixels, baseline: Pixels, optimised: Pixels
     write_atomically(path, png_bytes(Picture(side_by_side, None, None, ())))
 
 
-def read_crop(path: Path) -> Triple | None:
+def read_crop(path: Location) -> Triple | None:
     """What :func:`write_crop` kept, or ``None`` where that is gone."""
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with open_read(path) as file, Image.open(file, formats=("PNG",)) as image:
             pixels = np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError):
         return None

@@ -59,5 +59,14 @@ class Failed:
     record: Record
 
 
-Event = Skipped | Started | Advanced | Finished | Failed
+@dataclass(frozen=True)
+class Workers:
+    """How many workers start, how many are ready (idle or at work), how many have died so far."""
+
+    starting: int
+    ready: int
+    lost: int
+
+
+Event = Skipped | Started | Advanced | Finished | Failed | Workers
 OnEvent = Callable[[Event], None]

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from lof.errors import OutputError
+from lof.storage import Location
 
 FOLDER = ".lof"
 NAME = "manifest.sqlite"
@@ -66,8 +67,9 @@ class Manifest:
             damaged or of a newer version.
     """
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, shown: Location | None = None) -> None:
         self.path = out / FOLDER / NAME
+        self.shown = shown or self.path
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -91,8 +93,8 @@ class Manifest:
                 yield None
                 return
             manifest = cls.__new__(cls)
-            manifest.path = Path(folder, NAME)
-            with manifest._errors_mapped(path):
+            manifest.path, manifest.shown = Path(folder, NAME), path
+            with manifest._errors_mapped():
                 manifest._open(exclusive=False)
             with manifest:
                 yield manifest
@@ -141,7 +143,7 @@ class Manifest:
             version = self._database.execute("PRAGMA user_version").fetchone()[0]
             if version > VERSION:
                 raise OutputError(
-                    f"{self.path}: written by a newer lof (version {version}, this one knows {VERSION}); "
+                    f"{self.shown}: written by a newer lof (version {version}, this one knows {VERSION}); "
                     f"upgrade lof or {_ELSEWHERE}"
                 )
             if version == 0:
@@ -154,14 +156,14 @@ class Manifest:
             raise
 
     @contextmanager
-    def _errors_mapped(self, path: Path | None = None) -> Iterator[None]:
+    def _errors_mapped(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            raise OutputError(_explained(error, path or self.path)) from error
+            raise OutputError(_explained(error, self.shown)) from error
 
 
-def _explained(error: sqlite3.Error, path: Path) -> str:
+def _explained(error: sqlite3.Error, path: Location) -> str:
     match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
             return f"{path.parent.parent}: another lof is at work there; wait for it or {_ELSEWHERE}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,12 +14,15 @@ from lof import pools
 from lof.errors import UsageError
 from lof.files import sha256
 from lof.inputs import Source, output_path
-from lof.jobs.events import Advanced, Event, Failed, Finished, OnEvent, Record, Skipped, Started
+from lof.jobs.batches import batches
+from lof.jobs.events import Advanced, Event, Failed, Finished, OnEvent, Record, Skipped, Started, Workers
 from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.manifest import Manifest, Row
+from lof.jobs.remote_manifest import fetch, open_manifest
 from lof.jobs.settings import JobSettings
-from lof.jobs.work import Optimise, outcome, size_and_time, written_for
-from lof.pools import make_pool
+from lof.jobs.work import Optimise, outcome, written_for
+from lof.pools import Here, Pool, make_pool
+from lof.storage import Location, is_remote, require_shared, size_and_version, walk
 
 REPORTS = ("report.jsonl", "report.csv", "report.html")
 """Files of :func:`lof.report.write_reports` in the output folder."""
@@ -53,7 +57,7 @@ class Summary:
         return 1 if self.failed else 0
 
 
-def plan_job(sources: Sequence[Source], out: Path, settings: JobSettings) -> Plan:
+def plan_job(sources: Sequence[Source], out: Location, settings: JobSettings) -> Plan:
     """What :func:`run_job` would do; writes nothing.
 
     Raises:
@@ -61,16 +65,21 @@ def plan_job(sources: Sequence[Source], out: Path, settings: JobSettings) -> Pla
     """
     digest = settings.digest(settings.load("cpu"))
     _refuse_to_overwrite(sources, out, settings)
-    with Manifest.snapshot(out) as manifest:
-        return _plan(sources, out, settings, digest, manifest)
+    with tempfile.TemporaryDirectory() as copy:
+        if is_remote(out):
+            fetch(out, Path(copy))
+        with Manifest.snapshot(Path(copy) if is_remote(out) else Path(out)) as manifest:
+            return _plan(sources, out, settings, digest, manifest)
 
 
 def run_job(
     sources: Sequence[Source],
-    out: Path,
+    out: Location,
     settings: JobSettings,
     *,
     jobs: int = 1,
+    pool: Pool | None = None,
+    batch: int = 1,
     on_event: OnEvent = lambda event: None,
 ) -> Summary:
     """Optimise every source into ``out``; what is done already and unchanged is skipped.
@@ -85,6 +94,8 @@ def run_job(
         jobs: images at a time. 1 works in this process; more work in spawned ones, so a script that calls
             this needs the ``if __name__ == "__main__"`` guard. Bytes may differ between different ``jobs``,
             see :func:`lof.pools.threads_per_worker`.
+        pool: the workers, where they are not ``jobs`` processes here, see :func:`lof.pools.make_pool`.
+        batch: images of one size that are searched together; more than 1 pays on GPUs.
         on_event: called in this process and thread.
 
     Raises:
@@ -96,13 +107,19 @@ def run_job(
     started = time.perf_counter()
     digest = settings.digest(settings.load("cpu"))
     _refuse_to_overwrite(sources, out, settings)
-    with Manifest(out) as manifest:
+    pool = pool or make_pool(jobs)
+    if not isinstance(pool, Here):
+        for place in [out, *(source.path for source in sources)]:
+            require_shared(place)
+    with open_manifest(out) as manifest:
         plan = _plan(sources, out, settings, digest, manifest)
         keeper = _Keeper(manifest, plan, digest, on_event)
         for source, record in plan.skipped:
             keeper(Skipped(source, record))
         remove_leftovers(path for source in plan.todo for path in written_for(source, out, settings))
-        make_pool(jobs).run(plan.todo, Optimise(out, settings), partial(_pass_on, keeper))
+        in_order = isinstance(pool, Here) and batch == 1
+        items = ((source,) for source in plan.todo) if in_order else batches(plan.todo, batch)
+        pool.run(items, Optimise(out, settings), partial(_pass_on, keeper))
     summary = keeper.summary
     summary.records = [keeper.records[source] for source in sources]
     summary.seconds = time.perf_counter() - started
@@ -114,7 +131,7 @@ class _Keeper:
 
     def __init__(self, manifest: Manifest, plan: Plan, digest: str, on_event: OnEvent) -> None:
         self.manifest, self.digest, self.on_event = manifest, digest, on_event
-        self.before = {source: size_and_time(source.path) for source in plan.todo}
+        self.before = {source: source.version or size_and_version(source.path) for source in plan.todo}
         self.summary = Summary()
         self.records: dict[Source, Record] = {}
 
@@ -150,46 +167,75 @@ class _Keeper:
 
 
 def _plan(
-    sources: Sequence[Source], out: Path, settings: JobSettings, digest: str, manifest: Manifest | None
+    sources: Sequence[Source],
+    out: Location,
+    settings: JobSettings,
+    digest: str,
+    manifest: Manifest | None,
 ) -> Plan:
     plan = Plan([], [])
+    written = _listed(out) if manifest else None
     for source in sources:
         row = manifest.get(source.relative.as_posix()) if manifest else None
-        if row is not None and _is_done(row, source, output_path(source, out, settings.suffix), digest):
+        if row is None or row.state != "done" or row.settings != digest:
+            plan.todo.append(source)
+        elif _is_unchanged(source, row) and _is_written(
+            row, output_path(source, out, settings.suffix), written
+        ):
             plan.skipped.append((source, row.record | {"state": "skipped"}))
         else:
             plan.todo.append(source)
     return plan
 
 
-def _is_done(row: Row, source: Source, output: Path, digest: str) -> bool:
-    if row.state != "done" or row.settings != digest:
-        return False
-    now = size_and_time(source.path)
-    if now is None:
-        return False
+def _listed(out: Location) -> dict[str, tuple[int, int]] | None:
+    if not is_remote(out):
+        return None
     try:
-        unchanged = now == (row.size, row.mtime_ns)
-        unchanged = unchanged or (now[0] == row.size and sha256(source.path) == row.sha256)
-        return unchanged and output.stat().st_size == row.output_size and sha256(output) == row.output_sha256
+        return walk(out)
+    except OSError:
+        return {}
+
+
+def _is_unchanged(source: Source, row: Row) -> bool:
+    now = source.version or size_and_version(source.path)
+    try:
+        return now is not None and (
+            now == (row.size, row.mtime_ns) or (now[0] == row.size and sha256(source.path) == row.sha256)
+        )
+    except OSError:
+        return False
+
+
+def _is_written(row: Row, output: Location, written: dict[str, tuple[int, int]] | None) -> bool:
+    """Of a stream in a store, only the length is asked: the whole archive would have to be fetched."""
+    if written is not None:
+        return row.output_size == written.get(row.output, (None, None))[0]
+    try:
+        return os.stat(str(output)).st_size == row.output_size and sha256(output) == row.output_sha256
     except OSError:
         return False
 
 
 def _pass_on(keeper: _Keeper, event: pools.Event) -> None:
-    """Say in the words of a job what a pool tells."""
+    """Say in the words of a job, image by image, what a pool tells of batches."""
     match event:
-        case pools.Began(source, worker, attempt):
-            keeper(Started(source, worker, attempt))
-        case pools.Told(source, progress):
-            keeper(Advanced(source, progress))
-        case pools.Ended(source, record, attempt):
-            if record["state"] == "done" and attempt > 1:
-                record["notes"].append("done at the second attempt, its first worker process died")
-            keeper(outcome(source, record))
+        case pools.Began(batch, worker, attempt):
+            for source in batch:
+                keeper(Started(source, worker, attempt))
+        case pools.Told(batch, (places, progress)):
+            for place, gain in zip(places, progress.gain, strict=True):
+                keeper(Advanced(batch[place], replace(progress, gain=[gain])))
+        case pools.Ended(batch, records, attempt):
+            for source, record in zip(batch, records, strict=True):
+                if record["state"] == "done" and attempt > 1:
+                    record["notes"].append("done at the second attempt, its first worker process died")
+                keeper(outcome(source, record))
+        case pools.Staff(starting, ready, lost):
+            keeper(Workers(starting, ready, lost))
 
 
-def _refuse_to_overwrite(sources: Sequence[Source], out: Path, settings: JobSettings) -> None:
+def _refuse_to_overwrite(sources: Sequence[Source], out: Location, settings: JobSettings) -> None:
     inputs = {identity: source.path for source in sources if (identity := _identity(source.path))}
     outputs = [output_path(source, out, settings.suffix) for source in sources]
     for output in [*outputs, *(out / name for name in REPORTS)]:
@@ -199,9 +245,11 @@ def _refuse_to_overwrite(sources: Sequence[Source], out: Path, settings: JobSett
             )
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Location) -> tuple[int, int] | str | None:
+    if is_remote(path):
+        return str(path)
     try:
-        status = os.stat(path)
+        status = os.stat(str(path))
     except (OSError, ValueError):
         return None
     return status.st_dev, status.st_ino

@@ -1,64 +1,77 @@
-"""One image of a job, from the source file to the stream on disk. Runs in the process that does the work."""
+"""Images of a job, from the source files to the streams. Runs in the process that does the work."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lof.errors import ImageError, LofError
 from lof.files import sha256, write_atomically
 from lof.images import Picture, read_picture
-from lof.inputs import Source, output_path
+from lof.inputs import Source, output_name, output_path
+from lof.jobs.batches import Batch
 from lof.jobs.crops import crop_path, write_crop
 from lof.jobs.events import Failed, Finished, Record
 from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.settings import JobSettings
 from lof.pools import Work
+from lof.storage import Location, is_remote, read_bytes, size_and_version
 
 if TYPE_CHECKING:
     from lof.codecs import Codec
+    from lof.results import Result
     from lof.search import Progress
+
+OnProgress = Callable[[tuple[tuple[int, ...], "Progress"]], None]
 
 _PAUSE = 0.2
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Optimise(Work[Source, "Codec", Record]):
-    """A job's work, as the pools take it: a source's outcome is its record."""
+class Optimise(Work[Batch, "Codec", list[Record]]):
+    """A job's work, as the pools take it: a batch's outcome is a record for each of its images.
 
-    out: Path
+    What it reports: which images of the batch (their places in it), and their search's progress.
+    """
+
+    out: Location
     settings: JobSettings
 
     def open(self) -> Codec:
         """The codec, on the job's device."""
         return self.settings.load()
 
-    def do(self, tool: Codec, item: Source, report: Callable[[Progress], None]) -> Record:
-        """See :func:`optimise_file`."""
-        return optimise_file(item, self.out, self.settings, tool, report)
+    def do(self, tool: Codec, item: Batch, report: OnProgress) -> list[Record]:
+        """See :func:`optimise_files`."""
+        return optimise_files(item, self.out, self.settings, tool, report)
 
-    def lost(self, item: Source, reason: str) -> Record:
+    def lost(self, item: Batch, reason: str) -> list[Record]:
         """The record of an image that is set aside."""
         remedy = "if memory is short, scale the image down or use fewer --jobs"
-        return failed_record(item, f"{item.path}: {reason}; {remedy}")
+        return [failed_record(source, f"{source.path}: {reason}; {remedy}") for source in item]
 
-    def clean_up(self, item: Source) -> None:
-        """Remove the temporary files of its stream and its crop."""
-        remove_leftovers(written_for(item, self.out, self.settings))
+    def clean_up(self, item: Batch) -> None:
+        """Remove the temporary files of the streams and the crops."""
+        remove_leftovers(path for source in item for path in written_for(source, self.out, self.settings))
 
-    def label(self, item: Source) -> str:
-        """``optimize`` and the name of the image."""
-        return f"optimize {item.relative}"
+    def split(self, item: Batch) -> list[Batch]:
+        """Image by image."""
+        return [(source,) for source in item]
+
+    def label(self, item: Batch) -> str:
+        """``optimize`` and the name of the first image."""
+        more = f" and {len(item) - 1} more" if len(item) > 1 else ""
+        return f"optimize {item[0].relative}{more}"
 
 
-def written_for(source: Source, out: Path, settings: JobSettings) -> list[Path]:
-    """The files that :func:`optimise_file` writes."""
+def written_for(source: Source, out: Location, settings: JobSettings) -> list[Location]:
+    """The files that :func:`optimise_files` writes for a source."""
     return [output_path(source, out, settings.suffix), crop_path(out, source.relative)]
 
 
@@ -72,79 +85,126 @@ def failed_record(source: Source, error: str) -> Record:
     return {"source": source.relative.as_posix(), "state": "failed", "error": " ".join(error.split())}
 
 
-def optimise_file(
-    source: Source, out: Path, settings: JobSettings, codec: Codec, on_progress: Callable[[Progress], None]
-) -> Record:
-    """Read, search, write; the record says how it went. What is wrong with one image is no exception here.
+def optimise_files(
+    batch: Batch, out: Location, settings: JobSettings, codec: Codec, on_progress: OnProgress
+) -> list[Record]:
+    """Read, search together, write; the records say how it went, in the order of the batch.
+
+    What is wrong with one image is no exception here and costs that image alone: those that turn out to be of
+    other sizes, or whose batch fails, are searched without the others.
 
     Args:
         on_progress: called a few times per second at most.
     """
+    records: dict[int, Record] = {}
+    sizes: dict[tuple[int, ...], dict[int, _Opened]] = {}
+    for place, source in enumerate(batch):
+        with _failures_recorded(source, records, place):
+            opened = _open(source, settings)
+            sizes.setdefault(opened.picture.pixels.shape, {})[place] = opened
+    for group in sizes.values():
+        if len(group) > 1:
+            try:
+                records |= _optimise(group, out, settings, codec, on_progress)
+                continue
+            except ConnectionError:
+                raise
+            except Exception:
+                _log.debug("a batch failed; its images are done one by one", exc_info=True)
+        for place, opened in group.items():
+            with _failures_recorded(opened.source, records, place):
+                records |= _optimise({place: opened}, out, settings, codec, on_progress)
+    return [records[place] for place in range(len(batch))]
+
+
+@dataclass(frozen=True)
+class _Opened:
+    source: Source
+    picture: Picture
+    notes: list[str]
+    identity: Record
+
+
+@contextmanager
+def _failures_recorded(source: Source, records: dict[int, Record], place: int) -> Iterator[None]:
     try:
-        return _optimise(source, out, settings, codec, _throttled(on_progress))
+        yield
+        return
     except ConnectionError:  # nobody is left to tell
         raise
     except LofError as error:
-        return failed_record(source, str(error))
+        text = str(error)
     except MemoryError:
-        return failed_record(source, f"{source.path}: not enough memory; scale it down or use fewer --jobs")
+        text = f"{source.path}: not enough memory; scale it down or use fewer --jobs"
     except Exception as error:
         _log.debug("unexpected failure", exc_info=True)
         what = f"unexpected {type(error).__name__} ({_first_line(error)})"
-        return failed_record(source, f"{source.path}: {what}; leave it out or report this")
+        text = f"{source.path}: {what}; leave it out or report this"
+    records[place] = failed_record(source, text)
 
 
 def _optimise(
-    source: Source, out: Path, settings: JobSettings, codec: Codec, on_progress: Callable[[Progress], None]
-) -> Record:
-    from lof.api import optimize
+    group: dict[int, _Opened], out: Location, settings: JobSettings, codec: Codec, on_progress: OnProgress
+) -> dict[int, Record]:
+    """Images of one size at once; records by their places in the batch."""
+    from lof.api import optimize_batch
 
-    picture, identity = _read(source.path)
-    picture, notes = _without_metadata(picture, settings)
+    places, images = tuple(group), list(group.values())
     try:
-        result = optimize(
-            picture,
-            codec=codec,
-            profile=settings.profile,
+        results = optimize_batch(
+            [opened.picture for opened in images],
+            codec,
+            settings.profile,
             lmbda=settings.lmbda,
             seed=settings.seed,
             format=settings.format,
-            on_progress=on_progress,
+            on_progress=_throttled(lambda progress: on_progress((places, progress))),
         )
     except LofError as error:  # the search does not know the file's name
-        raise type(error)(f"{source.path}: {error}") from error
-    output = output_path(source, out, settings.suffix)
-    write_crop(crop_path(out, source.relative), picture.pixels, result.baseline_pixels, result.pixels)
-    write_atomically(output, result.data)
+        raise type(error)(f"{images[0].source.path}: {error}") from error
+    return {
+        place: _write(opened, result, out, settings)
+        for place, opened, result in zip(places, images, results, strict=True)
+    }
+
+
+def _write(opened: _Opened, result: Result, out: Location, settings: JobSettings) -> Record:
+    source = opened.source
+    crop = crop_path(out, source.relative)
+    write_crop(crop, opened.picture.pixels, result.baseline_pixels, result.pixels)
+    write_atomically(output_path(source, out, settings.suffix), result.data)
     return (
         result.record()
-        | identity
+        | opened.identity
         | {
             "source": source.relative.as_posix(),
-            "output": output.relative_to(out).as_posix(),
+            "output": output_name(source, settings.suffix),
             "output_sha256": hashlib.sha256(result.data).hexdigest(),
-            "notes": notes,
+            "notes": opened.notes,
             "state": "done",
         }
     )
 
 
-def _read(path: Path) -> tuple[Picture, Record]:
-    before = size_and_time(path)
-    picture = read_picture(path)
-    digest = sha256(path)
-    if before is None or before != size_and_time(path):
+def _open(source: Source, settings: JobSettings) -> _Opened:
+    picture, identity = _read(source.path)
+    picture, notes = _without_metadata(picture, settings)
+    return _Opened(source, picture, notes, identity)
+
+
+def _read(path: Location) -> tuple[Picture, Record]:
+    before = size_and_version(path)
+    if is_remote(path):
+        try:
+            content = read_bytes(path)
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be read ({error.strerror}); check the network") from error
+        picture, digest = read_picture(path, content), hashlib.sha256(content).hexdigest()
+    else:
+        picture, digest = read_picture(path), sha256(path)
+    if before is None or before != size_and_version(path):
         raise ImageError(f"{path}: changed while it was read; run the same command again")
     return picture, {"source_size": before[0], "source_sha256": digest}
-
-
-def size_and_time(path: Path) -> tuple[int, int] | None:
-    """Length in bytes and time of the last change in nanoseconds; ``None`` where there is no such file."""
-    try:
-        status = path.stat()
-    except (OSError, ValueError):
-        return None
-    return status.st_size, status.st_mtime_ns
 
 
 def _without_metadata(picture: Picture, settings: JobSettings) -> tuple[Picture, list[str]]:

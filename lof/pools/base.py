@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -98,6 +101,20 @@ class Staff:
 
 Event = Began | Told | Ended | Staff
 OnEvent = Callable[[Event], None]
+
+
+@contextmanager
+def threads_limited(threads: int) -> Iterator[None]:
+    """Around :meth:`Work.open` in a worker: PyTorch uses so many threads, whenever it is imported."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    _limit_torch(threads)
+    yield
+    _limit_torch(threads)
+
+
+def _limit_torch(threads: int) -> None:
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
 
 
 class Pool(Protocol):

@@ -24,7 +24,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from lof.errors import LofError, WorkerError
-from lof.pools.base import Began, Ended, Item, OnEvent, Outcome_co, Staff, Told, Tool, Work
+from lof.pools.base import Began, Ended, Item, OnEvent, Outcome_co, Staff, Told, Tool, Work, threads_limited
 from lof.pools.queue import Queue, Task
 
 _PATIENCE = 10.0  # seconds that a worker has to leave when told to
@@ -204,12 +204,10 @@ def _work(pipe: Connection, work: Work[Any, Any, Any], threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # As an exception, so that a file being written is cleaned up on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    import torch
-
-    torch.set_num_threads(threads)
     try:
         try:
-            tool = work.open()
+            with threads_limited(threads):
+                tool = work.open()
         except LofError as error:
             pipe.send((_Kind.FAILED, error))
             return

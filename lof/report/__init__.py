@@ -6,22 +6,22 @@ Reads records only (see :mod:`lof.report.records`); knows no codec and no torch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from lof.files import write_atomically
 from lof.report.records import Crops, in_order, to_json
+from lof.storage import Location
 
 __all__ = ["Crops", "write_reports"]
 
 
 def write_reports(
     records: Sequence[dict[str, Any]],
-    folder: Path,
+    folder: Location,
     *,
     title: str,
     crops: Callable[[dict[str, Any]], Crops | None],
-) -> list[Path]:
+) -> list[Location]:
     """Write ``report.jsonl``, ``report.csv`` and ``report.html`` into ``folder``, each whole or not at all.
 
     Args:

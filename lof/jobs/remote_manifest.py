@@ -1,0 +1,83 @@
+"""The manifest of an output folder in a store: worked on in a copy, uploaded now and then and at the end."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lof.errors import OutputError
+from lof.files import write_atomically
+from lof.jobs.manifest import FOLDER, NAME, Manifest, Row
+from lof.storage import Location, is_remote, read_bytes
+
+if TYPE_CHECKING:
+    from upath import UPath
+
+_INTERVAL = 30.0  # seconds between uploads
+_SHARE = 20  # and at least so many times what an upload takes
+
+
+def open_manifest(out: Location) -> Manifest:
+    """The manifest of ``out``, wherever that is.
+
+    Raises:
+        OutputError: as :class:`Manifest`; or the store cannot be read or written.
+    """
+    return RemoteManifest(out) if is_remote(out) else Manifest(Path(out))
+
+
+class RemoteManifest(Manifest):
+    """What was done since the last upload is done again after a crash.
+
+    A store has no locks: two jobs at once in one folder are not noticed, and the last one's manifest stays.
+    """
+
+    def __init__(self, out: UPath) -> None:
+        self.remote = out / FOLDER / NAME
+        self._copy = tempfile.TemporaryDirectory(prefix="lof-")
+        try:
+            fetch(out, Path(self._copy.name))
+            super().__init__(Path(self._copy.name), shown=self.remote)
+            self._upload()
+        except BaseException:
+            self._copy.cleanup()
+            raise
+
+    def put(self, row: Row) -> None:
+        """As :meth:`Manifest.put`; in the store after the next upload."""
+        super().put(row)
+        if time.monotonic() >= self._due:
+            self._upload()
+
+    def close(self) -> None:
+        """Upload and forget the copy."""
+        try:
+            self._upload()
+        finally:
+            super().close()
+            self._copy.cleanup()
+
+    def _upload(self) -> None:
+        started = time.monotonic()
+        write_atomically(self.remote, self._database.serialize())
+        now = time.monotonic()
+        self._due = now + max(_INTERVAL, _SHARE * (now - started))
+
+
+def fetch(out: UPath, folder: Path) -> None:
+    """Copy the manifest of ``out`` into ``folder``, where it has one.
+
+    Raises:
+        OutputError: the store cannot be read.
+    """
+    try:
+        content = read_bytes(out / FOLDER / NAME)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise OutputError(
+            f"{out}: cannot be read ({error.strerror}); check the name, the network and the credentials"
+        ) from error
+    write_atomically(folder / FOLDER / NAME, content)

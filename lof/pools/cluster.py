@@ -1,0 +1,149 @@
+"""Reaching a Ray cluster, or starting one on this machine, without waiting for what will not come.
+
+Ray itself waits minutes for an address that nobody answers, and prints about workers that die on stdout.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import math
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from lof.errors import UsageError, WorkerError
+from lof.pools.processes import cores
+
+LOCAL, AUTO = "local", "auto"
+_PATIENCE = 5.0  # seconds for an address to answer
+_OBJECT_STORE = 2**28  # bytes; outcomes are small
+# What an HTTP/2 client says first (RFC 9113, 3.4): the preface and an empty SETTINGS frame. A gRPC server, as
+# Ray's is, answers with a SETTINGS frame of its own.
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+_SETTINGS = 4
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each worker takes of a cluster, and how many workers there are to be."""
+
+    workers: int
+    threads: int
+    num_gpus: float
+
+
+def require_ray(address: str) -> None:
+    """Check what can be checked before anything is done.
+
+    Raises:
+        UsageError: Ray is not installed, or the address is none that a driver can use.
+        WorkerError: nobody answers there.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise UsageError("--ray needs Ray, which is not installed; install it with: pip install 'lof[ray]'")
+    if address in (LOCAL, AUTO):
+        return
+    if "://" in address:
+        raise UsageError(
+            f"--ray {address}: a Ray client cannot follow the work; run the command inside the cluster: "
+            "ray job submit -- python pipelines/batch.py …"
+        )
+    host, colon, port = address.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) < 2**16):
+        raise UsageError(
+            f"--ray {address}: give local, auto or HOST:PORT of the head node, e.g. 10.0.0.1:6379"
+        )
+    if not _answers(host.strip("[]"), int(port)):
+        raise WorkerError(
+            f"--ray {address}: no Ray head node answers there; start one with `ray start --head` or check it"
+        )
+
+
+@contextmanager
+def connected(address: str, workers: int | None, threads: int | None) -> Iterator[Any]:
+    """The module ``ray``, connected; an existing connection of this process is used and stays.
+
+    Raises:
+        WorkerError: there is no such cluster.
+    """
+    # Ray would otherwise rebuild the caller's environment for each worker when the driver runs under uv,
+    # warn about a change of defaults, and mix its own lines into ours.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "1")
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if address == LOCAL:
+        options["num_cpus"] = max(cores(), (workers or 1) * (threads or 1))
+        options["object_store_memory"] = _OBJECT_STORE
+    try:
+        ray.init(address, **options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = "no Ray runs on this machine; start it with `ray start --head`, or use --ray local"
+        reason = where if isinstance(error, ConnectionError) and address == AUTO else _first_line(error)
+        raise WorkerError(f"--ray {address}: {reason}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def share_out(ray: Any, workers: int | None, threads: int | None, num_gpus: float | None) -> Share:
+    """How much each worker takes: of what is left open, as much as the cluster has.
+
+    Without GPUs and without a number of workers, there is one worker of one thread per core: the most images
+    per minute. A worker takes one GPU where there are any, and its share of the cores beside it.
+
+    Raises:
+        UsageError: no node is large enough for one worker.
+    """
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    all_cores = sum(int(node.get("CPU", 0)) for node in nodes)
+    largest = max((int(node.get("CPU", 0)) for node in nodes), default=0)
+    gpus = 1.0 if num_gpus is None and any(node.get("GPU") for node in nodes) else num_gpus or 0.0
+    if threads is None:
+        sharing = workers or (sum(_room(node, 1, gpus) for node in nodes) if gpus else all_cores)
+        threads = min(max(1, all_cores // max(1, sharing)), max(1, largest))
+    room = sum(_room(node, threads, gpus) for node in nodes)
+    if room == 0:
+        wanted = f"{threads} cores" + (f" and {gpus:g} GPUs" if gpus else "")
+        raise UsageError(
+            f"no node of the Ray cluster has {wanted} for one worker; use smaller --threads or --num-gpus"
+        )
+    return Share(workers or room, threads, gpus)
+
+
+def _room(node: dict[str, float], threads: int, gpus: float) -> int:
+    """Workers that fit onto a node."""
+    by_cores = int(node.get("CPU", 0)) // threads
+    if not gpus:
+        return by_cores
+    # A GPU is shared by whole fractions, and a worker of several takes whole ones.
+    devices = int(node.get("GPU", 0))
+    by_gpus = devices * math.floor(1 / gpus + 1e-9) if gpus <= 1 else devices // math.ceil(gpus)
+    return min(by_cores, by_gpus)
+
+
+def _answers(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=_PATIENCE) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
+                return True
+            connection.sendall(_HELLO)
+            head = connection.recv(9)
+            return len(head) > 3 and head[3] == _SETTINGS
+    except OSError:
+        return False
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__

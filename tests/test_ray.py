@@ -1,0 +1,94 @@
+"""The pool of Ray actors, with a real cluster of two cores and workers that are really killed."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_pools import DiesAtOnce, Refuses, Squares, outcomes, run
+
+from lof.errors import UsageError, WorkerError
+from lof.pools import Began, Ended, Event, Staff, Told, make_pool
+
+ray = pytest.importorskip("ray", reason="the extra lof[ray] is not installed")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the workers
+        patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray.shutdown()
+
+
+def test_deaths_cost_what_was_in_hand_and_the_rest_goes_on(tmp_path: Path) -> None:
+    pool = make_pool(2, ray="auto", threads=1)
+    events = run(pool, Squares(tmp_path), iter(["die once", (5, "die", 6), 7]))
+    reason = outcomes(events)["die"]
+    assert reason.startswith("its Ray worker died (")
+    assert reason.endswith("), 2 times")
+    assert outcomes(events) == {"die": reason, "die once": "survived", 5: 25, 6: 36, 7: 49}
+    attempts = {e.item: e.attempt for e in events if isinstance(e, Ended)}
+    assert attempts == {"die once": 2, "die": 2, 5: 2, 6: 2, 7: 1}
+    assert [e.message for e in events if isinstance(e, Told) and e.item == 7] == ["about 7"]
+    assert (tmp_path / "cleaned").exists()
+    workers = {event.worker.split()[-1] for event in events if isinstance(event, Began)}
+    assert {path.name.removeprefix("opened-") for path in tmp_path.glob("opened-*")} >= workers
+    assert [event for event in events if isinstance(event, Staff)][-1].lost == 3
+
+
+def test_a_tool_that_cannot_be_opened_ends_the_run(tmp_path: Path) -> None:
+    pool = make_pool(1, ray="auto")
+    with pytest.raises(UsageError, match="no such tool"):
+        run(pool, Refuses(tmp_path), [1, 2])
+    with pytest.raises(WorkerError, match="a Ray worker died while it started"):
+        run(pool, DiesAtOnce(tmp_path), [1, 2])
+
+
+def test_what_stops_the_run_leaves_no_actors(tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Ended):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_pool(2, ray="auto", threads=1).run(iter(range(10)), Squares(tmp_path), stop)
+    assert ray.util.list_named_actors(all_namespaces=True) == []
+
+
+def test_a_worker_that_fits_no_node_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no node of the Ray cluster has 3 cores"):
+        run(make_pool(1, ray="auto", threads=3), Squares(tmp_path), [1])
+    with pytest.raises(UsageError, match=r"1 cores and 0\.5 GPUs for one worker"):
+        run(make_pool(2, ray="auto", num_gpus=0.5), Squares(tmp_path), [1])
+
+
+def test_addresses_that_nobody_answers_are_refused_at_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:  # listens, but is no Ray
+        port = other.getsockname()[1]
+        other.settimeout(0)
+        with pytest.raises(WorkerError, match=f"--ray 127.0.0.1:{port}: no Ray head node answers there"):
+            make_pool(ray=f"127.0.0.1:{port}")
+    with pytest.raises(WorkerError, match="no Ray head node answers there"):
+        make_pool(ray=f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "somewhere", "host:port", ":6379"])
+def test_what_is_no_address_is_wrong_usage(address: str) -> None:
+    with pytest.raises(UsageError, match=f"--ray {address}: "):
+        make_pool(ray=address)
+
+
+def test_gpus_without_ray_are_wrong_usage() -> None:
+    for options in ({"num_gpus": 1.0}, {"num_gpus": -1.0, "ray": "local"}):
+        with pytest.raises(UsageError, match="--num-gpus"):
+            make_pool(2, **options)  # type: ignore[arg-type]
+
+
+def test_without_ray_installed_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'lof\[ray\]'"):
+        make_pool(ray="local")
