@@ -36,6 +36,11 @@ class _StageModel(_Model):
         """Gradient evaluations of this stage, at most."""
         return self.evaluations
 
+    @property
+    def rate_steps(self) -> int:
+        """Steps that need the rate's gradient."""
+        return self.evaluations
+
 
 class Schedule(_Model):
     """A value that moves from ``start`` to ``end`` over a stage.
@@ -107,6 +112,11 @@ class MeanFieldStage(_StageModel):
     def budget(self) -> int:
         """One gradient evaluation more for each measurement of the curvature."""
         return self.evaluations + -(-self.evaluations // self.curvature_every)
+
+    @property
+    def rate_steps(self) -> int:
+        """``steps`` for each evaluation."""
+        return self.evaluations * self.steps
 
 
 class GreedyGradientStage(_StageModel):

@@ -43,7 +43,7 @@ def write_samples(folder: Path) -> list[Path]:
             been written in the first case.
         ImageError: the installed scikit-image does not carry a photograph.
     """
-    files = {sample.name: _content(sample) for sample in SAMPLES}
+    files = {sample.name: content(sample) for sample in SAMPLES}
     lines = ["Photographs from scikit-image (https://scikit-image.org), unchanged.", ""]
     lines += [f"{sample.name}: {sample.credit}" for sample in SAMPLES]
     files[CREDITS_NAME] = ("\n".join(lines) + "\n").encode()
@@ -53,7 +53,12 @@ def write_samples(folder: Path) -> list[Path]:
     return [folder / sample.name for sample in SAMPLES]
 
 
-def _content(sample: Sample) -> bytes:
+def content(sample: Sample) -> bytes:
+    """The file of a sample photograph.
+
+    Raises:
+        ImageError: the installed scikit-image does not carry it.
+    """
     try:
         return resources.files("skimage").joinpath("data", sample.name).read_bytes()
     except OSError as error:

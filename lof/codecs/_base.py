@@ -93,6 +93,8 @@ class Codec(ABC):
     fingerprint: bytes
     """SHA-256 over the names, shapes and values of all weights and tables."""
     device: torch.device
+    precision: torch.dtype
+    """Of the search's synthesis; what is written and reported never depends on it."""
     bytes_per_pixel: int
     """Peak memory of a search per pixel of the batch, measured and rounded up; decoding needs less."""
 
