@@ -32,6 +32,8 @@ Symbols = Mapping[str, torch.Tensor]
 
 ICC_BOX, EXIF_BOX = b"ICCP", b"EXIF"
 
+_MEANT = 0.25  # of a quantisation step, which a warm start may be away from the stream's latents
+
 
 @dataclass(frozen=True)
 class Written:
@@ -229,13 +231,20 @@ def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: i
     if theirs != (codec.name, codec.quality, codec.metric, codec.fingerprint[:4]):
         raise StreamError(f"warm start: is of another codec than {codec.name} quality {codec.quality}")
     if (parsed.height, parsed.width) != (height, width):
-        raise StreamError(f"warm start: has {parsed.width}×{parsed.height} pixels, the image {width}×{height}")
+        raise StreamError(
+            f"warm start: has {parsed.width}×{parsed.height} pixels, the image {width}×{height}"
+        )
     symbols = codec.read_symbols(parsed.strings, height, width)
     if symbols is None:
         return guess
-    with torch.no_grad():  # the value of these residuals is what leaves them once its centre is taken off
+    with torch.no_grad():
         coded = codec.code(guess, lambda name, residual: symbols[name].to(residual))
-    return {name: coded[name].value for name in codec.latents}
+    latents = {}
+    for name in codec.latents:
+        # Between the integers lies what the encoder meant; a search from the integers alone finds less.
+        value = coded[name].value
+        latents[name] = value + (guess[name].to(value) - value).clamp(-_MEANT, _MEANT)
+    return latents
 
 
 def _plain(codec: Codec, latents: Latents) -> Symbols:

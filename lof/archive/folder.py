@@ -14,20 +14,19 @@ from lof.archive.entries import Container, Entry, Refused
 from lof.archive.names import to_bytes
 from lof.errors import ArchiveError
 
-Identity = tuple[int, int]
-
 
 class FolderSource:
     """Everything below a folder, hidden files too.
 
     Args:
+        path: a real path, without links.
         name: first part of all paths.
-        exclude: device and inode of a folder to leave out, for an archive inside its source.
+        exclude: real path of a folder to leave out, for an archive inside its source.
     """
 
     container: Container = "folder"
 
-    def __init__(self, path: Path, name: str, exclude: Identity | None = None) -> None:
+    def __init__(self, path: Path, name: str, exclude: str | None = None) -> None:
         self.path, self.name, self.exclude = path, name, exclude
 
     def entries(self) -> Iterator[Entry | Refused]:
@@ -45,6 +44,8 @@ class FolderSource:
         # A folder's own row sorts by its name, what is in it by its name and a slash: two steps.
         steps: list[tuple[bytes, os.DirEntry[str], bool]] = []
         for item in listed:
+            if item.path == self.exclude:
+                continue
             key = to_bytes(item.name)
             steps.append((key, item, False))
             if item.is_dir(follow_symlinks=False):
@@ -55,8 +56,6 @@ class FolderSource:
                 status = item.stat(follow_symlinks=False)
             except OSError as error:
                 yield Refused(below, "folder", _unreadable(item.path, error))
-                continue
-            if stat.S_ISDIR(status.st_mode) and (status.st_dev, status.st_ino) == self.exclude:
                 continue
             if descend:
                 yield from self._below(item.path, below)

@@ -74,8 +74,7 @@ def _open(path: Path, dst: Path, limits: Limits) -> Source:
         target = Path(os.path.realpath(dst))
         if target == place or target in place.parents:
             raise UsageError(f"{path}: lies in the archive {dst}; choose another place for one of them")
-        exclude = (target.stat().st_dev, target.stat().st_ino) if target.is_dir() else None
-        return FolderSource(place, place.name or "root", exclude)
+        return FolderSource(place, place.name or "root", str(target))
     name = place.name.lower()
     suffix = next((s for s in sorted(_TAR_SUFFIXES, key=len, reverse=True) if name.endswith(s)), None)
     try:

@@ -7,7 +7,7 @@ import gzip
 import lzma
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,11 @@ from lof.archive.entries import CHUNK, Container, Entry, Limits, Reader, Refused
 from lof.archive.names import join, safe_parts
 from lof.errors import ArchiveError
 
-_MAGIC = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\0": lzma.LZMAFile}
+_MAGIC: dict[bytes, Callable[[BinaryIO], object]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
 _DAMAGE = (tarfile.TarError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 
 
@@ -111,7 +115,10 @@ class _Exactly:
         self.content, self.left, self.name = content, size, name
 
     def read(self, size: int = -1, /) -> bytes:
-        data = self.content.read(size)
+        try:
+            data = self.content.read(size)
+        except (OSError, *_DAMAGE) as error:
+            raise ArchiveError(f"{self.name} is damaged or cut short; copy the tar file again") from error
         self.left -= len(data)
         if self.left and (size < 0 or (size and not data)):
             raise ArchiveError(f"{self.name} is cut short; copy the tar file again from its source")
@@ -137,9 +144,9 @@ class _Inflating:
     def __init__(self, raw: BinaryIO, limits: Limits, name: str) -> None:
         head = raw.read(6)
         raw.seek(0)
-        inflater = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+        inflate = next((opened for magic, opened in _MAGIC.items() if head.startswith(magic)), None)
         self.raw, self.limits, self.name = raw, limits, name
-        self.content = cast(BinaryIO, raw if inflater is None else inflater(raw))
+        self.content = cast(BinaryIO, raw if inflate is None else inflate(raw))
         self.out = 0
 
     def read(self, size: int) -> bytes:
