@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _GAINS = {"cost": "True cost", "bd-rate": "BD-rate"}
+_NAMES = {"cost": "true cost", "bd-rate": "BD-rate"}
 _EFFORTS = {"gradient-evaluations": "gradient evaluations per image", "seconds": "seconds per image"}
 
 
@@ -71,7 +72,7 @@ def importance(study: Study, found: optuna.Study) -> bytes | None:
     bars = axes.barh(names, [shares[name] for name in names], color=BLUE, height=0.6)
     axes.bar_label(bars, fmt="%.2f", padding=3, color=INK)
     axes.grid(axis="y", visible=False)
-    axes.set_xlabel(f"share in the spread of the {_GAINS[study.objectives[0]]} of good trials")
+    axes.set_xlabel(f"importance for the {_NAMES[study.objectives[0]]} (PED-ANOVA)")
     axes.margins(x=0.12)
     return png(figure)
 
