@@ -85,10 +85,14 @@ def entries_with_rows(source: Source, manifest: Manifest) -> Iterator[Found]:
     rows = manifest.briefs(source.name)
     row = next(rows, None)
     for entry in source.entries():
-        path = to_bytes(entry.path)
-        while row is not None and row.path != entry.path and to_bytes(row.path) < path:
+        path = entry.path
+        if row is not None and row.path == path:
+            yield Found(entry, row)
             row = next(rows, None)
-        yield Found(entry, row if row is not None and row.path == entry.path else None)
+            continue
+        while row is not None and to_bytes(row.path) < to_bytes(path):
+            row = next(rows, None)
+        yield Found(entry, row if row is not None and row.path == path else None)
 
 
 def _is_whole(brief: Brief, store: Store) -> bool:

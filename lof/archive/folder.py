@@ -7,6 +7,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,25 +43,28 @@ class FolderSource:
             yield Refused(path, "folder", _unreadable(folder, error))
             return
         # A folder's own row sorts by its name, what is in it by its name and a slash: two steps.
-        steps: list[tuple[bytes, os.DirEntry[str], bool]] = []
-        for item in listed:
-            if item.path == self.exclude:
-                continue
-            key = to_bytes(item.name)
-            steps.append((key, item, False))
-            if item.is_dir(follow_symlinks=False):
-                steps.append((key + b"/", item, True))
-        for _, item, descend in sorted(steps, key=lambda step: step[0]):
+        steps = [(item.name, item) for item in listed if item.path != self.exclude]
+        steps += [(f"{name}/", item) for name, item in steps if item.is_dir(follow_symlinks=False)]
+        plain = all(name.isascii() for name, _ in steps)  # sorts like its bytes, and faster
+        steps.sort(key=_first if plain else _first_as_bytes)
+        for name, item in steps:
             below = f"{path}/{item.name}"
             try:
                 status = item.stat(follow_symlinks=False)
             except OSError as error:
                 yield Refused(below, "folder", _unreadable(item.path, error))
                 continue
-            if descend:
+            if name.endswith("/"):
                 yield from self._below(item.path, below)
             else:
                 yield _entry(item.path, below, status)
+
+
+_first = itemgetter(0)
+
+
+def _first_as_bytes(step: tuple[str, os.DirEntry[str]]) -> bytes:
+    return to_bytes(step[0])
 
 
 def _entry(place: str, path: str, status: os.stat_result) -> Entry | Refused:

@@ -270,7 +270,6 @@ class Manifest:
         else:
             self._database = _connect_to_read(self.path)
         try:
-            self._database.text_factory = from_bytes
             if write:
                 self._database.execute("PRAGMA journal_mode = WAL")
                 self._database.execute("PRAGMA synchronous = FULL")
@@ -303,7 +302,17 @@ class Manifest:
 
     def _all(self, query: str, *values: object) -> list[Any]:
         with self._errors_mapped():
-            return self._database.execute(query, values).fetchall()
+            try:
+                return self._database.execute(query, values).fetchall()
+            except sqlite3.OperationalError as error:
+                if getattr(error, "sqlite_errorcode", None) is not None:
+                    raise
+            # Names that are no UTF-8, which sqlite3 itself cannot decode. Rare, and slower.
+            self._database.text_factory = from_bytes
+            try:
+                return self._database.execute(query, values).fetchall()
+            finally:
+                self._database.text_factory = str
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
