@@ -25,7 +25,7 @@ from lof.cli import app
 from lof.cli._display import LiveLines
 from lof.errors import LofError
 from lof.inputs import Source
-from lof.jobs import Advanced, Failed, Finished, Skipped, Started
+from lof.jobs import Advanced, Failed, Finished, Skipped, Started, Workers
 
 
 @pytest.fixture(autouse=True)
@@ -202,6 +202,24 @@ def test_the_live_display_has_a_line_per_image_in_work_and_fits_80_columns() -> 
     assert "1000/1000" in lines[1]
     assert lines[2].startswith("1 of 29 images · 1.0 per minute · mean −20.0 % · about ")
     assert lines[2].rstrip().endswith("left")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_live_display_says_what_the_workers_do_and_stays_on_the_screen(width: int) -> None:
+    display = LiveLines(90)
+    display.console = Console(file=io.StringIO(), width=width, height=10, force_terminal=True)
+    display(Workers(starting=1, ready=60, lost=2))
+    for number in range(50):
+        source = Source(Path(f"{number}.png"), PurePosixPath(f"{number}.png"))
+        display(Started(source, f"10.0.0.7 process {number}", 1))
+        display(Advanced(source, fake_progress(500)))
+    console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
+    console.print(display._render())
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert len(lines) < 10
+    assert all(cell_len(line) <= width for line in lines)
+    assert ("10.0.0.7 process 0" in lines[0]) == (width == 120)
+    assert lines[-1].strip() == ("workers: 50 at work, 10 idle, 1 starting, 2 died · 44 more images in work")
 
 
 def test_failures_stay_on_the_screen_in_one_line_without_markup(capsys: pytest.CaptureFixture[str]) -> None:
