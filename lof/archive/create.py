@@ -31,6 +31,7 @@ from lof.jobs import JobSettings
 from lof.pools import Began as WorkerBegan
 from lof.pools import Ended, Event, Pool, Told
 
+_UNREAD = "not read to its end yet; run `lof archive create` again"
 LARGEST = 256 << 20
 """Bytes of the largest file that workers get; larger ones are stored as they are."""
 
@@ -281,6 +282,4 @@ def _refuse_other_sources(store: Store, sources: Sequence[Source], moved: bool) 
                 "add --moved if it is the same, now elsewhere, or rename it"
             )
         if before is None:
-            store.manifest.put_source(
-                SourceRow(source.name, str(source.path), source.container, "not read yet")
-            )
+            store.manifest.put_source(SourceRow(source.name, str(source.path), source.container, _UNREAD))

@@ -44,15 +44,13 @@ _NAME = 32
 
 
 class Display(AbstractContextManager["Display"]):
-    """Takes a job's events. This one shows what went wrong."""
+    """Takes a job's events; this one shows nothing. What went wrong is listed when the job has ended."""
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def __call__(self, event: Event) -> None:
-        match event:
-            case Settled(Row(path=path, error=error)) | Checked(path, error) if error:
-                self.console.print(f"[bold red]failed[/] {escape(figures.printable(about(path, error)))}")
+        return None
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -64,7 +62,6 @@ class JsonLines(Display):
     """One line of JSON on stdout for every file that something was done to."""
 
     def __call__(self, event: Event) -> None:
-        super().__call__(event)
         match event:
             case Settled(row):
                 print(to_json(asdict(row)), flush=True)
@@ -76,8 +73,7 @@ class PlainLines(Display):
     """One line per file, for log files."""
 
     def __call__(self, event: Event) -> None:
-        super().__call__(event)
-        if isinstance(event, Settled) and not event.row.error:
+        if isinstance(event, Settled):
             self.console.print(escape(figures.printable(_line(event.row))))
 
 
@@ -108,7 +104,6 @@ class LiveLines(Display):
         self.live.stop()
 
     def __call__(self, event: Event) -> None:
-        super().__call__(event)
         match event:
             case Unchanged(_, size):
                 self.unchanged += 1
@@ -231,7 +226,7 @@ def show_verdict(verdict: Verdict, *, json: bool) -> None:
         return
     console = Console(highlight=False)
     for finding in verdict.findings:
-        line = escape(figures.printable(about(finding.name, finding.error)))
+        line = escape(figures.printable(f"{finding.name}: {finding.error}"))
         console.print(f"[red]{finding.wrong:10}[/] {line}", soft_wrap=True)
     counted = (
         f"{figures.count(verdict.streams)} streams decoded, {figures.count(verdict.stored)} stored files read"
@@ -335,6 +330,8 @@ def _means(totals: Iterable[Total]) -> str:
 
 
 def _line(row: Row) -> str:
+    if row.error:
+        return f"failed {about(row.path, row.error)}"
     if row.kind != "file":
         return f"{row.path}: {row.kind}"
     if row.state == "stored":

@@ -83,7 +83,7 @@ _CREATE = (
 def create(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SRC...", help="Folders, .tar (.gz, .bz2, .xz), .zip.", show_default=False),
+        typer.Argument(metavar="SRC", help="Folders, .tar (.gz, .bz2, .xz), .zip.", show_default=False),
     ],
     dst: Dst,
     *,
