@@ -276,7 +276,7 @@ def test_trials_that_fall_behind_are_stopped(write: Callable[..., Path]) -> None
 def test_a_killed_study_keeps_its_finished_trials_and_tries_the_rest_again(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = write(storage=str(tmp_path / "search.log"), base={"stage": [BASE | {"evaluations": 40}]})
+    path = write(storage=str(tmp_path / "search.log"), base={"stage": [BASE | {"evaluations": 10}]})
     study = load_study(path)
     process = start(path, 1000)
     try:
@@ -301,7 +301,7 @@ def test_a_killed_study_keeps_its_finished_trials_and_tries_the_rest_again(
 
 
 def test_two_processes_share_a_study_and_do_not_overshoot(write: Callable[..., Path]) -> None:
-    path = write(base={"stage": [BASE | {"evaluations": 20}]})
+    path = write(base={"stage": [BASE | {"evaluations": 10}]})
     study = load_study(path)
     process = start(path, 9)
     try:
