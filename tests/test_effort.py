@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,16 @@ def test_the_calibration_is_measured_once_and_kept(tmp_path: Path) -> None:
     kept.write_text("{half a file")
     assert measured_cost(codec, cache=tmp_path) is not None
     assert kept.read_text().endswith("}")
+
+
+def test_an_old_calibration_is_measured_again(tmp_path: Path) -> None:
+    codec = load_codec("tiny", device="cpu")
+    measured_cost(codec, cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    kept.write_text('{"fixed": 1.0, "evaluation": 2.0, "step": 3.0}')
+    assert measured_cost(codec, cache=tmp_path) == Cost(1.0, 2.0, 3.0)
+    os.utime(kept, (0, 0))
+    assert measured_cost(codec, cache=tmp_path) != Cost(1.0, 2.0, 3.0)
 
 
 def test_a_calibration_needs_no_place_to_be_kept(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from lof.cli import app
 
 if TYPE_CHECKING:
     from lof.jobs import JobSettings, Summary
+    from lof.profiles import Profile
     from lof.storage import Location
 
 _SEARCH, _WORKERS, _OUTPUT = "What is searched", "Who does the work", "What is written and shown"
@@ -42,7 +43,11 @@ def optimize(
     ] = "lof-out",
     codec: Annotated[
         str | None,
-        typer.Option(help="Codec, see `lof codecs`.", show_default="mean-scale-96", rich_help_panel=_SEARCH),
+        typer.Option(
+            help="Codec, see `lof codecs`; msp: the tier that fits the profile.",
+            show_default="mean-scale-96",
+            rich_help_panel=_SEARCH,
+        ),
     ] = None,
     quality: Annotated[
         int | None,
@@ -56,10 +61,28 @@ def optimize(
     profile: Annotated[
         str,
         typer.Option(
-            help="Effort: fast, medium, high, max or a TOML file, see `lof profiles`.",
+            help="Effort: fast, medium, high, max or a TOML file, see `lof profiles`; auto with a limit.",
             rich_help_panel=_SEARCH,
         ),
     ] = "medium",
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="With --profile auto: time for the largest image, such as 20s.",
+            metavar="TIME",
+            show_default=False,
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
+    deadline: Annotated[
+        str | None,
+        typer.Option(
+            help="With --profile auto: time for the whole job, such as 2h.",
+            metavar="TIME",
+            show_default=False,
+            rich_help_panel=_SEARCH,
+        ),
+    ] = None,
     lmbda: Annotated[
         float | None,
         typer.Option(
@@ -150,29 +173,49 @@ def optimize(
 ) -> None:
     """Find the images, do the job, show what came of it; the help stands in ``_HELP``."""
     from lof.cli import _display
-    from lof.codecs import DEFAULT_CODEC
+    from lof.cli._effort import AUTO, pick
+    from lof.errors import UsageError
     from lof.inputs import find
     from lof.jobs import JobSettings, run_job
     from lof.pools import make_pool
     from lof.profiles import load_profile
     from lof.storage import parse
+    from lof.tiers import codec_for
 
-    settings = JobSettings(
-        codec=DEFAULT_CODEC if codec is None else codec,
-        profile=load_profile(profile),
-        quality=quality,
-        metric=metric,
-        weights=weights,
-        lmbda=lmbda,
-        seed=seed,
-        device=device,
-        precision=precision,
-        format=format,  # type: ignore[arg-type]  # JobSettings checks it
-        strip=strip,
-    )
+    def settings_of(chosen: Profile, name: str) -> JobSettings:
+        return JobSettings(
+            codec=name,
+            profile=chosen,
+            quality=quality,
+            metric=metric,
+            weights=weights,
+            lmbda=lmbda,
+            seed=seed,
+            device=device,
+            precision=precision,
+            format=format,  # type: ignore[arg-type]  # JobSettings checks it
+            strip=strip,
+        )
+
+    if profile != AUTO and (budget or deadline):
+        raise UsageError("--budget and --deadline go with --profile auto only")
     place = parse(out)
+    plan = load_profile("fast" if profile == AUTO else profile)
+    settings = settings_of(plan, codec_for(codec, plan.name))
     found = find(inputs, exclude=place)
     _display.show_ignored(found)
+    if profile == AUTO:
+        plan, name = pick(
+            codec,
+            lambda name: settings_of(plan, name).load(),
+            found.sources,
+            budget=budget,
+            deadline=deadline,
+            jobs=jobs,
+            threads=threads,
+            ray=ray,
+        )
+        settings = settings_of(plan, name)
     if dry_run:
         from lof.cli._dry_run import show_plan
 

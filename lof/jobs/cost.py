@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SIDE = 256
 """Side of the photograph that is timed, in pixels."""
+KEPT = 24 * 3600
+"""Seconds after which a measurement is made again: the machine may have been busy."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def measured_cost(codec: Codec, threads: int | None = None, cache: Path | None =
     """
     path = (cache or platformdirs.user_cache_path("lof")) / f"cost-{_key(codec, threads)}.json"
     try:
+        if time.time() - path.stat().st_mtime > KEPT:
+            path.unlink()
         return Cost(**json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         pass
