@@ -213,10 +213,11 @@ def show_created(summary: Summary, manifest: Manifest) -> None:
             f"{figures.count(summary.other_settings)} streams were made with other settings and stay as they are; "
             "--redo searches them again, `lof archive improve` further"
         )
-    console.print(
-        "Streams decode to images close to their sources, not to the same bytes; check with `lof archive verify`.",
-        style="dim",
-    )
+    if summary.streamed:
+        console.print(
+            "Streams decode to images close to their sources, not to the same bytes; check with `lof archive verify`.",
+            style="dim",
+        )
 
 
 def show_verdict(verdict: Verdict, *, json: bool) -> None:
