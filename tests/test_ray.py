@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from test_jobs import SLOW, Killer, save, temporaries
 from test_pools import DiesAtOnce, Refuses, Squares, outcomes, run
 
+import lof
 from lof.errors import UsageError, WorkerError
+from lof.inputs import find
+from lof.jobs import Started, run_job
 from lof.pools import Began, Ended, Event, Staff, Told, make_pool
+from lof.storage import parse
 
 ray = pytest.importorskip("ray", reason="the extra lof[ray] is not installed")
 
@@ -92,3 +103,48 @@ def test_without_ray_installed_there_is_one_clear_error(monkeypatch: pytest.Monk
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'lof\[ray\]'"):
         make_pool(ray="local")
+
+
+def test_a_killed_worker_of_a_job_costs_nothing_but_time(tmp_path: Path) -> None:
+    for number in range(2):
+        save(tmp_path / f"in/{number}.png", seed=number)
+    killer = Killer("1.png", most=1)
+    sources = find([f"file://{tmp_path}/in"]).sources
+    out = parse(f"file://{tmp_path}/out")
+    summary = run_job(sources, out, SLOW, pool=make_pool(2, ray="auto", threads=1), on_event=killer)
+    assert len(killer.killed) == 1
+    assert not psutil.pid_exists(killer.killed[0])
+    attempts = [e.attempt for e in killer.events if isinstance(e, Started) and e.source == sources[1]]
+    assert attempts == [1, 2]
+    assert summary.records[1]["notes"] == ["done at the second attempt, its first worker process died"]
+    assert temporaries(tmp_path) == []
+    for number in range(2):
+        stream = (tmp_path / f"out/{number}.png.lof").read_bytes()
+        assert lof.decode(stream).pixels.shape == (80, 96, 3)
+
+
+def test_ctrl_c_ends_a_local_cluster_with_its_actors_and_json_stays_clean(tmp_path: Path) -> None:
+    for number in range(12):
+        save(tmp_path / f"in/{number}.png", seed=number)
+    (tmp_path / "long.toml").write_text('[[stage]]\nkind = "relax"\nevaluations = 200\n')
+    code = "import lof.cli.optimize; from lof.cli import app; app()"
+    options = ["--codec", "tiny", "--profile", "long.toml", "--ray", "local", "--jobs", "2", "--threads", "1"]
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "optimize", "in", "--json", *options],
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        start_new_session=True,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        first = json.loads(process.stdout.readline())
+        workers = {child.pid for child in psutil.Process(process.pid).children(recursive=True)}
+        os.killpg(process.pid, signal.SIGINT)
+        rest = [json.loads(line) for line in process.stdout.read().splitlines()]
+        assert process.wait() == 130
+    assert first["state"] == "done"
+    assert len(rest) < 11
+    assert workers
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in workers if psutil.pid_exists(pid)], 20)
+    assert alive == []
+    assert temporaries(tmp_path) == []
