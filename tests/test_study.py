@@ -391,7 +391,7 @@ def refused(url: str) -> str:
 def test_a_wrong_password_is_one_clear_error_without_it(refusing_server: int) -> None:
     message = refused(f"postgresql+pg8000://lof:secret@127.0.0.1:{refusing_server}/studies")
     assert message.startswith(f"postgresql+pg8000://lof:***@127.0.0.1:{refusing_server}/studies: ")
-    assert "password authentication failed" in message
+    assert "/studies: password authentication failed for user" in message
 
 
 def test_a_database_that_is_not_there_is_one_clear_error() -> None:

@@ -107,7 +107,10 @@ def _reason(error: BaseException, url: str) -> str:
     inner = getattr(error, "orig", None) or error
     while inner.__cause__ is not None and str(inner.__cause__):
         inner = getattr(inner.__cause__, "orig", None) or inner.__cause__
-    text = " ".join(str(inner).split()) or type(inner).__name__
+    said = inner.args[0] if inner.args else ""
+    if isinstance(said, dict):  # pg8000 hands on the fields of PostgreSQL's answer; M is for people
+        said = said.get("M", said)
+    text = " ".join(str(said if said and len(inner.args) == 1 else inner).split()) or type(inner).__name__
     for password in _passwords(url):
         text = text.replace(password, "***")
     return text[:300]
