@@ -24,7 +24,7 @@ from lof.codecs.msp.config import TIERS, MSPConfig
 from lof.codecs.msp.decoder import exact_sums
 from lof.codecs.msp.network import MSPNetwork
 from lof.codecs.msp.prior import FixedConv
-from lof.codecs.msp.transforms import by_phases, synthesis
+from lof.codecs.msp.transforms import TiledSynthesis, synthesis
 from lof.errors import StreamError
 from lof.profiles import BUILT_IN, load_profile
 from lof.search import symbols_of
@@ -224,7 +224,7 @@ class TestExactness:
             assert torch.equal(alone.residual[0], together.residual[index])
 
     def test_the_image_does_not_depend_on_threads_or_neighbours_in_the_batch(self, codec: MSPCodec) -> None:
-        values = torch.round(latents(TIERS["msp-tiny"], 20, 31, batch=2))
+        values = torch.round(latents(TIERS["msp-tiny"], 21, 37, batch=2))
         once = codec.decoder.synthesise(values)
         for threads in (2, 3):
             torch.set_num_threads(threads)
@@ -234,11 +234,12 @@ class TestExactness:
             finally:
                 torch.set_num_threads(1)
 
-    def test_phases_are_the_transposed_convolutions(self) -> None:
+    @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 33), (40, 16)])
+    def test_tiles_are_the_synthesis_without_seams(self, size: tuple[int, int]) -> None:
         torch.manual_seed(0)
         net = synthesis(6, 8)
-        y = torch.randn(2, 8, 5, 7)
-        assert torch.allclose(by_phases(net)(y), net(y), atol=1e-5)
+        y = torch.randn(2, 8, *size)
+        assert torch.allclose(TiledSynthesis(net)(y), net(y), atol=1e-5)
 
     def test_weights_on_their_grid_ship_as_integers_and_come_back_unchanged(self) -> None:
         net = network(CONFIGS[1])

@@ -16,7 +16,6 @@ from lof.codecs.msp.decoder import STRIDE, Decoder, exact_sums
 from lof.codecs.msp.layout import Part
 from lof.codecs.msp.network import MSPNetwork
 from lof.codecs.msp.prior import scale_of
-from lof.codecs.msp.transforms import by_phases
 
 
 class MSPCodec(CompressAICodec):
@@ -35,7 +34,6 @@ class MSPCodec(CompressAICodec):
         self.decoder = Decoder(net)
         self.fast.prior = copy.deepcopy(net.prior).to(device=self.device, memory_format=torch.channels_last)
         self.fast.prior.lower_precision(self.precision)
-        self.fast.g_s = by_phases(self.fast.g_s).to(memory_format=torch.channels_last)
 
     def code(
         self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False

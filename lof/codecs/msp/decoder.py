@@ -19,7 +19,7 @@ from lof.codecs._rans import is_rans, slack
 from lof.codecs.msp import layout
 from lof.codecs.msp.layout import Part
 from lof.codecs.msp.network import MSPNetwork
-from lof.codecs.msp.transforms import by_phases
+from lof.codecs.msp.transforms import TiledSynthesis
 from lof.errors import StreamError
 
 STRIDE = 16
@@ -49,7 +49,7 @@ class Decoder:
         self.net, self.config = net, net.config
         self.factorised, self.gaussian = Tables.of(net.entropy_bottleneck), Tables.of(net.gaussian_conditional)
         self.median = net.medians()
-        self.synthesis = by_phases(net.g_s).to(memory_format=torch.channels_last)
+        self.synthesis = TiledSynthesis(net.g_s)
         self.names = net.order.argsort()
 
     def decode(self, string: bytes, height: int, width: int) -> Tensor:
@@ -100,12 +100,9 @@ class Decoder:
         self._walk(take)
         return bytes(encoder.flush())
 
-    @torch.no_grad()
     def synthesise(self, values: Tensor) -> Tensor:
         """The image of y, neither clamped nor rounded."""
-        with torch.autocast("cpu", enabled=False):
-            image: Tensor = self.synthesis(values.contiguous(memory_format=torch.channels_last))
-        return image.contiguous()
+        return self.synthesis(values.detach())
 
     def _walk(self, take: layout.Take) -> None:
         with torch.no_grad(), exact_sums():

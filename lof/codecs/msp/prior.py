@@ -185,7 +185,7 @@ class Prior(nn.Module):
         return torch.round(x * ACTIVATION_UNIT) / ACTIVATION_UNIT if self.exact else x
 
     def _settle(self, x: Tensor) -> Tensor:
-        return self._inner(x).clamp(0, CEILING)
+        return F.hardtanh(self._inner(x), 0.0, CEILING)  # a clamp whose gradient is one kernel
 
 
 class _Level(nn.Module):
