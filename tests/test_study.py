@@ -298,6 +298,7 @@ def test_a_killed_study_keeps_its_finished_trials_and_tries_the_rest_again(
     assert {number: value for number, value in finished(after).items() if number in done} == done
     new = [trial.params for trial in after if trial.number not in done and trial.state.name == "COMPLETE"]
     assert all(trial.params in new for trial in left)
+    assert study_status(open_storage(str(study.storage))).interrupted == [trial.number for trial in left]
 
 
 def test_two_processes_share_a_study_and_do_not_overshoot(write: Callable[..., Path]) -> None:

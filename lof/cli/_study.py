@@ -118,7 +118,7 @@ def print_status(status: Status, best: Sequence[Best]) -> None:
     study = status.study
     console.print(
         f"study {study.name}: {status.complete} complete, {status.stopped} stopped early, "
-        f"{status.waiting} waiting, {len(status.failed)} failed"
+        f"{status.waiting} waiting, {len(status.interrupted)} interrupted, {len(status.failed)} failed"
     )
     for number, worker in status.running:
         console.print(Text(f"trial {number} is running: {worker}"), soft_wrap=True)

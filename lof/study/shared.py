@@ -141,8 +141,8 @@ class SharedStudy:
         """Give a trial up and have it tried again, at most ``RETRIES`` times."""
         from optuna.storages import RetryHeartbeatStaleTrialCallback
 
-        if self._tell(number, "FAIL"):
-            trial = self._trial(number)
+        trial = self._trial(number)
+        if trial is not None and self._tell(number, "FAIL"):
             RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(self.optuna, trial)
 
     def retire_abandoned(self) -> None:

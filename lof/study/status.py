@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Status:
     """Trials of a study by what became of them; a failed one with its reason, a running one with its worker.
 
-    ``abandoned`` are marked as running, but their process is gone: the next run tries them again.
+    ``interrupted`` ones were handed out again under a new number. ``abandoned`` are marked as running, but their process is gone: the next run tries them again.
     """
 
     study: Study
@@ -26,6 +26,7 @@ class Status:
     waiting: int
     running: list[tuple[int, str]]
     abandoned: list[int]
+    interrupted: list[int]
     failed: list[tuple[int, str]]
 
 
@@ -50,7 +51,8 @@ def study_status(storage: BaseStorage, name: str | None = None) -> Status:
         waiting=len(by_state.get("WAITING", [])),
         running=[(trial.number, _worker(trial)) for trial in running if not is_abandoned(trial)],
         abandoned=[trial.number for trial in running if is_abandoned(trial)],
-        failed=[(t.number, t.user_attrs.get(REASON, "its process died")) for t in by_state.get("FAIL", [])],
+        interrupted=[t.number for t in by_state.get("FAIL", []) if REASON not in t.user_attrs],
+        failed=[(t.number, t.user_attrs[REASON]) for t in by_state.get("FAIL", []) if REASON in t.user_attrs],
     )
 
 
