@@ -70,7 +70,9 @@ def run(
         typer.Option(help="Share the trials out by Ray Tune: local, auto or ADDRESS.", show_default=False),
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Trials at a time, with --ray.")] = 2,
-    num_gpus: Annotated[float, typer.Option(min=0, help="GPUs of each worker, with --ray; 0.5 shares one.")] = 0,
+    num_gpus: Annotated[
+        float, typer.Option(min=0, help="GPUs of each worker, with --ray; 0.5 shares one.")
+    ] = 0,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object per finished trial on stdout, nothing else.")
     ] = False,

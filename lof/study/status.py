@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Status:
     """Trials of a study by what became of them; a failed one with its reason, a running one with its worker.
 
-    ``interrupted`` ones were handed out again under a new number. ``abandoned`` are marked as running, but their process is gone: the next run tries them again.
+    ``interrupted`` ones were handed out again under a new number. ``abandoned`` are marked as running, but
+    their process is gone: the next run tries them again.
     """
 
     study: Study
