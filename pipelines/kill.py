@@ -20,6 +20,7 @@ import io
 import json
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -207,6 +208,8 @@ class Cluster:
     def __init__(self, work: Path) -> None:
         self.work, self.port = work, 6400 + os.getpid() % 500
         self.address = f"127.0.0.1:{self.port}"
+        # Newer versions of Ray let nobody in without a token; drivers inherit this one.
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         self.head = self._start("--head", f"--port={self.port}", "--include-dashboard=false")
         self.node = self._start(f"--address={self.address}")
 
@@ -226,7 +229,13 @@ class Cluster:
 
     def _start(self, *options: str) -> subprocess.Popen[bytes]:
         command = [str(Path(sys.executable).with_name("ray")), "start", *options]
-        command += ["--block", "--num-cpus=1", f"--object-store-memory={2**27}", "--disable-usage-stats"]
+        command += [
+            "--block",
+            "--num-cpus=1",
+            "--node-ip-address=127.0.0.1",
+            f"--object-store-memory={2**27}",
+            "--disable-usage-stats",
+        ]
         with (self.work / "ray.log").open("ab") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)
         if "--head" in options:
