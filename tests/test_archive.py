@@ -24,7 +24,7 @@ from lof.archive.names import is_safe, object_name, safe_parts, stays_inside
 from lof.archive.store import Store
 from lof.errors import ArchiveError, OutputError, UsageError
 from lof.jobs import JobSettings
-from lof.pools import Here, Processes
+from lof.pools import Here
 from lof.profiles import parse_profile
 
 QUICK = JobSettings(
@@ -386,14 +386,6 @@ def test_improve_leaves_streams_whose_original_is_gone(made: Path) -> None:
     (made / "photos/a.png").unlink()
     result = improve(made / "dst", open_sources([str(made / "photos")], made / "dst"), MORE, Here())
     assert (result.replaced, result.missing) == (1, 1)
-
-
-def test_several_processes_make_the_same_archive(first_made: Path, tmp_path: Path) -> None:
-    summary = archive(first_made / "photos", dst=tmp_path / "dst", pool=Processes(2, threads=1))
-    assert (summary.streamed, summary.stored) == (2, 1)
-    assert {path: row.object_sha256 for path, row in rows(tmp_path / "dst").items()} == {
-        path: row.object_sha256 for path, row in rows(first_made / "dst").items()
-    }
 
 
 def test_totals_follow_every_change_of_the_rows(made: Path) -> None:
