@@ -54,7 +54,9 @@ class Row:
 def main(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results.")],
     sizes: Annotated[str, typer.Option(help="WIDTHxHEIGHT, by commas.")] = SIZES,
-    rounds: Annotated[int, typer.Option(min=1, help="Of all but the autoregressive model, which has one.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Of all but the autoregressive model, which has one.")
+    ] = 3,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     largest: Annotated[str, typer.Option(help="Largest size for the autoregressive model.")] = "2048x1365",
 ) -> None:

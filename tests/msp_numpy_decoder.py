@@ -16,14 +16,18 @@ POSITIONS = {
 class NumpyDecoder:
     def __init__(self, weights):
         self.weights = {key: np.asarray(value) for key, value in weights.items()}
-        _, self.channels, self.levels, self.spatial, self.width, self.depth, *self.groups = self.weights["sizes"]
+        _, self.channels, self.levels, self.spatial, self.width, self.depth, *self.groups = self.weights[
+            "sizes"
+        ]
 
     def decode(self, string, rows, columns):
         self.rows, self.columns = rows, columns
         self.rans = ans.RansDecoder()
         self.rans.set_stream(string)
         coarsest = 2**self.levels
-        y = np.zeros((self.channels, -(-rows // coarsest) * coarsest, -(-columns // coarsest) * coarsest), np.int64)
+        y = np.zeros(
+            (self.channels, -(-rows // coarsest) * coarsest, -(-columns // coarsest) * coarsest), np.int64
+        )
         median = np.rint(64 * self.weights["entropy_bottleneck.quantiles"][:, 0, 1]).astype(np.int64)
         table = np.broadcast_to(np.arange(self.channels)[:, None, None], y[:, ::coarsest, ::coarsest].shape)
         mean = np.broadcast_to(median[:, None, None], table.shape)
@@ -78,7 +82,9 @@ class NumpyDecoder:
             h = len(range(row * stride, self.rows, cell))
             w = len(range(column * stride, self.columns, cell))
             wanted.append(table[index * size : (index + 1) * size, :h, :w])
-            places.append((row * stride, column * stride, h, w, mean[index * size : (index + 1) * size, :h, :w]))
+            places.append(
+                (row * stride, column * stride, h, w, mean[index * size : (index + 1) * size, :h, :w])
+            )
         lengths = self.weights[f"{model}._cdf_length"].tolist()
         cdfs = self.weights[f"{model}._quantized_cdf"].tolist()
         offsets = self.weights[f"{model}._offset"].tolist()

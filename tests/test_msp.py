@@ -110,7 +110,9 @@ class TestLayout:
         def predictions(values: torch.Tensor) -> list[torch.Tensor]:
             seen: list[torch.Tensor] = []
 
-            def take(part: layout.Part, mean: torch.Tensor | None, index: torch.Tensor | None) -> torch.Tensor:
+            def take(
+                part: layout.Part, mean: torch.Tensor | None, index: torch.Tensor | None
+            ) -> torch.Tensor:
                 seen.append(torch.zeros(1) if mean is None or index is None else torch.cat([mean, index], 1))
                 return part.cut(values)
 

@@ -190,7 +190,8 @@ def test_crops_are_exact_cuts_of_the_pictures_half_of_them_flipped(tmp_path: Pat
 def test_every_registered_class_trains(name: str) -> None:
     spec = next(s for s in codec_specs(hidden=True) if s.implementation == name)
     torch.manual_seed(0)
-    net = spec.load_class().network(8, 12)
+    sizes = next(iter(spec.rate_points.values())).sizes if spec.source == "bundled" else (8, 12)
+    net = spec.load_class().network(*sizes)
     before = {k: p.detach().clone() for k, p in net.named_parameters()}
     loss = RateDistortion(net, lmbda=0.01, metric="mse", precision=torch.bfloat16)
     objective, total, bpp, distortion = loss(torch.rand(2, 3, 64, 64))

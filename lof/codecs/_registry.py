@@ -176,7 +176,7 @@ _SPECS = (
     ),
     _msp(
         "msp-tiny",
-        {4: "e0b5ef33eeec1128606c8f766ff169befe566fce2b3e7de9dd28c4af2d465d10"},
+        {4: "85308aa7999c603898bb9fd6b4e2c092de649ca812fa68f9b6388bdd68d2c3a1"},
         hidden=True,
     ),
 )

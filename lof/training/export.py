@@ -108,8 +108,10 @@ def _check_one_family(trained: Sequence[Trained]) -> None:
 def _write(trained: Trained, folder: Path) -> tuple[Path, Codec, str]:
     spec, quality, lmbda = trained.spec, cast(int, trained.quality), cast(float, trained.lmbda)
     state = shippable(spec, trained.sizes, trained.state, str(trained.path))
-    sizes = ", ".join(f"{name}={value}" for name, value in zip("NM", trained.sizes, strict=False))
-    architecture = f"{spec.load_class().network.__name__}({sizes})"
+    network = spec.load_class().network
+    named = len(trained.sizes) == 2
+    sizes = [f"{n}={v}" for n, v in zip("NM", trained.sizes, strict=True)] if named else trained.sizes
+    architecture = f"{network.__name__}({', '.join(map(str, sizes))})"
     infix = "" if trained.metric == "mse" else f"{trained.metric}-"
     path = folder / f"{spec.name}-{infix}{quality}.safetensors"
     metadata = {"architecture": architecture, "lambda": repr(lmbda)}

@@ -201,11 +201,14 @@ def take_transforms(net: nn.Module, codec: str, metric: str, quality: int) -> No
         try:
             own.load_state_dict(part)
         except RuntimeError:
-            raise TrainingError(f"{codec} quality {quality}: its {name} does not fit; check `sizes`") from None
+            raise TrainingError(
+                f"{codec} quality {quality}: its {name} does not fit; check `sizes`"
+            ) from None
         own.requires_grad_(False)
 
 
 def calibrate(net: nn.Module, pool: LatentPool) -> None:
     """Let a network that can do so start from the spread of the latents it will price."""
-    if hasattr(net, "calibrate"):
-        net.calibrate(pool.spread())
+    start = getattr(net, "calibrate", None)
+    if start is not None:
+        start(pool.spread())

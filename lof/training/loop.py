@@ -226,7 +226,9 @@ class _Run:
             "loss": loss,
             "bpp": bpp,
             "distortion": distortion,
-            "psnr": 10 * math.log10(255**2 / distortion) if self.recipe.metric == "mse" and distortion else None,
+            "psnr": 10 * math.log10(255**2 / distortion)
+            if self.recipe.metric == "mse" and distortion
+            else None,
             "gradient_norm": norm,
             "learning_rate": learning_rate(self.recipe.schedule, self.rung, self.stepper.step - 1),
             "steps_per_second": self.stepper.steps_summed / max(1e-9, now - self.logged),

@@ -87,7 +87,8 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint) -> Trained:
         history={
             "steps": f"{checkpoint.step} of {rung.steps}"
             + (f", after {earlier} of the rungs above" if earlier else ""),
-            "batch": f"{recipe.batch} crops of {recipe.crop}×{recipe.crop}",
+            "batch": f"{recipe.batch} crops of {recipe.crop}×{recipe.crop}"
+            + (f", transforms of {recipe.frozen}, frozen" if recipe.frozen else ""),
             "data": f"{about['pictures']} pictures, {about['pixels'] / 1e6:.0f} megapixels",
             "hardware": f"{about['hardware']}, {about['precision']}",
             "time": f"{checkpoint.seconds / 3600:.2f} h",

@@ -32,7 +32,7 @@ class MSPCodec(CompressAICodec):
     def __init__(self, net: MSPNetwork, **about: object) -> None:
         super().__init__(net, **about)  # type: ignore[arg-type]
         self.decoder = Decoder(net)
-        self.fast.prior = copy.deepcopy(net.prior).to(device=self.device, memory_format=torch.channels_last)
+        self.fast.prior = copy.deepcopy(net.prior).to(self.device)
         self.fast.prior.lower_precision(self.precision)
 
     def code(

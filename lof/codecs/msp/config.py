@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass
 from typing import Self
 
 D, B, C = (1, 1), (0, 1), (1, 0)
@@ -51,10 +51,10 @@ class MSPConfig:
         Raises:
             ValueError: they describe no codec.
         """
-        count = len(fields(cls)) - 1
-        if len(sizes) <= count:
-            raise ValueError(f"an MSP codec has more than {count} sizes")
-        return cls(*sizes[:count], groups=tuple(sizes[count:]))
+        if len(sizes) < 7:
+            raise ValueError("an MSP codec has at least 7 sizes")
+        n, m, levels, spatial_steps, width, depth, *groups = sizes
+        return cls(n, m, levels, spatial_steps, width, depth, tuple(groups))
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -47,7 +47,10 @@ class Decoder:
 
     def __init__(self, net: MSPNetwork) -> None:
         self.net, self.config = net, net.config
-        self.factorised, self.gaussian = Tables.of(net.entropy_bottleneck), Tables.of(net.gaussian_conditional)
+        self.factorised, self.gaussian = (
+            Tables.of(net.entropy_bottleneck),
+            Tables.of(net.gaussian_conditional),
+        )
         self.median = net.medians()
         self.synthesis = TiledSynthesis(net.g_s)
         self.names = net.order.argsort()

@@ -23,9 +23,10 @@ class Part:
     """The elements that one step codes: some positions of every cell, some channels.
 
     Attributes:
-        stride: of the level's grid in y; a cell covers ``2 * stride`` rows and columns.
+        stride: of the level's grid in y.
         positions: row and column of each position within the cell, in grid units.
         channels: first and one past the last, in coding order.
+        cell: rows and columns of y that a cell covers.
     """
 
     stride: int
@@ -122,7 +123,7 @@ class Model(Protocol):
 class Take(Protocol):
     """What is done with a step's prediction: draw symbols, write them, price them."""
 
-    def __call__(self, part: Part, mean: Tensor | None, scale: Tensor | None) -> Tensor:
+    def __call__(self, part: Part, mean: Tensor | None, index: Tensor | None, /) -> Tensor:
         """Values of the part's elements, 0 in the padding; the coarsest part comes without a prediction."""
         ...
 
@@ -138,8 +139,8 @@ def walk(model: Model, take: Take) -> None:
             known = _refine(known, taken, config) if taken else known
             hidden, taken = model.enter(step.level, known, hidden), []
         assert hidden is not None
-        hidden, mean, scale = model.step(step, hidden, taken[-1] if taken else None)
-        taken.append(take(step.part, mean, scale))
+        hidden, mean, index = model.step(step, hidden, taken[-1] if taken else None)
+        taken.append(take(step.part, mean, index))
 
 
 def _refine(known: Tensor, taken: list[Tensor], config: MSPConfig) -> Tensor:

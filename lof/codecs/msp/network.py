@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
@@ -54,7 +54,7 @@ class MSPNetwork(CompressionModel):
 
         def take(part: Part, mean: Tensor | None, index: Tensor | None) -> Tensor:
             if mean is None or index is None:
-                return coarsest[0].detach()
+                return cast(Tensor, coarsest[0]).detach()
             means.append(mean)
             indexes.append(index)
             centre = mean.detach()
@@ -67,7 +67,7 @@ class MSPNetwork(CompressionModel):
         stride = 2**self.config.levels
         known = torch.zeros_like(likelihood, dtype=torch.bool)
         known[..., ::stride, ::stride] = True
-        y_hat = y_hat.clone()
+        y_hat = cast(Tensor, y_hat).clone()
         y_hat[..., ::stride, ::stride] = coarsest[0]
         return y_hat.index_select(1, self.order.argsort()), {
             "coarsest": coarsest[1],
@@ -81,7 +81,7 @@ class MSPNetwork(CompressionModel):
 
     def medians(self) -> Tensor:
         """Centres of the coarsest sub-grid's elements, (1, M, 1, 1), in coding order."""
-        return self.entropy_bottleneck._get_medians().detach().reshape(1, -1, 1, 1)
+        return cast(Tensor, self.entropy_bottleneck._get_medians().detach().reshape(1, -1, 1, 1))
 
     def bits(self, residual: Tensor, scale: Tensor) -> Tensor:
         """Cost of each rounded residual (B, M, h, w), channels as y has them, in bits; differentiable."""
@@ -128,7 +128,10 @@ class MSPNetwork(CompressionModel):
         """As CompressAI's; integer weights are taken as counts of their grid's unit."""
         state = dict(state_dict)
         for name, module in self.named_modules():
-            if isinstance(module, FixedConv) and state.get(f"{name}.weight", module.weight).dtype == torch.int8:
+            if (
+                isinstance(module, FixedConv)
+                and state.get(f"{name}.weight", module.weight).dtype == torch.int8
+            ):
                 state |= {
                     f"{name}.{leaf}": value
                     for leaf, value in FixedConv.from_counts(

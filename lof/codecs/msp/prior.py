@@ -108,8 +108,8 @@ class Prior(nn.Module):
         self.config, self.exact = config, False
         # Latents are divided by their channel's power of two before the network sees them.
         self.register_buffer("spread", torch.ones(config.latent_channels))
-        self.fine = _Level(config)
-        self.coarse = _Level(config) if config.levels > 1 else self.fine
+        self.fine = _Level(config, under_another=config.levels > 1)
+        self.coarse = _Level(config, under_another=config.levels > 2) if config.levels > 1 else self.fine
 
     def enter(self, level: int, known: Tensor, hidden: Tensor | None) -> Tensor:
         """The state at the start of a level, from the coarser grid's values and the state left there."""
@@ -123,27 +123,28 @@ class Prior(nn.Module):
         return self._settle(net.enter(torch.cat([seen, above], 1)))
 
     def step(self, step: Step, hidden: Tensor, new: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """One evaluation: the new state, and mean and scale of what the step codes.
+        """One evaluation: the new state, mean, and place in the table of scales, of what the step codes.
 
         Args:
             hidden: the state before.
             new: values that the step before took, of this level; none in the level's first step.
         """
-        net = self._level(step.level).steps[step.spatial * len(self.config.groups) + step.group]
+        net = self._level(step.level).step(step.spatial * len(self.config.groups) + step.group)
         if new is not None:
             before = steps_before(self.config, step)
             seen = self._seen(new, *before)
             hidden = self._settle(hidden + self._inner(net.join(torch.cat([hidden, seen], 1))))
-        for widen, back in net.blocks:
+        for widen, back in net.pairs():
             hidden = self._settle(hidden + self._inner(back(self._settle(widen(hidden)))))
         features = self._settle(net.features(hidden))
         with torch.autocast(features.device.type, enabled=False):
-            mean, log_scale = net.head(features.float()).chunk(2, 1)
+            mean, index = net.head(features.float()).chunk(2, 1)
             if self.exact:
                 mean = torch.round(mean * MEAN_UNIT) / MEAN_UNIT
-                log_scale = torch.round(log_scale)
-            log_scale = log_scale.clamp(0, SCALES - 1) if self.exact else _leaky_clamp(log_scale)
-        return hidden, mean, log_scale
+                index = torch.round(index).clamp(0, SCALES - 1)
+            else:
+                index = _leaky_clamp(index)
+        return hidden, mean, index
 
     def to_grid(self) -> None:
         """Put all weights on their fixed-point grids; what ships and decodes is on them."""
@@ -165,13 +166,14 @@ class Prior(nn.Module):
         self.spread.copy_(_powers(powers))
         index = torch.log(spread.clamp_min(SCALE_MIN) / SCALE_MIN) / SCALE_STEP
         for level in (self.fine, self.coarse)[: min(2, self.config.levels)]:
-            for number, net in enumerate(level.steps):
+            for number in range(len(level.steps)):
+                net = level.step(number)
                 group = number % len(self.config.groups)
                 first = sum(self.config.groups[:group])
                 positions = len(self.config.positions[number // len(self.config.groups)])
                 start = index[first : first + self.config.groups[group]].repeat(positions)
                 net.head.weight.mul_(0.1)
-                net.head.bias.copy_(torch.cat([torch.zeros_like(start), start]))
+                cast(Tensor, net.head.bias).copy_(torch.cat([torch.zeros_like(start), start]))
 
     def _level(self, level: int) -> _Level:
         return self.fine if level == 0 else self.coarse
@@ -189,12 +191,16 @@ class Prior(nn.Module):
 
 
 class _Level(nn.Module):
-    def __init__(self, config: MSPConfig) -> None:
+    def __init__(self, config: MSPConfig, *, under_another: bool) -> None:
         super().__init__()
         width, channels = config.width, config.latent_channels
-        self.up = FixedConv(width, 4 * (width // 2), 1)
+        if under_another:
+            self.up = FixedConv(width, 4 * (width // 2), 1)
         self.enter = FixedConv(channels + width // 2, width, 3)
         self.steps = nn.ModuleList(_steps(config))
+
+    def step(self, number: int) -> _Step:
+        return cast(_Step, self.steps[number])
 
 
 class _Step(nn.Module):
@@ -207,6 +213,10 @@ class _Step(nn.Module):
         )
         self.features = FixedConv(width, width, 1)
         self.head = FixedConv(width, 2 * coded, 1)
+
+    def pairs(self) -> list[tuple[FixedConv, FixedConv]]:
+        """The two layers of each residual block."""
+        return [cast(tuple[FixedConv, FixedConv], tuple(cast(nn.ModuleList, b))) for b in self.blocks]
 
 
 def _steps(config: MSPConfig) -> Iterator[_Step]:

@@ -91,7 +91,8 @@ class TiledSynthesis:
 class _Phased(nn.Module):
     """``ConvTranspose2d(5, stride=2, padding=2, output_padding=1)`` as a convolution at the input's resolution.
 
-    Twice as fast where there are few output channels. Each phase of the output is a 3×3 convolution: output row 2i + p sums input row i + 1 - t with the kernel's row 2t + p, where that is in 0..4.
+    Twice as fast where there are few output channels. Each phase of the output is a 3×3 convolution: output
+    row 2i + p sums input row i + 1 - t with the kernel's row 2t + p, where that is in 0..4.
     """
 
     def __init__(self, layer: nn.ConvTranspose2d) -> None:
