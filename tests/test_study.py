@@ -29,8 +29,6 @@ from lof.study.shared import FIGURES, OWNER, load_shared
 from lof.study.space import profile_at
 from lof.study.status import study_status
 
-pytest.importorskip("optuna", reason="the extra lof[ray] is not installed")
-
 BASE = {"kind": "mean-field", "evaluations": 3, "learning_rate": 0.2, "steps": 1}
 RATE = {"path": "stage.0.learning_rate", "low": 0.05, "high": 10.0, "log": True}
 

@@ -20,7 +20,7 @@ from lof.study.measure import Bench, Figures, Measurement, read_images
 from lof.study.run import Summary, summarise
 from lof.study.schema import Study
 from lof.study.shared import SharedStudy
-from lof.study.storage import hide_password, open_storage, require_optuna, storage_errors
+from lof.study.storage import hide_password, open_storage, storage_errors
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -56,7 +56,6 @@ def run_study_on_ray(
         StudyError: as for :func:`lof.study.run_study`, and if a trial fails on every worker.
         LofError: images or codecs cannot be had, or a search cannot run.
     """
-    require_optuna()
     require_ray(address)
     limit = study.trials if trials is None else trials
     batches = read_images(study, images)

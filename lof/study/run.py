@@ -12,7 +12,7 @@ from lof.study.events import Began, Joined, OnEvent, Stepped
 from lof.study.measure import Bench, read_images
 from lof.study.schema import Study
 from lof.study.shared import SharedStudy
-from lof.study.storage import hide_password, open_storage, require_optuna, storage_errors
+from lof.study.storage import hide_password, open_storage, storage_errors
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
@@ -53,7 +53,6 @@ def run_study(
         StudyError: the storage cannot be used, or holds a study of that name with other settings.
         LofError: images or codecs cannot be had, or a search cannot run.
     """
-    require_optuna()
     started = time.monotonic()
     limit = study.trials if trials is None else trials
     bench = Bench(study, read_images(study, images), device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import time
 from collections.abc import Iterator
@@ -28,10 +27,9 @@ def open_storage(url: str) -> BaseStorage:
             ``.db`` or ``.sqlite3`` is a SQLite file.
 
     Raises:
-        StudyError: Optuna or the database's driver is missing, the database cannot be reached or refuses, or
+        StudyError: the database's driver is missing, the database cannot be reached or refuses, or
             the file is something else. No password is in the message.
     """
-    require_optuna()
     if url.startswith(JOURNAL) or ("://" not in url and url.endswith(".log")):
         return open_journal(Path(url.removeprefix(JOURNAL)))
     if "://" not in url:
@@ -67,16 +65,6 @@ def hide_password(url: str) -> str:
     for password in _passwords(url):
         url = url.replace(password, "***")
     return url
-
-
-def require_optuna() -> None:
-    """Refuse to start without Optuna.
-
-    Raises:
-        StudyError: it is not installed.
-    """
-    if importlib.util.find_spec("optuna") is None:
-        raise StudyError("studies need Optuna; install it with: pip install 'lof[ray]'")
 
 
 def _database(url: str) -> BaseStorage:
