@@ -28,7 +28,8 @@ codec's stride.
 For lof's own codecs the strings are those of CompressAI's ``compress``, of the image padded to multiples of
 64 pixels: half on each side, the odd pixel at the bottom and right. A decoder gives them to ``decompress``
 with the padded size divided by the stride (64; for bmshj2018-factorized 16), crops what it gets, and rounds
-255·x to the nearest integer. ``tests/standalone_decoder.py`` is such a decoder, made of CompressAI alone.
+255·x to the nearest integer. ``tests/standalone_decoder.py`` is such a decoder, made of CompressAI alone. Codecs
+whose names begin with ``msp-`` have a single string and pad to multiples of 16: ``lof/codecs/msp/FORMAT.md``.
 """
 
 from __future__ import annotations

@@ -20,7 +20,10 @@ class Quantize(Protocol):
     """A stand-in for rounding: hard, or one of the relaxations of :mod:`lof.search.relaxations`."""
 
     def __call__(self, name: str, residual: Tensor) -> Tensor:
-        """Quantise ``residual`` (B, C, h, w), float32, of the latent tensor ``name``; same shape."""
+        """Quantise ``residual`` (B, C, h, w), float32, element by element; same shape.
+
+        It is all of the latent tensor ``name``, or a part of it.
+        """
         ...
 
 
@@ -112,8 +115,9 @@ class Codec(ABC):
     ) -> dict[str, Coded]:
         """Walk the latent tensors in coding order and price them.
 
-        ``quantize`` is called once per tensor on what is really rounded (``y - μ``, not ``y``), and each
-        tensor's entropy parameters are functions of the quantised tensors before it. Differentiable.
+        ``quantize`` is called on what is really rounded (``y - μ``, not ``y``): once per tensor, or on one part of
+        it after the other where the parts inform each other. Entropy parameters are functions of all that was
+        quantised before. Differentiable.
 
         Args:
             latents: as from :meth:`analyse`, float32.
