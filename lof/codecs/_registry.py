@@ -175,6 +175,14 @@ _SPECS = (
         hidden=True,
     ),
     _msp(
+        "msp-base",
+        {
+            4: "51d01a23a59a5623a6be046426a8430ab87ed00391d11f4d9c651860581e9615",
+            5: "2c5e748744535203a6439ac857133e8bbf405207458ffbeed80026822c3b5a65",
+            6: "d2f483387ef6e542eba77c59ea9f3c83f8f69cceeb4efd7a28c85fa6d06ef273",
+        },
+    ),
+    _msp(
         "msp-tiny",
         {4: "85308aa7999c603898bb9fd6b4e2c092de649ca812fa68f9b6388bdd68d2c3a1"},
         hidden=True,
