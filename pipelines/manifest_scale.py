@@ -4,7 +4,7 @@
 
 Makes that many source files and objects, all empty, and a manifest with a row for each; changes three of the
 sources and removes one object. Then: ``status`` is what ``lof archive status`` asks the manifest, ``decision`` is
-what ``lof archive create`` does before it works on anything: walk the source, look at every file and every
+what ``lof archive create`` does before it works on anything: walk the source, look at every file, list every
 object, compare both with the rows. Measured twice: right after the files were made, and again.
 """
 
@@ -20,7 +20,7 @@ from typing import Annotated
 import typer
 
 from lof.archive import Manifest, Policy, Row, open_sources
-from lof.archive.decide import entries_with_rows
+from lof.archive.decide import decisions
 from lof.archive.entries import Entry
 from lof.archive.names import object_name
 from lof.archive.store import STREAMS, Store
@@ -63,8 +63,8 @@ def main(work: Path, files: Annotated[int, typer.Option(min=10)] = 1_000_000) ->
             policy = Policy()
             todo = [
                 entry.path
-                for entry, brief in entries_with_rows(found, store.manifest)
-                if not isinstance(entry, Entry) or not policy.verdict(entry, brief, "", store).done
+                for (entry, _), verdict in decisions(found, store, "", policy)
+                if verdict is None or not verdict.done
             ]
         print(f"decision: {len(todo)} to do, in {time.perf_counter() - started:.2f} s: {', '.join(todo[:9])}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -332,7 +332,7 @@ def test_verify_names_damaged_missing_and_unexpected_files_and_create_repairs(ma
         ("unexpected", "stored/surprise"),
     ]
     summary = archive(made / "photos", dst=dst, moved=True)
-    assert (summary.streamed, summary.stored) == (1, 0)  # sizes tell what is missing, not what is damaged
+    assert (summary.streamed, summary.stored) == (1, 0)  # a look tells what is missing, not what is damaged
     summary = archive(made / "photos", dst=dst, policy=Policy(recheck=True))
     assert (summary.streamed, summary.stored) == (1, 1)
     assert findings(dst) == [("unexpected", "stored/surprise")]

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lof.archive.decide import Found, Policy, entries_with_rows
+from lof.archive.decide import Found, Policy, Verdict, decisions
 from lof.archive.entries import Entry, Refused, chunks
 from lof.archive.events import Advanced, Began, OnEvent, Settled, Unchanged
 from lof.archive.manifest import Brief, Row, SourceRow
@@ -120,8 +120,8 @@ class _Create:
         for source in self.sources:
             error = ""
             try:
-                for found in entries_with_rows(source, self.store.manifest):
-                    item = self._look_at(found)
+                for found, verdict in decisions(source, self.store, self.digest, self.policy):
+                    item = self._look_at(found, verdict)
                     if item is not None:
                         yield item
             except ArchiveError as problem:
@@ -140,12 +140,11 @@ class _Create:
             case Ended(item, outcome):
                 self._keep(item, outcome)
 
-    def _look_at(self, found: Found) -> SearchItem | None:
+    def _look_at(self, found: Found, verdict: Verdict | None) -> SearchItem | None:
         entry, brief = found
-        if isinstance(entry, Refused):
-            self._fail(entry, brief)
+        if isinstance(entry, Refused) or verdict is None:
+            self._fail(Refused(entry.path, entry.container, getattr(entry, "error", "")), brief)
             return None
-        verdict = self.policy.verdict(entry, brief, self.digest, self.store)
         if verdict.done:
             self.summary.unchanged += 1
             self.summary.other_settings += verdict.other_settings

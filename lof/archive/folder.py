@@ -37,27 +37,35 @@ class FolderSource:
 
     def _below(self, folder: str, path: str) -> Iterator[Entry | Refused]:
         try:
-            with os.scandir(folder) as found:
-                listed = list(found)
+            # By its handle, the files of a folder are looked up without walking their paths again.
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
             yield Refused(path, "folder", _unreadable(folder, error))
             return
+        try:
+            yield from self._in(handle, folder, path)
+        finally:
+            os.close(handle)
+
+    def _in(self, handle: int, folder: str, path: str) -> Iterator[Entry | Refused]:
+        with os.scandir(handle) as found:
+            listed = list(found)
         # A folder's own row sorts by its name, what is in it by its name and a slash: two steps.
-        steps = [(item.name, item) for item in listed if item.path != self.exclude]
+        steps = [(item.name, item) for item in listed if f"{folder}/{item.name}" != self.exclude]
         steps += [(f"{name}/", item) for name, item in steps if item.is_dir(follow_symlinks=False)]
         plain = all(name.isascii() for name, _ in steps)  # sorts like its bytes, and faster
         steps.sort(key=_first if plain else _first_as_bytes)
         for name, item in steps:
-            below = f"{path}/{item.name}"
+            place, below = f"{folder}/{item.name}", f"{path}/{item.name}"
+            if name.endswith("/"):
+                yield from self._below(place, below)
+                continue
             try:
                 status = item.stat(follow_symlinks=False)
             except OSError as error:
-                yield Refused(below, "folder", _unreadable(item.path, error))
+                yield Refused(below, "folder", _unreadable(place, error))
                 continue
-            if name.endswith("/"):
-                yield from self._below(item.path, below)
-            else:
-                yield _entry(item.path, below, status)
+            yield _entry(place, below, status)
 
 
 _first = itemgetter(0)

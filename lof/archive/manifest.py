@@ -79,8 +79,11 @@ class Brief(NamedTuple):
     why: str
     error: str
     object: str
-    object_size: int
     settings: str
+
+
+Outline = tuple[str, int, int, int, str, int]
+"""Path, size, time, mode, object; 1 for a file done with given settings and without an error, else 0."""
 
 
 class Total(NamedTuple):
@@ -166,14 +169,22 @@ class Manifest:
 
     def briefs(self, source: str) -> Iterator[Brief]:
         """:meth:`rows` of one source, in brief."""
-        first = self.brief(source)
-        if first is not None:
-            yield first
+        yield from map(Brief._make, self._below(source, _BRIEF))
+
+    def outlines(self, source: str, settings: str) -> Iterator[Outline]:
+        """:meth:`rows` of one source, as little of each as tells whether it may be done; for a million rows."""
+        done = "kind = 'file' AND error = '' AND settings = ?"
+        yield from self._below(source, f"path, size, mtime_ns, mode, object, {done}", settings)
+
+    def _below(self, source: str, columns: str, *values: object) -> Iterator[Any]:
+        """Columns of the source's own row and those below it; the first column is the path."""
+        select = f"SELECT {columns} FROM files WHERE"
+        yield from self._all(f"{select} path = CAST(? AS TEXT)", *values, to_bytes(source))
         last, end = to_bytes(f"{source}/"), to_bytes(f"{source}0")  # "0" is the character after the slash
-        query = f"SELECT {_BRIEF} FROM files WHERE path > CAST(? AS TEXT) AND path < CAST(? AS TEXT)"
+        query = f"{select} path > CAST(? AS TEXT) AND path < CAST(? AS TEXT) ORDER BY path LIMIT ?"
         while True:
-            page = self._all(f"{query} ORDER BY path LIMIT ?", last, end, _PAGE)
-            yield from map(Brief._make, page)
+            page = self._all(query, *values, last, end, _PAGE)
+            yield from page
             if len(page) < _PAGE:
                 return
             last = to_bytes(page[-1][0])

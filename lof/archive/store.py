@@ -26,6 +26,7 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from lof.archive.manifest import NAME, Manifest, Row
@@ -51,6 +52,7 @@ class Store:
 
     def __init__(self, folder: Path, *, create: bool = False) -> None:
         self.folder = folder
+        self._listing = lru_cache(maxsize=64)(self._list)
         self._private = folder / PRIVATE
         self._temporary = self._private / "tmp"
         if not create and not (folder / NAME).is_file():
@@ -98,6 +100,14 @@ class Store:
         self._settle(row, older)
         return row
 
+    def has(self, name: str) -> bool:
+        """Whether an object was there when its folder was last listed: quick for many of one folder.
+
+        An object is given its name only when it is whole, so there is no need to look at its size.
+        """
+        folder, _, last = name.rpartition("/")
+        return last in self._listing(folder)
+
     def size_of(self, name: str) -> int | None:
         """Length of an object in bytes, ``None`` where it is missing."""
         try:
@@ -115,6 +125,12 @@ class Store:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _list(self, folder: str) -> frozenset[str]:
+        try:
+            return frozenset(os.listdir(f"{self.folder}/{folder}"))
+        except OSError:
+            return frozenset()
 
     def _prepare(self, create: bool) -> None:
         if create:
