@@ -103,22 +103,22 @@ _SPECS = (
             ("mse", 2): RatePoint(
                 0.0035,
                 (96, 128),
-                fingerprint="6a92f667bd3e076dda76694c55b59dba16c7107d6ef7ec98d11632161952bb39",
+                fingerprint="ea39745b156601f6e942b815b0ae332c4d5a2b55aaf6a36270f1431af31853b6",
             ),
             ("mse", 4): RatePoint(
                 0.0130,
                 (96, 128),
-                fingerprint="2f40cbc4ee3b12233437e54079a13c3801c5fb309b7f604bea179ba9d2dd25d3",
+                fingerprint="a4c87a9fb004536b00523deb64e04af0e38744b6a4686f2675c38d53261de027",
             ),
             ("mse", 5): RatePoint(
                 0.0250,
                 (96, 128),
-                fingerprint="517be223dcf83f3bd001eea95f7e613884d84a0e1cde93d55de8752fe49af70e",
+                fingerprint="f4f40ca8b29cfb1d24968c7d1e9f58713ee701b3c1fdf152d7fd5b6da9d734d3",
             ),
             ("mse", 6): RatePoint(
                 0.0483,
                 (96, 128),
-                fingerprint="3638472e81f6da134dbe2d4c28841a6c43a7a8434f496d3d014965b27db07948",
+                fingerprint="67f52a6d168b558b3303ee17abb73deb48b88e1565ac7f2647f86429b5782149",
             ),
         },
         source="bundled",
