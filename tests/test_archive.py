@@ -359,6 +359,7 @@ def test_improve_replaces_what_gets_better_keeps_the_rest_and_continues(made: Pa
     assert before.cost is not None
     assert after.cost is not None
     assert after.cost < before.cost
+    assert first.gain == pytest.approx(after.cost / before.cost - 1)
     assert after.profile == "more"
     assert after.seconds > before.seconds
     second = improve(made / "dst", sources, MORE, Here())

@@ -27,6 +27,7 @@ class Improved:
 
     Attributes:
         before, after: bytes of the replaced streams.
+        gain: mean relative change of their cost, rate + λ·distortion; -0.01 is 1 % lower.
         kept: streams whose search found nothing better.
         tried: streams that the same search was tried on before.
         missing: streams whose original is not in the sources.
@@ -38,6 +39,7 @@ class Improved:
     missing: int = 0
     before: int = 0
     after: int = 0
+    gain: float = 0.0
     seconds: float = 0.0
     errors: list[tuple[str, str]] = field(default_factory=list)
 
@@ -155,11 +157,17 @@ class _Improve:
         else:
             columns = outcome.columns | {"seconds": row.seconds + outcome.columns["seconds"]}
             staged = self.store.stage([outcome.data])
-            self.summary.before += row.object_size
-            row = self.store.commit(replace(row, tried=self.search, **columns), staged)
-            self.summary.after += row.object_size
-            self.summary.replaced += 1
+            older, row = row, self.store.commit(replace(row, tried=self.search, **columns), staged)
+            self._count(older, row)
         self.on_event(Settled(row))
+
+    def _count(self, older: Row, row: Row) -> None:
+        summary = self.summary
+        summary.before += older.object_size
+        summary.after += row.object_size
+        summary.replaced += 1
+        if older.cost and row.cost:
+            summary.gain += (row.cost / older.cost - 1 - summary.gain) / summary.replaced
 
     def _wrong(self, row: Row, error: str) -> None:
         """Nothing changes: the stream in the archive is as good as before."""

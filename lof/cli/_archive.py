@@ -266,7 +266,8 @@ def show_improved(improved: Improved, *, json: bool) -> None:
     parts = [f"{figures.count(improved.replaced)} streams replaced"]
     if improved.before:
         change = figures.percent(improved.after / improved.before - 1)
-        parts[0] += f" ({figures.size(improved.before)}→{figures.size(improved.after)}, {change})"
+        sizes = f"{figures.size(improved.before)}→{figures.size(improved.after)}, {change}"
+        parts[0] += f" ({sizes}; rate + λ·distortion {figures.percent(improved.gain)})"
     counts = (
         (improved.kept, "without a better one"),
         (improved.tried, "tried before"),
