@@ -227,18 +227,21 @@ def codec_for(parsed: Parsed, *, name: str = "stream", weights: str | Path | Non
 def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: int) -> Latents:
     """The latents of a stream; the encoder's guess where the codec cannot tell them."""
     parsed = unpack(data, "warm start")
-    theirs = (parsed.codec, parsed.quality, parsed.metric, parsed.fingerprint or codec.fingerprint[:4])
-    if theirs != (codec.name, codec.quality, codec.metric, codec.fingerprint[:4]):
+    if (parsed.codec, parsed.quality, parsed.metric) != (codec.name, codec.quality, codec.metric):
         raise StreamError(f"warm start: is of another codec than {codec.name} quality {codec.quality}")
+    if parsed.fingerprint and parsed.fingerprint != codec.fingerprint[:4]:
+        raise StreamError(
+            f"warm start: was written with other weights of {codec.name}; name theirs with --weights"
+        )
     if (parsed.height, parsed.width) != (height, width):
         raise StreamError(
             f"warm start: has {parsed.width}×{parsed.height} pixels, the image {width}×{height}"
         )
-    symbols = codec.read_symbols(parsed.strings, height, width)
-    if symbols is None:
+    decoded = codec.read_latents(parsed.strings, height, width)
+    if decoded is None:
         return guess
-    with torch.no_grad():
-        coded = codec.code(guess, lambda name, residual: symbols[name].to(residual))
+    with torch.no_grad():  # predictions in the search's precision differ a little from the decoder's
+        coded = codec.code({name: tensor.to(codec.device) for name, tensor in decoded.items()}, hard_rounding)
     latents = {}
     for name in codec.latents:
         # Between the integers lies what the encoder meant; a search from the integers alone finds less.

@@ -20,28 +20,31 @@ SOME = parse_profile({"name": "s", "stage": [{"kind": "mean-field", "evaluations
 ZOO = [spec.name for spec in codec_specs(hidden=True) if spec.source == "zoo"]
 
 
-@pytest.mark.parametrize("name", [*ZOO, "tiny"])
+@pytest.mark.parametrize("name", [*ZOO, "tiny", "msp-tiny"])
 def test_symbols_are_read_back_as_they_were_compressed(
     name: str, zoo_weights: Path, crop: NDArray[np.uint8]
 ) -> None:
-    weights, quality = (None, None) if name == "tiny" else (zoo_weights, 1)
+    weights, quality = (zoo_weights, 1) if name in ZOO else (None, None)
     codec = load_codec(name, quality, weights=weights, device="cpu")
     image = torch.from_numpy(crop[:100, :90].copy()).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         symbols = symbols_of(codec.code(codec.analyse(codec.pad(image)), hard_rounding, exact=True))
-    found = codec.read_symbols(codec.compress(symbols), 100, 90)
-    assert found is not None
+    read = codec.read_latents(codec.compress(symbols), 100, 90)
+    assert read is not None
+    with torch.no_grad():
+        found = symbols_of(codec.code(read, hard_rounding, exact=True))
     assert sorted(found) == sorted(codec.latents)
     assert all(torch.equal(found[latent].int(), symbols[latent].int()) for latent in codec.latents)
     assert any(bool(symbols[latent].any()) for latent in codec.latents)
 
 
-def test_a_warm_start_begins_with_the_cost_of_the_stream(crop: NDArray[np.uint8]) -> None:
-    cold = lof.optimize(crop, codec="tiny", profile=SOME, device="cpu")
+@pytest.mark.parametrize("codec", ["tiny", "msp-tiny"])
+def test_a_warm_start_begins_with_the_cost_of_the_stream(codec: str, crop: NDArray[np.uint8]) -> None:
+    cold = lof.optimize(crop, codec=codec, profile=SOME, device="cpu")
     assert cold.kept == "search"
-    warm = lof.optimize(crop, codec="tiny", profile=NOTHING, warm_start=cold.data, device="cpu")
+    warm = lof.optimize(crop, codec=codec, profile=NOTHING, warm_start=cold.data, device="cpu")
     assert warm.data == cold.data
-    further = lof.optimize(crop, codec="tiny", profile=SOME, warm_start=cold.data, device="cpu")
+    further = lof.optimize(crop, codec=codec, profile=SOME, warm_start=cold.data, device="cpu")
     assert further.optimised.cost < cold.optimised.cost
 
 

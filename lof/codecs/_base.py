@@ -160,10 +160,11 @@ class Codec(ABC):
             StreamError: the number of strings is not this codec's, or its decoder fails on them.
         """
 
-    def read_symbols(self, strings: Sequence[bytes], height: int, width: int) -> dict[str, Tensor] | None:
-        """What :meth:`compress` was given, read back from its strings: where another search can start.
+    def read_latents(self, strings: Sequence[bytes], height: int, width: int) -> Latents | None:
+        """The decoded latents, of one image, that the strings hold: where another search can start.
 
-        ``None`` for codecs that cannot tell. Arguments and errors as for :meth:`decompress`.
+        Rounded, they are what :meth:`compress` was given. ``None`` for codecs that cannot tell. Arguments and
+        errors as for :meth:`decompress`.
         """
         return None
 

@@ -83,23 +83,16 @@ class CompressAICodec(Codec):
                 raise ValueError("their symbols are far beyond any image's")
         return self.crop(image, height, width).clone()
 
-    def read_symbols(self, strings: Sequence[bytes], height: int, width: int) -> dict[str, Tensor]:
-        """See :meth:`Codec.read_symbols`."""
+    def read_latents(self, strings: Sequence[bytes], height: int, width: int) -> Latents:
+        """See :meth:`Codec.read_latents`."""
         self._check_strings(strings)
         shape = self._string_shape(height, width)
         with self._reading(), torch.no_grad(), exact_arithmetic():
-            found = self._read([s + self._slack(s, shape) for s in strings], shape)
-        return {name: residual.round().to(torch.int32) for name, residual in found.items()}
+            return self._read([s + self._slack(s, shape) for s in strings], shape)
 
     @abstractmethod
-    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> dict[str, Tensor]:
-        """The residuals that the strings hold, (1, C, h, w) by latent tensor."""
-
-    def _read_factorised(self, string: bytes, shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Residual and value of the latent tensor under the factorised prior."""
-        bottleneck: EntropyBottleneck = self.net.entropy_bottleneck
-        value = bottleneck.decompress([string], shape)
-        return value - bottleneck._get_medians().reshape(1, -1, 1, 1), value
+    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> Latents:
+        """The values that the strings hold, (1, C, h, w) by latent tensor."""
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -174,8 +167,8 @@ class FactorizedCodec(CompressAICodec):
         with torch.no_grad():
             return cast(list[bytes], bottleneck.compress(symbols["y"].to("cpu", torch.float32) + median))
 
-    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> dict[str, Tensor]:
-        return {"y": self._read_factorised(strings[0], shape)[0]}
+    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> Latents:
+        return {"y": self.net.entropy_bottleneck.decompress(strings, shape)}
 
     # The factorised family pads to 64 as examples/codec.py does for every model, so that its layout holds.
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
@@ -218,12 +211,12 @@ class ScaleHyperpriorCodec(CompressAICodec):
             y_strings = conditional.compress(y, conditional.build_indexes(scales), means=means)
         return [*y_strings, *z_strings]
 
-    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> dict[str, Tensor]:
-        z, z_hat = self._read_factorised(strings[1], shape)
+    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> Latents:
+        z_hat = self.net.entropy_bottleneck.decompress([strings[1]], shape)
         scales, means = self._gaussian(self.net, z_hat)
         conditional: GaussianConditional = self.net.gaussian_conditional
         y_hat = conditional.decompress([strings[0]], conditional.build_indexes(scales), means=means)
-        return {"z": z, "y": y_hat - means}
+        return {"z": z_hat, "y": y_hat}
 
     def scale_margin(self, strings: Sequence[bytes], height: int, width: int) -> float | None:
         """See :meth:`Codec.scale_margin`."""

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from lof.codecs._base import Coded, Quantize, hard_rounding
+from lof.codecs._base import Coded, Latents, Quantize
 from lof.codecs.hyperprior import CompressAICodec
 from lof.codecs.msp import layout
 from lof.codecs.msp.decoder import STRIDE, Decoder, exact_sums
@@ -56,16 +56,14 @@ class MSPCodec(CompressAICodec):
         """See :meth:`Codec.compress`."""
         return [self.decoder.encode(symbols["y"])]
 
-    def read_symbols(self, strings: Sequence[bytes], height: int, width: int) -> dict[str, Tensor]:
-        """See :meth:`Codec.read_symbols`."""
+    def read_latents(self, strings: Sequence[bytes], height: int, width: int) -> Latents:
+        """See :meth:`Codec.read_latents`."""
         self._check_strings(strings)
         with self._reading():
             return self._read(strings, self._string_shape(height, width))
 
-    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> dict[str, Tensor]:
-        values = self.decoder.values(strings[0], *shape)
-        coded = self.code({"y": values}, hard_rounding, exact=True)["y"]
-        return {"y": coded.residual.round().to(torch.int32)}
+    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> Latents:
+        return {"y": self.decoder.values(strings[0], *shape)}
 
     def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
         """See :meth:`Codec.decompress`."""
