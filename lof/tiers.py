@@ -6,10 +6,13 @@ from collections.abc import Mapping
 
 from lof.codecs import DEFAULT_CODEC
 
-TIERS: Mapping[str, Mapping[str, str]] = {
-    "msp": {"fast": "msp-fast", "medium": "msp-base", "high": "msp-high", "max": "msp-high"},
+TIERS: dict[str, Mapping[str, str]] = {
+    "msp": dict.fromkeys(("fast", "medium", "high", "max"), "msp-base"),
 }
-"""Codec by profile name, for every name that stands for several codecs, cheapest first."""
+"""Codec by profile name, for every name that stands for several codecs, cheapest first.
+
+One tier of MSP has trained weights, so every profile selects it.
+"""
 
 _OTHER_PROFILES = "medium"
 
