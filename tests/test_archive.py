@@ -7,6 +7,7 @@ import os
 import shutil
 import stat
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import lof
+import lof.stream
 from lof.archive import Floors, Manifest, Policy, Row, create, improve, open_sources, restore, verify
 from lof.archive.create import Summary
 from lof.archive.names import is_safe, object_name, safe_parts, stays_inside
@@ -345,6 +347,19 @@ def test_a_stream_that_decodes_to_other_pixels_is_damaged(made: Path) -> None:
         assert row is not None
         store.commit(row, store.stage([other]))
     assert findings(made / "dst") == [("damaged", "photos/a.png")]
+
+
+def test_a_stream_of_other_weights_is_unchecked_and_not_called_damaged(made: Path) -> None:
+    stream = (made / "dst/streams/photos/a.png.lof").read_bytes()
+    parsed = lof.stream.read(stream)
+    other = lof.stream.write(replace(parsed, fingerprint=b"\0\0\0\0"))
+    with Store(made / "dst") as store:
+        row = store.manifest.get("photos/a.png")
+        assert row is not None
+        store.commit(row, store.stage([other]))
+    (finding,) = verify(made / "dst", Here()).findings
+    assert (finding.wrong, finding.name) == ("unchecked", "photos/a.png")
+    assert "other weights" in finding.error
 
 
 def test_improve_replaces_what_gets_better_keeps_the_rest_and_continues(made: Path) -> None:

@@ -18,7 +18,7 @@ from lof.files import sha256
 from lof.pools import Began as WorkerBegan
 from lof.pools import Ended, Event, Pool, Told
 
-Wrong = Literal["damaged", "missing", "unexpected", "failed"]
+Wrong = Literal["damaged", "missing", "unchecked", "unexpected", "failed"]
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,10 @@ class _Verify:
                 self.on_event(Began(item.path, worker, attempt))
             case Told(item, progress):
                 self.on_event(Advanced(item.path, progress))
-            case Ended(DecodeItem(path), Decoded(_, error)):
-                self.verdict.streams += 1
+            case Ended(DecodeItem(path), Decoded(_, error, checked)):
+                self.verdict.streams += checked
                 if error:
-                    self.found("damaged", path, error)
+                    self.found("damaged" if checked else "unchecked", path, error)
                 self.on_event(Checked(path, error))
 
     def found(self, wrong: Wrong, name: str, error: str) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from lof.errors import ImageError, LofError
+from lof.formats import unpack
 from lof.images import Picture, picture_of
 from lof.jobs import JobSettings
 from lof.metrics import bpp, ms_ssim, mse
@@ -215,10 +216,14 @@ class DecodeItem:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An image file made of a stream, empty if only a check was asked for; or what is wrong with the stream."""
+    """An image file made of a stream, empty if only a check was asked for; or what is wrong.
+
+    ``checked`` is false where that is not the stream: the weights it needs are not at hand.
+    """
 
     data: bytes = b""
     error: str = ""
+    checked: bool = True
 
 
 @dataclass(frozen=True)
@@ -232,17 +237,22 @@ class Decode(Work[DecodeItem, None, Decoded]):
 
     def do(self, tool: None, item: DecodeItem, report: Callable[[Any], None]) -> Decoded:
         """What is wrong with one stream is no exception."""
-        from lof.api import decode
+        from lof.api import codec_for, decode_parsed
 
+        checked = True
         try:
-            picture = decode(item.stream, name=item.path, weights=self.weights)
+            parsed = unpack(item.stream, item.path)
+            checked = False
+            codec_for(parsed, name=item.path, weights=self.weights)
+            checked = True
+            picture = decode_parsed(parsed, name=item.path, weights=self.weights)
             if pixels_digest(picture.pixels) != item.pixels_sha256:
                 return Decoded(
                     error="decodes to other pixels than when it was written; see Limits in the README"
                 )
             return Decoded(b"" if item.format is None else encoded(picture, item.format))
         except LofError as error:
-            return Decoded(error=str(error).removeprefix(f"{item.path}: "))
+            return Decoded(error=str(error).removeprefix(f"{item.path}: "), checked=checked)
         except (OSError, ValueError, MemoryError) as error:
             return Decoded(error=f"cannot be encoded as {item.format} ({error})")
 
