@@ -17,6 +17,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save_file as save_weights
 
 import lof
 import lof.stream
@@ -24,6 +25,7 @@ from lof.archive import Floors, Manifest, Policy, Row, create, improve, open_sou
 from lof.archive.create import Summary
 from lof.archive.names import is_safe, object_name, safe_parts, stays_inside
 from lof.archive.store import Store
+from lof.codecs import load_codec
 from lof.errors import ArchiveError, OutputError, UsageError
 from lof.jobs import JobSettings
 from lof.pools import Here
@@ -360,6 +362,25 @@ def test_a_stream_of_other_weights_is_unchecked_and_not_called_damaged(made: Pat
     (finding,) = verify(made / "dst", Here()).findings
     assert (finding.wrong, finding.name) == ("unchecked", "photos/a.png")
     assert "other weights" in finding.error
+
+
+def test_an_archive_keeps_the_weights_that_its_streams_need(tmp_path: Path) -> None:
+    shipped = load_codec("tiny", device="cpu")
+    state = {name: tensor.clone() for name, tensor in shipped.state().items()}
+    state["g_s.0.bias"] += 0.1
+    (tmp_path / "others").mkdir()
+    save_weights(state, tmp_path / "others" / "tiny-4.safetensors")
+    save(tmp_path / "photos" / "a.png")
+    dst = tmp_path / "dst"
+    archive(tmp_path / "photos", dst=dst, settings=replace(QUICK, weights=tmp_path / "others"))
+    shutil.rmtree(tmp_path / "others")
+    (row,) = [row for row in rows(dst).values() if row.state == "streamed"]
+    assert row.fingerprint != shipped.fingerprint.hex()
+    assert findings(dst) == []
+    assert improve(dst, open_sources([str(tmp_path / "photos")], dst), MORE, Here()).replaced == 1
+    assert findings(dst) == []
+    shutil.rmtree(dst / "weights")
+    assert [wrong for wrong, _ in findings(dst)] == ["unchecked"]
 
 
 def test_improve_replaces_what_gets_better_keeps_the_rest_and_continues(made: Path) -> None:

@@ -16,6 +16,7 @@ from lof.archive.names import object_name
 from lof.archive.sources import Source
 from lof.archive.staging import Staged
 from lof.archive.store import STORED, STREAMS, Store
+from lof.archive.weights import keep_weights
 from lof.archive.work import (
     NO_IMAGE,
     TOO_LARGE,
@@ -93,6 +94,7 @@ def create(
     digest = settings_digest(settings, floors)
     with Store(dst, create=True) as store:
         _refuse_other_sources(store, sources, moved)
+        keep_weights(dst, settings.load("cpu"))
         job = _Create(store, sources, digest, policy, on_event)
         pool.run(job.items(), Search(settings, floors), job.listen)
     job.summary.seconds = time.perf_counter() - started

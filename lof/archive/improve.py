@@ -14,6 +14,7 @@ from lof.archive.events import Advanced, Began, OnEvent, Settled
 from lof.archive.manifest import Row
 from lof.archive.sources import Source
 from lof.archive.store import Store
+from lof.archive.weights import kept_weights
 from lof.archive.work import Kept, Search, SearchItem, Streamed
 from lof.errors import ArchiveError
 from lof.jobs import JobSettings
@@ -133,8 +134,14 @@ class _Improve:
             quality=row.quality,
             metric=row.metric or self.settings.metric,
             lmbda=row.lmbda,
+            weights=self.settings.weights or self._kept(row),
         )
         yield SearchItem(row.path, data, stream, own)
+
+    def _kept(self, row: Row) -> Path | None:
+        if not (row.codec and row.quality and row.metric and row.fingerprint):
+            return None
+        return kept_weights(self.store.folder, row.codec, row.quality, row.metric, row.fingerprint)
 
     def _stream(self, row: Row) -> bytes:
         try:

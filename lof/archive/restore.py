@@ -89,7 +89,7 @@ def restore(
         with _Target(out, overwrite) as target:
             job = _Restore(dst, manifest, target, form, all_links, on_event)
             job.folders()
-            pool.run(job.items(), Decode(weights), job.listen)
+            pool.run(job.items(), Decode(weights, dst), job.listen)
             job.links()
             job.folder_times()
             target.finished = not job.result.errors

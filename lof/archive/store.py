@@ -5,6 +5,7 @@
     DST/manifest.sqlite      one row per entry of the sources
     DST/streams/PATH.lof     images, as streams
     DST/stored/PATH          everything else, byte for byte
+    DST/weights/FINGERPRINT/ what the streams' codecs need, should lof no longer ship it
     DST/.lof/lock, tmp/      who is at work here; files that are not whole yet
 
 An object is written in four steps, each on disk before the next:

@@ -61,7 +61,7 @@ def verify(
         broken = manifest.check()
         if broken is not None:
             job.found("damaged", manifest.path.name, f"{broken}; copy it back from a backup")
-        pool.run(job.items(), Decode(weights), job.listen)
+        pool.run(job.items(), Decode(weights, dst), job.listen)
         job.look_around()
         for source in manifest.sources():
             if source.error:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from lof.archive.weights import kept_weights
 from lof.errors import ImageError, LofError
 from lof.formats import unpack
 from lof.images import Picture, picture_of
@@ -228,9 +229,14 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Decode(Work[DecodeItem, None, Decoded]):
-    """Decode a stream, compare the pixels with the manifest, and encode them if the item names a format."""
+    """Decode a stream, compare the pixels with the manifest, and encode them if the item names a format.
+
+    Attributes:
+        weights: a folder that the user named; else those of ``archive``, where lof no longer ships them.
+    """
 
     weights: Path | None = None
+    archive: Path | None = None
 
     def open(self) -> None:
         """Nothing: each stream names its codec, and codecs stay loaded."""
@@ -242,10 +248,13 @@ class Decode(Work[DecodeItem, None, Decoded]):
         checked = True
         try:
             parsed = unpack(item.stream, item.path)
+            weights = self.weights or kept_weights(
+                self.archive, parsed.codec, parsed.quality, parsed.metric, (parsed.fingerprint or b"").hex()
+            )
             checked = False
-            codec_for(parsed, name=item.path, weights=self.weights)
+            codec_for(parsed, name=item.path, weights=weights)
             checked = True
-            picture = decode_parsed(parsed, name=item.path, weights=self.weights)
+            picture = decode_parsed(parsed, name=item.path, weights=weights)
             if pixels_digest(picture.pixels) != item.pixels_sha256:
                 return Decoded(
                     error="decodes to other pixels than when it was written; see Limits in the README"

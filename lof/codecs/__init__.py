@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lof.codecs._base import Codec, Coded, Latents, Quantize, RatePoint, hard_rounding
 from lof.codecs._registry import DEFAULT_CODEC, CodecSpec, codec_spec, codec_specs, register
+from lof.codecs._weights import weights_name
 from lof.errors import WeightsError
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "hard_rounding",
     "load_codec",
     "register",
+    "weights_name",
 ]
 
 

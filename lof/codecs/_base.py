@@ -168,6 +168,10 @@ class Codec(ABC):
         """
         return None
 
+    @abstractmethod
+    def state(self) -> dict[str, Tensor]:
+        """All weights and tables by name, from which ``load_codec`` makes the same codec again."""
+
     def scale_margin(self, strings: Sequence[bytes], height: int, width: int) -> float | None:
         """Smallest relative distance of any σ to a boundary of the entropy coder's scale table.
 

@@ -51,7 +51,12 @@ def load_weights(
 
 def bundled_file(spec: CodecSpec, metric: str, quality: int) -> Path:
     """Path of a bundled rate point's safetensors file."""
-    return Path(str(files("lof.codecs") / "data" / f"{_stem(spec.name, metric, quality)}.safetensors"))
+    return Path(str(files("lof.codecs") / "data" / weights_name(spec.name, metric, quality)))
+
+
+def weights_name(codec: str, metric: str, quality: int) -> str:
+    """Name of a safetensors file that :func:`load_weights` finds in a folder."""
+    return f"{_stem(codec, metric, quality)}.safetensors"
 
 
 def build_network(spec: CodecSpec, point: RatePoint, weights: StateDict, origin: str) -> Any:

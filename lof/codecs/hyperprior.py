@@ -94,6 +94,10 @@ class CompressAICodec(Codec):
     def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> Latents:
         """The values that the strings hold, (1, C, h, w) by latent tensor."""
 
+    def state(self) -> dict[str, Tensor]:
+        """See :meth:`Codec.state`."""
+        return dict(self.net.state_dict())
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
         try:

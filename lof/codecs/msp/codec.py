@@ -62,6 +62,10 @@ class MSPCodec(CompressAICodec):
         with self._reading():
             return self._read(strings, self._string_shape(height, width))
 
+    def state(self) -> dict[str, Tensor]:
+        """See :meth:`Codec.state`."""
+        return cast(MSPNetwork, self.net).shippable_state()
+
     def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> Latents:
         return {"y": self.decoder.values(strings[0], *shape)}
 

@@ -1,0 +1,63 @@
+"""The weights that an archive's streams need, kept in the archive: a newer lof may ship others under the same name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from lof.codecs import codec_spec, load_codec, weights_name
+from lof.errors import UnknownCodecError, WeightsError
+from lof.files import write_atomically
+
+if TYPE_CHECKING:
+    from lof.codecs import Codec
+
+WEIGHTS = "weights"
+_DIGITS = 8
+"""Hexadecimal digits of the fingerprint, those that a stream holds."""
+
+
+def keep_weights(dst: Path, codec: Codec) -> None:
+    """Write ``DST/weights/FINGERPRINT/NAME.safetensors`` unless it is there; a second look proves that it will do.
+
+    Raises:
+        OutputError: it cannot be written.
+        WeightsError: what was written does not make the same codec.
+    """
+    path = _folder(dst, codec.fingerprint.hex()) / weights_name(codec.name, codec.metric, codec.quality)
+    if path.is_file():
+        return
+    metadata = {"lambda": repr(codec.lmbda), "codec": codec.name, "fingerprint": codec.fingerprint.hex()}
+    write_atomically(path, save(_small(codec), metadata))
+    again = load_codec(codec.name, codec.quality, metric=codec.metric, weights=path.parent, device="cpu")
+    if again.fingerprint != codec.fingerprint:
+        path.unlink()
+        raise WeightsError(f"{path}: does not read back as it was written; check the disk")
+
+
+def kept_weights(dst: Path | None, codec: str, quality: int, metric: str, fingerprint: str) -> Path | None:
+    """Folder of the kept weights of a stream; ``None`` where lof ships the very same, or none are kept."""
+    try:
+        shipped = codec_spec(codec).rate_point(metric, quality).fingerprint
+    except UnknownCodecError:
+        return None
+    if dst is None or (shipped is not None and shipped.startswith(fingerprint[:_DIGITS])):
+        return None
+    folder = _folder(dst, fingerprint)
+    return folder if folder.is_dir() else None
+
+
+def _folder(dst: Path, fingerprint: str) -> Path:
+    return dst / WEIGHTS / fingerprint[:_DIGITS]
+
+
+def _small(codec: Codec) -> dict[str, Tensor]:
+    """Weights and tables without loss, in float16 where that holds them."""
+    state = codec.state()
+    halved = {name: tensor.half() for name, tensor in state.items() if tensor.dtype == torch.float32}
+    exact = {name: half for name, half in halved.items() if torch.equal(half.float(), state[name])}
+    return {name: tensor.contiguous() for name, tensor in (state | exact).items()}
