@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lof.errors import ImageError, TrainingError, UsageError
 from lof.images import Picture, read_picture
-from lof.inputs import Source, find
+from lof.inputs import find
 
 
 @dataclass(frozen=True)
@@ -76,15 +76,15 @@ def load_pool(folders: Sequence[str], crop: int, device: torch.device) -> Pool:
         raise TrainingError("no training pictures; name folders with --data or in the recipe's [data] train")
     images: list[Tensor] = []
     skipped: list[Skipped] = []
-    for source in _sources(folders):
+    for path in _pictures(folders):
         try:
-            pixels = _rgb(source.path).pixels
+            pixels = _rgb(path).pixels
             if min(pixels.shape[:2]) < crop:
                 raise ImageError(
-                    f"{source.path}: {pixels.shape[1]}×{pixels.shape[0]}, smaller than a crop of {crop}"
+                    f"{path}: {pixels.shape[1]}×{pixels.shape[0]}, smaller than a crop of {crop}"
                 )
         except ImageError as error:
-            skipped.append(Skipped(source.path, str(error)))
+            skipped.append(Skipped(path, str(error)))
         else:
             images.append(torch.from_numpy(pixels).to(device))
     if not images:
@@ -105,24 +105,28 @@ def load_validation(
         return [], []
     pictures: list[Picture] = []
     skipped: list[Skipped] = []
-    sources = _sources(folders)
-    count = len(sources) if at_most is None else min(at_most, len(sources))
+    paths = _pictures(folders)
+    count = len(paths) if at_most is None else min(at_most, len(paths))
     for index in range(count):
-        source = sources[index * len(sources) // count]
+        path = paths[index * len(paths) // count]
         try:
-            pictures.append(_rgb(source.path))
+            pictures.append(_rgb(path))
         except ImageError as error:
-            skipped.append(Skipped(source.path, str(error)))
+            skipped.append(Skipped(path, str(error)))
     if not pictures:
         raise TrainingError(f"{', '.join(folders)}: no readable picture to measure on ({skipped[0].reason})")
     return pictures, skipped
 
 
-def _sources(folders: Sequence[str]) -> list[Source]:
+def _pictures(folders: Sequence[str]) -> list[Path]:
     try:
-        return find(folders).sources
+        paths = [source.path for source in find(folders).sources]
     except UsageError as error:
         raise TrainingError(str(error)) from error
+    local = [path for path in paths if isinstance(path, Path)]
+    if len(local) < len(paths):
+        raise TrainingError(f"{', '.join(folders)}: training reads folders, not URLs; copy the pictures here")
+    return local
 
 
 def _rgb(path: Path) -> Picture:
