@@ -57,6 +57,16 @@ class DiesAtOnce(Squares):
         os._exit(7)
 
 
+@dataclass(frozen=True)
+class DiesFirst(Squares):
+    def open(self) -> str:
+        try:
+            (self.folder / "started").touch(exist_ok=False)
+        except FileExistsError:
+            return super().open()
+        os._exit(7)
+
+
 def run(pool: Pool, work: Squares, items: Any) -> list[Event]:
     events: list[Event] = []
     pool.run(items, work, events.append)
@@ -132,6 +142,13 @@ def test_a_tool_that_cannot_be_opened_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(WorkerError, match="ended with exit code 7 while it started"):
         run(Processes(2, threads=1), DiesAtOnce(tmp_path), [1, 2])
     assert multiprocessing.active_children() == []
+
+
+def test_a_worker_that_dies_while_it_starts_is_replaced_and_its_item_not_blamed(tmp_path: Path) -> None:
+    events = run(Processes(1, threads=1), DiesFirst(tmp_path), [2, 3])
+    assert (tmp_path / "started").exists()
+    assert outcomes(events) == {2: 4, 3: 9}
+    assert [event.attempt for event in events if isinstance(event, Ended)] == [1, 1]
 
 
 def test_what_stops_the_run_stops_its_workers(tmp_path: Path) -> None:

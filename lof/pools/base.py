@@ -12,6 +12,8 @@ from typing import Any, Protocol, TypeVar
 
 ATTEMPTS = 2
 """How many workers may die with an item in hand before it is set aside."""
+FAILED_STARTS = 3
+"""How many workers in a row may die while they start before the run is given up."""
 
 Item = TypeVar("Item")
 Tool = TypeVar("Tool")

@@ -24,7 +24,19 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from lof.errors import LofError, WorkerError
-from lof.pools.base import Began, Ended, Item, OnEvent, Outcome_co, Staff, Told, Tool, Work, threads_limited
+from lof.pools.base import (
+    FAILED_STARTS,
+    Began,
+    Ended,
+    Item,
+    OnEvent,
+    Outcome_co,
+    Staff,
+    Told,
+    Tool,
+    Work,
+    threads_limited,
+)
 from lof.pools.queue import Queue, Task
 
 _PATIENCE = 10.0  # seconds that a worker has to leave when told to
@@ -84,7 +96,7 @@ class _Team:
         self.size = queue.count_up_to(jobs)
         self.threads = threads or threads_per_worker(max(1, self.size))
         self.workers: dict[Connection, _Worker] = {}
-        self.lost = 0
+        self.lost = self.failed_starts = 0
 
     def run(self) -> None:
         while self.workers or self.queue:
@@ -120,6 +132,7 @@ class _Team:
                 raise content
             case _Kind.READY:
                 worker.ready = True
+                self.failed_starts = 0
                 self._count()
             case _Kind.TOLD:
                 self.on_event(Told(task.item, content))
@@ -164,7 +177,11 @@ class _Team:
         assert task is not None
         self.queue.work.clean_up(task.item)
         if not worker.ready:
-            raise WorkerError(f"a worker process {how} while it started; use fewer --jobs")
+            self.failed_starts += 1
+            if self.failed_starts >= FAILED_STARTS:
+                raise WorkerError(f"a worker process {how} while it started; use fewer --jobs")
+            self.queue.put_back(task)
+            return
         ended = self.queue.give_back(task, f"its worker process {how}")
         if ended is not None:
             self.on_event(ended)

@@ -20,11 +20,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from lof.errors import LofError, WorkerError
-from lof.pools.base import Began, Ended, Item, OnEvent, Outcome_co, Staff, Told, Tool, Work, threads_limited
+from lof.pools.base import (
+    FAILED_STARTS,
+    Began,
+    Ended,
+    Item,
+    OnEvent,
+    Outcome_co,
+    Staff,
+    Told,
+    Tool,
+    Work,
+    threads_limited,
+)
 from lof.pools.cluster import LOCAL, Share, connected, require_ray, share_out
 from lof.pools.queue import Queue, Task
 
-_FAILED_STARTS = 3  # in a row, before the run is given up
 _PATIENCE = 5.0  # seconds for killed workers to be gone
 _POLL = 5.0  # seconds between looks at whether there are still nodes for workers that wait for one
 _numbers = itertools.count(1)
@@ -215,7 +226,7 @@ class _Team:
         self._dismiss(worker)  # kills where the driver has only lost sight of it
         if worker.task is None:
             self.failed_starts += 1
-            if self.failed_starts >= _FAILED_STARTS:
+            if self.failed_starts >= FAILED_STARTS:
                 raise WorkerError(f"a Ray worker died while it started ({how}); look at the cluster's logs")
             return
         self.queue.work.clean_up(worker.task.item)
