@@ -179,8 +179,8 @@ def test_a_second_process_is_refused_and_reading_goes_on(photos: Path, tmp_path:
 
 def test_a_full_disk_is_one_error_and_the_next_call_continues(photos: Path, tmp_path: Path) -> None:
     # A limit on file sizes stands in for the disk: both make a write fail in its middle.
-    (photos / "z").write_bytes(bytes(600_000))
-    said = sabotaged(photos, tmp_path / "dst", "never", limit=500_000)
+    (photos / "z").write_bytes(bytes(2_600_000))
+    said = sabotaged(photos, tmp_path / "dst", "never", limit=2_000_000)  # above what the weights take
     assert said.startswith("OutputError")
     assert "cannot be written (File too large)" in said
     (finding,) = verify(tmp_path / "dst", Here()).findings
