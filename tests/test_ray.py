@@ -31,7 +31,7 @@ def _cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the workers
         patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
         yield
         ray.shutdown()
 
@@ -127,7 +127,8 @@ def test_ctrl_c_ends_a_local_cluster_with_its_actors_and_json_stays_clean(tmp_pa
     for number in range(12):
         save(tmp_path / f"in/{number}.png", seed=number)
     (tmp_path / "long.toml").write_text('[[stage]]\nkind = "relax"\nevaluations = 200\n')
-    code = "import lof.cli.optimize; from lof.cli import app; app()"
+    # Shells start background jobs with Ctrl-C ignored, and that is inherited.
+    code = "from signal import *; signal(SIGINT, default_int_handler); import lof.cli.optimize as o; o.app()"
     options = ["--codec", "tiny", "--profile", "long.toml", "--ray", "local", "--jobs", "2", "--threads", "1"]
     with subprocess.Popen(
         [sys.executable, "-c", code, "optimize", "in", "--json", *options],
