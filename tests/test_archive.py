@@ -191,7 +191,7 @@ def test_restore_writes_nothing_through_a_link_in_its_target(first_made: Path, t
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
-@pytest.mark.parametrize("path", ["../evil", "/tmp/evil", "photos/../../evil", "photos//evil"])
+@pytest.mark.parametrize("path", ["../evil", "/evil", "photos/../../evil", "photos//evil"])
 def test_a_crafted_manifest_that_leads_out_of_the_tree_is_refused(made: Path, path: str) -> None:
     with Store(made / "dst") as store:
         store.manifest.put(Row(path, "link", "folder", "stored", link="x"))

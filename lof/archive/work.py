@@ -22,6 +22,7 @@ from lof.errors import ImageError, LofError
 from lof.formats import unpack
 from lof.images import Picture, picture_of
 from lof.jobs import JobSettings
+from lof.jobs.work import throttled
 from lof.metrics import bpp, ms_ssim, mse
 from lof.pools import Work
 from lof.profiles import Profile
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 NOT_SMALLER, BELOW_FLOOR = "stream not smaller", "below the quality floor"
 NO_IMAGE, REFUSED, TOO_LARGE, LOST = "no image", "image not taken", "file too large", "search failed"
 
-_PAUSE = 0.2
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP"} | dict.fromkeys(_TIFF, "TIFF")
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -115,7 +115,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
             return Kept(LOST, error=error, seconds=time.perf_counter() - started)
 
         try:
-            return self._search(item, _throttled(report), started)
+            return self._search(item, throttled(report), started)
         except ConnectionError:  # nobody is left to tell
             raise
         except ImageError as error:
@@ -298,16 +298,3 @@ def format_of(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
-
-
-def _throttled(report: Callable[[Progress], None]) -> Callable[[Progress], None]:
-    last = -_PAUSE
-
-    def pass_on(progress: Progress) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last >= _PAUSE:
-            last = now
-            report(progress)
-
-    return pass_on

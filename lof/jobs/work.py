@@ -158,7 +158,7 @@ def _optimise(
             lmbda=settings.lmbda,
             seed=settings.seed,
             format=settings.format,
-            on_progress=_throttled(lambda progress: on_progress((places, progress))),
+            on_progress=throttled(lambda progress: on_progress((places, progress))),
         )
     except LofError as error:  # the search does not know the file's name
         raise type(error)(f"{images[0].source.path}: {error}") from error
@@ -219,7 +219,8 @@ def _without_metadata(picture: Picture, settings: JobSettings) -> tuple[Picture,
     return replace(picture, icc=None, exif=None), notes
 
 
-def _throttled(on_progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+def throttled(on_progress: Callable[[Progress], None]) -> Callable[[Progress], None]:
+    """``on_progress``, called a few times per second at most."""
     last = -_PAUSE
 
     def pass_on(progress: Progress) -> None:
