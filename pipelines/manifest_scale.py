@@ -19,7 +19,7 @@ from typing import Annotated
 
 import typer
 
-from lof.archive import Manifest, Policy, Row, open_sources
+from lof.archive import Manifest, Policy, Row, Unchanged, open_sources
 from lof.archive.decide import decisions
 from lof.archive.entries import Entry
 from lof.archive.names import object_name
@@ -60,11 +60,10 @@ def main(work: Path, files: Annotated[int, typer.Option(min=10)] = 1_000_000) ->
         print(f"status: {held} entries in {time.perf_counter() - started:.3f} s")
         started = time.perf_counter()
         with Store(dst) as store:
-            policy = Policy()
             todo = [
-                entry.path
-                for (entry, _), verdict in decisions(found, store, "", policy)
-                if verdict is None or not verdict.done
+                decision[0].entry.path
+                for decision in decisions(found, store, "", Policy())
+                if not isinstance(decision, Unchanged) and not (decision[1] and decision[1].done)
             ]
         print(f"decision: {len(todo)} to do, in {time.perf_counter() - started:.2f} s: {', '.join(todo[:9])}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

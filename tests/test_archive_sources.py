@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lof.archive import Limits, Manifest, create, open_sources, restore
+from lof.archive import Limits, Manifest, Policy, Unchanged, create, open_sources, restore
 from lof.archive.create import Summary
+from lof.archive.decide import decisions
 from lof.archive.entries import Entry
+from lof.archive.folder import FolderSource
 from lof.archive.staging import Staged
 from lof.archive.store import Store
 from lof.errors import UsageError
@@ -312,11 +314,48 @@ def test_what_is_no_source_is_one_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_walked_in_the_order_of_the_manifest(tmp_path: Path) -> None:
-    for name in ("a/x", "a.d", "a-b", "a b/y", "B", "é", "日本/z"):
+    for name in ("a/x", "a.d", "a-b", "a b/y", "B", "é", "日本/z", os.fsdecode(b"\xff/w")):
         path = tmp_path / "photos" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
     (source,) = open_sources([str(tmp_path / "photos")], tmp_path / "dst")
-    paths = [entry.path.encode() for entry in source.entries() if isinstance(entry, Entry)]
+    paths = [os.fsencode(entry.path) for entry in source.entries() if isinstance(entry, Entry)]
     assert paths == sorted(paths)
-    assert len(paths) == 11
+    assert len(paths) == 13
+    assert isinstance(source, FolderSource)
+    assert [os.fsencode(path) for path, *_ in source.seen()] == paths
+
+
+def test_a_walk_whose_process_dies_is_an_error_and_never_a_shorter_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/text").write_text("words")
+    (tmp_path / "dies.py").write_text("import os; os.kill(os.getpid(), 9)")
+    with monkeypatch.context() as patch:
+        patch.setattr("lof.archive.folder._WALK", str(tmp_path / "dies.py"))
+        summary = archive(tmp_path / "photos", tmp_path / "dst")
+    assert "cannot be walked to its end" in summary.errors[0][1]
+    with Manifest(tmp_path / "dst") as manifest:
+        assert manifest.sources()[0].error == summary.errors[0][1]
+    assert archive(tmp_path / "photos", tmp_path / "dst").errors == []
+    assert contents(tmp_path / "dst") == {"photos/text": "stored"}
+
+
+def test_a_file_that_changes_before_its_turn_is_archived_as_it_is_then(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).write_text("x")
+    (source,) = open_sources([str(tmp_path / "photos")], tmp_path / "dst")
+    with Store(tmp_path / "dst", create=True) as store:
+        found = {}
+        for decision in decisions(source, store, "", Policy()):
+            assert not isinstance(decision, Unchanged)
+            found[decision[0].entry.path] = decision[0].entry
+            if decision[0].entry.path == "photos/a":
+                (tmp_path / "photos/b").write_text("longer")
+    last = found["photos/b"]
+    assert isinstance(last, Entry)
+    assert last.open is not None
+    with last.open() as file:
+        assert file.read() == b"longer"

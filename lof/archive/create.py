@@ -122,9 +122,10 @@ class _Create:
         for source in self.sources:
             error = ""
             try:
-                for found, verdict in decisions(source, self.store, self.digest, self.policy):
-                    item = self._look_at(found, verdict)
-                    if item is not None:
+                for decision in decisions(source, self.store, self.digest, self.policy):
+                    if isinstance(decision, Unchanged):
+                        self._pass(decision)
+                    elif (item := self._look_at(*decision)) is not None:
                         yield item
             except ArchiveError as problem:
                 error = str(problem)
@@ -148,9 +149,8 @@ class _Create:
             self._fail(Refused(entry.path, entry.container, getattr(entry, "error", "")), brief)
             return None
         if verdict.done:
-            self.summary.unchanged += 1
             self.summary.other_settings += verdict.other_settings
-            self.on_event(Unchanged(entry.path, entry.size))
+            self._pass(Unchanged(1, entry.size))
             return None
         if entry.kind != "file":
             self._put_plain(entry, brief)
@@ -182,9 +182,12 @@ class _Create:
         if known is None or known.kind != "file" or known.sha256 != row.sha256 or known.error:
             return False
         self.store.commit(replace(known, mtime_ns=row.mtime_ns, mode=row.mode, container=row.container))
-        self.summary.unchanged += 1
-        self.on_event(Unchanged(row.path, row.size))
+        self._pass(Unchanged(1, row.size))
         return True
+
+    def _pass(self, unchanged: Unchanged) -> None:
+        self.summary.unchanged += unchanged.files
+        self.on_event(unchanged)
 
     def _keep(self, item: SearchItem, outcome: Streamed | Kept) -> None:
         row = self.flying.pop(item.path)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from lof.archive.entries import Entry, Refused
+from lof.archive.events import Unchanged
+from lof.archive.folder import FolderSource
 from lof.archive.manifest import Brief, Manifest, Outline
 from lof.archive.names import to_bytes
 from lof.archive.sources import Source
 from lof.archive.store import Store
+from lof.archive.walk import Seen
 from lof.archive.work import BELOW_FLOOR, NOT_SMALLER
 from lof.files import sha256
 
+Item = TypeVar("Item", bound=tuple[Any, ...])
 Row = TypeVar("Row", Brief, Outline)
+_MANY = 1000  # files that are done, told of at once
 
 
 class Found(NamedTuple):
@@ -77,33 +82,30 @@ class Policy:
 
 def decisions(
     source: Source, store: Store, digest: str, policy: Policy
-) -> Iterator[tuple[Found, Verdict | None]]:
+) -> Iterator[Unchanged | tuple[Found, Verdict | None]]:
     """What to do about each entry of a source; ``None`` for those that cannot be archived.
 
-    Of most files of a folder an outline of their row tells that they are done, so only of the others the row
-    is read; a found one then comes without it.
+    Most files of a folder are done, as an outline of their row tells: they come many at once, and of the
+    others alone is more looked up.
     """
-    if source.container != "folder" or policy.recheck:
-        for entry, brief in entries_with_rows(source, store.manifest):
-            known = Found(entry, brief)
-            yield known, None if isinstance(entry, Refused) else policy.verdict(entry, brief, digest, store)
+    if not isinstance(source, FolderSource) or policy.recheck:
+        for found in entries_with_rows(source, store.manifest):
+            yield found, _verdict(found, digest, store, policy)
         return
+    files = size = 0
     outlines = store.manifest.outlines(source.name, digest)
-    for entry, outline in _side_by_side(source.entries(), outlines):
-        if isinstance(entry, Refused):
-            yield Found(entry, store.manifest.brief(entry.path)), None
-            continue
-        if outline is not None:
-            _, size, mtime_ns, mode, name, done = outline
-            if (
-                done
-                and (size, mtime_ns, mode) == (entry.size, entry.mtime_ns, entry.mode)
-                and store.has(name)
-            ):
-                yield Found(entry, None), _DONE
-                continue
-        brief = None if outline is None else store.manifest.brief(entry.path)
-        yield Found(entry, brief), policy.verdict(entry, brief, digest, store)
+    for seen, outline in _side_by_side(source.seen(), outlines):
+        done = outline is not None and _is_done(seen, outline, store)
+        if done:
+            files, size = files + 1, size + seen[2]
+        if files == _MANY or (files and not done):
+            yield Unchanged(files, size)
+            files = size = 0
+        if not done:
+            found = Found(source.entry(seen), store.manifest.brief(seen[0]))
+            yield found, _verdict(found, digest, store, policy)
+    if files:
+        yield Unchanged(files, size)
 
 
 def entries_with_rows(source: Source, manifest: Manifest) -> Iterator[Found]:
@@ -116,20 +118,27 @@ def entries_with_rows(source: Source, manifest: Manifest) -> Iterator[Found]:
         yield Found(entry, manifest.brief(entry.path))
 
 
-def _side_by_side(
-    entries: Iterator[Entry | Refused], rows: Iterator[Row]
-) -> Iterator[tuple[Entry | Refused, Row | None]]:
-    """Entries and rows, both sorted by the bytes of their paths; a row's first field is its path."""
+def _side_by_side(items: Iterator[Item], rows: Iterator[Row]) -> Iterator[tuple[Item, Row | None]]:
+    """What is in a source, each with its row; both are sorted by the bytes of their first field, the path."""
     row = next(rows, None)
-    for entry in entries:
-        path = entry.path
+    for item in items:
+        path = item[0]
         while row is not None and row[0] != path and to_bytes(row[0]) < to_bytes(path):
             row = next(rows, None)
         if row is not None and row[0] == path:
-            yield entry, row
+            yield item, row
             row = next(rows, None)
         else:
-            yield entry, None
+            yield item, None
+
+
+def _is_done(seen: Seen, outline: Outline, store: Store) -> bool:
+    return seen[:4] == outline[:4] and store.has(outline[4])
+
+
+def _verdict(found: Found, digest: str, store: Store, policy: Policy) -> Verdict | None:
+    entry, brief = found
+    return None if isinstance(entry, Refused) else policy.verdict(entry, brief, digest, store)
 
 
 def _is_whole(brief: Brief, store: Store) -> bool:

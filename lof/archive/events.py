@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Unchanged:
-    """In the archive already. ``size`` is the source's, in bytes."""
+    """Files that are in the archive already, and the sum of their sizes in bytes."""
 
-    path: str
+    files: int
     size: int
 
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import pickle
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from operator import itemgetter
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 from lof.archive.entries import Container, Entry, Refused
-from lof.archive.names import to_bytes
+from lof.archive.walk import Seen, walk
 from lof.errors import ArchiveError
+
+_WALK = str(Path(__file__).with_name("walk.py"))
 
 
 class FolderSource:
@@ -27,74 +32,63 @@ class FolderSource:
 
     container: Container = "folder"
 
-    def __init__(self, path: Path, name: str, exclude: str | None = None) -> None:
+    def __init__(self, path: Path, name: str, exclude: str = "") -> None:
         self.path, self.name, self.exclude = path, name, exclude
 
     def entries(self) -> Iterator[Entry | Refused]:
         """Depth first, sorted by the bytes of the paths."""
-        yield _entry(str(self.path), self.name, os.stat(self.path))
-        yield from self._below(str(self.path), self.name)
+        yield from map(self.entry, chain([self._top], walk(str(self.path), self.name, self.exclude)))
 
-    def _below(self, folder: str, path: str) -> Iterator[Entry | Refused]:
+    def seen(self) -> Iterator[Seen]:
+        """What :meth:`entries` are made of, seen a little ahead by a process of its own: twice as fast.
+
+        Raises:
+            ArchiveError: that process could not be started, or was killed.
+        """
+        yield self._top
         try:
-            # By its handle, the files of a folder are looked up without walking their paths again.
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError as error:
-            yield Refused(path, "folder", _unreadable(folder, error))
-            return
+            with self._walking() as process:
+                assert process.stdout is not None
+                while page := pickle.load(process.stdout):
+                    yield from page
+        except (EOFError, pickle.UnpicklingError, OSError) as error:
+            raise ArchiveError(
+                f"{self.path}: cannot be walked to its end; run the same command again"
+            ) from error
+
+    def entry(self, seen: Seen) -> Entry | Refused:
+        """What was seen, as it is now."""
+        path, *_, error = seen
+        place = f"{self.path}{path.removeprefix(self.name)}"
+        if error:
+            return Refused(path, "folder", _unreadable(place, error))
         try:
-            yield from self._in(handle, folder, path)
-        finally:
-            os.close(handle)
+            return _entry(place, path, os.lstat(place))
+        except OSError as problem:
+            return Refused(path, "folder", _unreadable(place, problem.strerror))
 
-    def _in(self, handle: int, folder: str, path: str) -> Iterator[Entry | Refused]:
-        with os.scandir(handle) as found:
-            listed = list(found)
-        # A folder's own row sorts by its name, what is in it by its name and a slash: two steps.
-        steps = [(item.name, item) for item in listed if f"{folder}/{item.name}" != self.exclude]
-        steps += [(f"{name}/", item) for name, item in steps if item.is_dir(follow_symlinks=False)]
-        plain = all(name.isascii() for name, _ in steps)  # sorts like its bytes, and faster
-        steps.sort(key=_first if plain else _first_as_bytes)
-        for name, item in steps:
-            place, below = f"{folder}/{item.name}", f"{path}/{item.name}"
-            if name.endswith("/"):
-                yield from self._below(place, below)
-                continue
-            try:
-                status = item.stat(follow_symlinks=False)
-            except OSError as error:
-                yield Refused(below, "folder", _unreadable(place, error))
-                continue
-            yield _entry(place, below, status)
+    @property
+    def _top(self) -> Seen:
+        return self.name, 0, 0, 0, ""
 
-
-_first = itemgetter(0)
-
-
-def _first_as_bytes(step: tuple[str, os.DirEntry[str]]) -> bytes:
-    return to_bytes(step[0])
+    def _walking(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", _WALK, str(self.path), self.name, self.exclude],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for this process
+        )
 
 
 def _entry(place: str, path: str, status: os.stat_result) -> Entry | Refused:
     mode, bits, time = status.st_mode, stat.S_IMODE(status.st_mode), status.st_mtime_ns
     if stat.S_ISREG(mode):
-        return Entry(
-            path,
-            "file",
-            "folder",
-            status.st_size,
-            time,
-            bits,
-            "",
-            partial(_open, place, status.st_size, time),
-        )
+        content = partial(_open, place, status.st_size, time)
+        return Entry(path, "file", "folder", status.st_size, time, bits, "", content)
     if stat.S_ISDIR(mode):
         return Entry(path, "folder", "folder", 0, time, bits)
     if stat.S_ISLNK(mode):
-        try:
-            return Entry(path, "link", "folder", 0, time, bits, os.readlink(place))
-        except OSError as error:
-            return Refused(path, "folder", _unreadable(place, error))
+        return Entry(path, "link", "folder", 0, time, bits, os.readlink(place))
     return Refused(path, "folder", f"{place}: is a device, pipe or socket, which has no content to archive")
 
 
@@ -109,7 +103,7 @@ def _open(place: str, size: int, mtime_ns: int) -> Iterator[BinaryIO]:
             yield file  # type: ignore[misc]  # raw files read like any other here
             after = os.fstat(file.fileno())
     except OSError as error:
-        raise ArchiveError(_unreadable(place, error)) from error
+        raise ArchiveError(_unreadable(place, error.strerror)) from error
     seen = (size, mtime_ns)
     if (
         any((s.st_size, s.st_mtime_ns) != seen for s in (before, after))
@@ -118,5 +112,5 @@ def _open(place: str, size: int, mtime_ns: int) -> Iterator[BinaryIO]:
         raise ArchiveError(f"{place}: changed while it was read; run the same command again")
 
 
-def _unreadable(place: str, error: OSError) -> str:
-    return f"{place}: cannot be read ({error.strerror or error}); check its permissions and run the command again"
+def _unreadable(place: str, error: str | None) -> str:
+    return f"{place}: cannot be read ({error or 'no reason given'}); check its permissions and run the command again"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,8 +83,8 @@ class Brief(NamedTuple):
     settings: str
 
 
-Outline = tuple[str, int, int, int, str, int]
-"""Path, size, time, mode, object; 1 for a file done with given settings and without an error, else 0."""
+Outline = tuple[str, int, int, int, str]
+"""Path, type and permission bits, size, time and object of a file."""
 
 
 class Total(NamedTuple):
@@ -172,13 +173,13 @@ class Manifest:
         yield from map(Brief._make, self._below(source, _BRIEF))
 
     def outlines(self, source: str, settings: str) -> Iterator[Outline]:
-        """:meth:`rows` of one source, as little of each as tells whether it may be done; for a million rows."""
-        done = "kind = 'file' AND error = '' AND settings = ?"
-        yield from self._below(source, f"path, size, mtime_ns, mode, object, {done}", settings)
+        """:meth:`rows` of one source that are files done with these settings and without an error, outlined."""
+        columns = f"path, mode | {stat.S_IFREG}, size, mtime_ns, object"
+        return self._below(source, columns, "kind = 'file' AND error = '' AND settings = ?", settings)
 
-    def _below(self, source: str, columns: str, *values: object) -> Iterator[Any]:
+    def _below(self, source: str, columns: str, where: str = "TRUE", *values: object) -> Iterator[Any]:
         """Columns of the source's own row and those below it; the first column is the path."""
-        select = f"SELECT {columns} FROM files WHERE"
+        select = f"SELECT {columns} FROM files WHERE {where} AND"
         yield from self._all(f"{select} path = CAST(? AS TEXT)", *values, to_bytes(source))
         last, end = to_bytes(f"{source}/"), to_bytes(f"{source}0")  # "0" is the character after the slash
         query = f"{select} path > CAST(? AS TEXT) AND path < CAST(? AS TEXT) ORDER BY path LIMIT ?"

@@ -105,9 +105,9 @@ class LiveLines(Display):
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Unchanged(_, size):
-                self.unchanged += 1
-                self.passed += 1 if self.by_files else size
+            case Unchanged(files, size):
+                self.unchanged += files
+                self.passed += files if self.by_files else size
             case Began(path, worker, attempt):
                 self.active[path] = f"{worker.split()[-1]}{' again' if attempt > 1 else ''}", None
             case Advanced(path, progress):
