@@ -51,6 +51,7 @@ CODEC_NUMBERS: Final[Mapping[str, int]] = MappingProxyType(
         "bmshj2018-factorized": 2,
         "bmshj2018-hyperprior": 3,
         "mbt2018-mean": 4,
+        "mbt2018": 5,
         "tiny": 15,
     }
 )

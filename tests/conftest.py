@@ -55,7 +55,7 @@ def zoo_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
         net = spec.load_class().network(*SMALL)
         with torch.no_grad():
             net.g_a[-1].weight.mul_(15)  # untrained encoders leave every latent at 0, which tests nothing
-            for layer in getattr(net, "h_s", [])[-2:]:
+            for layer in getattr(net, "entropy_parameters", getattr(net, "h_s", []))[-2:]:
                 if hasattr(layer, "bias"):
                     layer.bias[: SMALL[1]] = 1.0  # σ around 1 instead of at its lower bound
         net.update()

@@ -13,7 +13,12 @@ from functools import cache
 
 import numpy as np
 import torch
-from compressai.models import FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
+from compressai.models import (
+    FactorizedPrior,
+    JointAutoregressiveHierarchicalPriors,
+    MeanScaleHyperprior,
+    ScaleHyperprior,
+)
 from compressai.zoo import models
 from safetensors.torch import load_file
 
@@ -22,12 +27,14 @@ NETWORKS = {
     2: FactorizedPrior,  # bmshj2018-factorized
     3: ScaleHyperprior,  # bmshj2018-hyperprior
     4: MeanScaleHyperprior,  # mbt2018-mean
+    5: JointAutoregressiveHierarchicalPriors,  # mbt2018
     15: MeanScaleHyperprior,  # tiny
 }
 ZOO_NETWORKS = {
     "bmshj2018-factorized": FactorizedPrior,
     "bmshj2018-hyperprior": ScaleHyperprior,
     "mbt2018-mean": MeanScaleHyperprior,
+    "mbt2018": JointAutoregressiveHierarchicalPriors,
 }
 
 

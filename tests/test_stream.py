@@ -116,6 +116,7 @@ def reference_read(data: bytes) -> Stream:
         2: "bmshj2018-factorized",
         3: "bmshj2018-hyperprior",
         4: "mbt2018-mean",
+        5: "mbt2018",
         15: "tiny",
     }
     number = varint()

@@ -68,11 +68,11 @@ ZOO_MSE_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.180
 ZOO_MS_SSIM_LAMBDAS = (2.40, 4.58, 8.73, 16.64, 31.73, 60.50, 115.37, 220.00)
 
 
-def _zoo_rate_points(small_up_to: int) -> dict[Key, RatePoint]:
+def _zoo_rate_points(small_up_to: int, small: tuple[int, int] = (128, 192)) -> dict[Key, RatePoint]:
     points: dict[Key, RatePoint] = {}
     for metric, lambdas in (("mse", ZOO_MSE_LAMBDAS), ("ms-ssim", ZOO_MS_SSIM_LAMBDAS)):
         for quality, lmbda in enumerate(lambdas, start=1):
-            sizes = (128, 192) if quality <= small_up_to else (192, 320)
+            sizes = small if quality <= small_up_to else (192, 320)
             points[metric, quality] = RatePoint(lmbda, sizes)
     return points
 
@@ -154,6 +154,16 @@ _SPECS = (
         source="zoo",
         default_quality=4,
         summary="mean-scale hyperprior",
+        paper="Minnen et al., NeurIPS 2018",
+        licence="BSD-3-Clause-Clear (CompressAI)",
+    ),
+    CodecSpec(
+        name="mbt2018",
+        implementation="autoregressive:JointAutoregressiveCodec",
+        rate_points=_zoo_rate_points(small_up_to=4, small=(192, 192)),
+        source="zoo",
+        default_quality=4,
+        summary="hyperprior and serial context; slow to decode",
         paper="Minnen et al., NeurIPS 2018",
         licence="BSD-3-Clause-Clear (CompressAI)",
     ),

@@ -228,12 +228,7 @@ class ScaleHyperpriorCodec(CompressAICodec):
         shape = self._string_shape(height, width)
         with self._reading(), torch.no_grad(), exact_arithmetic():
             scales, _ = self._decoder_gaussian(strings[1] + self._slack(strings[1], shape), shape)
-        boundaries = self.net.gaussian_conditional.scale_table[:-1].double()
-        scales = scales.double().clamp_min(1e-12).flatten()
-        above = torch.searchsorted(boundaries, scales).clamp(max=len(boundaries) - 1)
-        below = (above - 1).clamp(min=0)
-        gaps = torch.minimum((boundaries[above] / scales - 1).abs(), (boundaries[below] / scales - 1).abs())
-        return float(gaps.min())
+        return margin(self.net.gaussian_conditional, scales)
 
     def _analyse_side(self, y: Tensor) -> Latents:
         return {"z": self.net.h_a(y.abs())}
@@ -259,6 +254,16 @@ class MeanScaleCodec(ScaleHyperpriorCodec):
     def _gaussian(self, net: CompressionModel, z_hat: Tensor) -> tuple[Tensor, Tensor]:
         scales, means = net.h_s(z_hat).float().chunk(2, 1)
         return scales, means
+
+
+def margin(conditional: GaussianConditional, scales: Tensor) -> float:
+    """Smallest relative distance of any of ``scales`` to a boundary of the entropy coder's table of scales."""
+    boundaries = conditional.scale_table[:-1].double()
+    scales = scales.double().clamp_min(1e-12).flatten()
+    above = torch.searchsorted(boundaries, scales).clamp(max=len(boundaries) - 1)
+    below = (above - 1).clamp(min=0)
+    gaps = torch.minimum((boundaries[above] / scales - 1).abs(), (boundaries[below] / scales - 1).abs())
+    return float(gaps.min())
 
 
 @contextmanager
