@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -61,7 +62,10 @@ def size_of(sources: Sequence[Source]) -> int | None:
     for source in sources:
         if source.container == "tar":
             return None
-        total += sum(entry.size for entry in source.entries() if isinstance(entry, Entry))
+        if isinstance(source, FolderSource):
+            total += sum(size for _, mode, size, _, _ in source.seen() if stat.S_ISREG(mode))
+        else:
+            total += sum(entry.size for entry in source.entries() if isinstance(entry, Entry))
     return total
 
 
