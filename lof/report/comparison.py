@@ -1,0 +1,124 @@
+"""What a comparison of codecs amounts to: rate against decoding time, plain and searched.
+
+A row holds ``codec`` (a label), ``method``, ``quality``, ``image``, ``bpp`` and ``psnr`` of one decoded file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from lof.report.benchmark import PLAIN
+from lof.report.canvas import BLUE, GREY, INK, canvas, png, round_numbers
+from lof.report.records import Record
+
+
+@dataclass(frozen=True)
+class Point:
+    """One rate point of a codec; means over images, each counting once."""
+
+    quality: int
+    bpp: float
+    psnr: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One codec under one method.
+
+    Attributes:
+        seconds: to decode the timed image; ``None`` where it was not timed.
+        bd_rate: of the mean curve against the first codec's plain encoding, in per cent; ``None`` where there is
+            no curve.
+    """
+
+    codec: str
+    method: str
+    points: tuple[Point, ...]
+    seconds: float | None
+    bd_rate: float | None
+
+
+def compare(rows: Sequence[Record], seconds: Mapping[str, float]) -> list[Compared]:
+    """Curves of every codec and method, over the images that all of them have at all their rate points.
+
+    Args:
+        rows: at most one per codec, method, quality and image; the first codec is the anchor.
+        seconds: decoding time by codec.
+    """
+    from lof.training.card import bd_rate
+
+    images = _complete(rows)
+    found: list[Compared] = []
+    for codec in _each(rows, "codec"):
+        for method in _each(rows, "method"):
+            own = [r for r in rows if (r["codec"], r["method"]) == (codec, method) and r["image"] in images]
+            if not own:
+                continue
+            points = tuple(
+                Point(q, *(fmean(r[key] for r in own if r["quality"] == q) for key in ("bpp", "psnr")))
+                for q in sorted(_each(own, "quality"))
+            )
+            curve = [(p.bpp, p.psnr) for p in points]
+            anchor = [(p.bpp, p.psnr) for p in found[0].points] if found else curve
+            found.append(Compared(codec, method, points, seconds.get(codec), bd_rate(curve, anchor)))
+    return found
+
+
+def table(compared: Sequence[Compared]) -> str:
+    """Markdown: a line for each codec and method."""
+    qualities = sorted({p.quality for c in compared for p in c.points})
+    head = ["codec", "search", "BD-rate", "decoding", *(f"q{q}: bpp, dB" for q in qualities)]
+    lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
+    for c in compared:
+        at = {p.quality: f"{p.bpp:.4f}, {p.psnr:.2f}" for p in c.points}
+        rate = "–" if c.bd_rate is None else f"{c.bd_rate:+.1f} %".replace("-", "−")
+        time = "–" if c.seconds is None else f"{c.seconds:.3f} s"
+        cells = [c.codec, c.method, rate, time, *(at.get(q, "–") for q in qualities)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(compared: Sequence[Compared]) -> bytes:
+    """BD-rate over decoding time, as a PNG file: open marks are plain, filled ones searched."""
+    figure, axes = canvas()
+    style: dict[str, Any] = {"markersize": 8, "linestyle": "none", "zorder": 3}
+    for codec in dict.fromkeys(c.codec for c in compared):
+        own = {
+            c.method: (c.seconds, c.bd_rate)
+            for c in compared
+            if c.codec == codec and c.seconds is not None and c.bd_rate is not None
+        }
+        for method, place in own.items():
+            plain = method == PLAIN
+            axes.plot(*place, "o", color=BLUE, markerfacecolor="white" if plain else BLUE, **style)
+            if not plain and PLAIN in own:
+                axes.plot(*zip(own[PLAIN], place, strict=True), color=GREY, linewidth=1)
+        if own:
+            last = min(own.values(), key=lambda place: place[1])
+            offset: dict[str, Any] = {
+                "xytext": (0, -10),
+                "textcoords": "offset points",
+                "ha": "center",
+                "va": "top",
+            }
+            axes.annotate(codec, last, color=INK, **offset)
+    axes.set_xscale("log")
+    axes.set_xlabel("decoding time, s (open: plain encoding; filled: after a search)")
+    axes.set_ylabel("BD-rate, %")
+    axes.margins(x=0.14, y=0.16)
+    round_numbers(axes)
+    return png(figure)
+
+
+def _each(rows: Sequence[Record], key: str) -> list[Any]:
+    """The values of a key, each once, in the rows' order."""
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def _complete(rows: Sequence[Record]) -> set[str]:
+    wanted = {(r["codec"], r["method"], r["quality"]) for r in rows}
+    there = {(r["codec"], r["method"], r["quality"], r["image"]) for r in rows}
+    return {i for i in _each(rows, "image") if all((*point, i) in there for point in wanted)}

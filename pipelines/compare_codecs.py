@@ -1,0 +1,149 @@
+"""Codecs side by side on the same images, from files: rate, PSNR, decoding time, BD-rate; plain and searched.
+
+    python pipelines/compare_codecs.py KODAK -o OUT --codecs mean-scale-96,msp-fast,msp-base,msp-high
+    python pipelines/compare_codecs.py KODAK -o OUT --codecs hyperprior=mean-scale-96:WEIGHTS,msp-high \\
+        --profile fast --crops 6 --size 256
+
+A codec is a name of ``lof codecs``, ``NAME:FOLDER`` for weights of one's own (as ``lof export-weights`` leaves
+them), ``LABEL=NAME:FOLDER`` to call it something. The first is the anchor of all BD-rates. Decoding is timed on the
+first image, whole, at the codec's default quality: the best of three. Every finished row goes to
+``OUT/rows.jsonl``; the same command continues. Leaves ``codecs.md`` and ``codecs.png``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from lof.api import encode, optimize_batch
+from lof.codecs import Codec, codec_spec, load_codec
+from lof.errors import LofError, UsageError
+from lof.files import write_atomically
+from lof.formats import to_pixels, unpack
+from lof.inputs import find
+from lof.jobs.benchmark import Image, Journal, batches, spread
+from lof.profiles import Profile, load_profile
+from lof.report import comparison
+from lof.report.benchmark import PLAIN
+from lof.report.records import Record
+from lof.training.measure import measure
+
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A codec under a label, at all its rate points."""
+
+    label: str
+    points: tuple[Codec, ...]
+    timed: Codec
+
+
+def main(
+    folder: Annotated[str, typer.Argument(help="Folder of images.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
+    codecs: Annotated[str, typer.Option(help="By commas: NAME, NAME:FOLDER, LABEL=NAME:FOLDER.")],
+    qualities: Annotated[str, typer.Option(help="Rate points, by commas.")] = "2,4,5,6",
+    profile: Annotated[str, typer.Option(help="Search with it as well.")] = "",
+    only_plain: Annotated[str, typer.Option(help="Labels, by commas, that are not searched.")] = "",
+    crops: Annotated[int | None, typer.Option(min=1, help="Centre crops, evenly over the folder.")] = None,
+    size: Annotated[int, typer.Option(min=16, help="Side of a crop, in pixels.")] = 256,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Measure and write table and plot."""
+    torch.set_num_threads(threads)
+    crop = None if crops is None else size
+    method = load_profile(profile) if profile else None
+    entries = [_entry(text.strip(), _numbers(qualities)) for text in codecs.split(",")]
+    journal = Journal(out / "rows.jsonl")
+    sources = spread(find([folder], exclude=out).sources, crops)
+    rows: list[Record] = []
+    for images in batches(sources, crop, len(sources)):
+        for entry in entries:
+            for codec in entry.points:
+                rows += _plain(journal, entry.label, codec, images)
+                if method and entry.label not in only_plain.split(","):
+                    rows += _searched(journal, entry.label, codec, images, method)
+    whole = next(batches(sources[:1], None, 1))[0]
+    seconds = {entry.label: _timed(journal, entry, whole, threads) for entry in entries}
+    compared = comparison.compare(rows, seconds)
+    what = f"{len(sources)} whole images" if crop is None else f"{len(sources)} centre crops of {size}×{size}"
+    text = f"{what}; {threads} CPU thread{'s' * (threads > 1)}.\n\n{comparison.table(compared)}"
+    write_atomically(out / "codecs.md", text.encode())
+    write_atomically(out / "codecs.png", comparison.plot(compared))
+    print(text)
+
+
+def _entry(text: str, qualities: list[int]) -> Entry:
+    label, named, rest = text.rpartition("=")
+    name, _, weights = rest.partition(":")
+    folder = Path(weights) if weights else None
+    points = tuple(load_codec(name, q, weights=folder, device="cpu") for q in qualities)
+    default = codec_spec(name).default_quality
+    timed = next((codec for codec in points if codec.quality == default), points[0])
+    return Entry(label if named else name, points, timed)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return sorted({int(number) for number in text.split(",")})
+    except ValueError:
+        raise UsageError(f"--qualities {text}: give numbers by commas, as 2,4,6") from None
+
+
+def _plain(journal: Journal, label: str, codec: Codec, images: list[Image]) -> Iterator[Record]:
+    for image in images:
+        key = _key(codec, PLAIN, image)
+        if key not in journal.rows:
+            journal.append({"key": key, **asdict(measure(codec, [image.picture])[0])})
+        yield _row(journal, key, label, codec, PLAIN, image)
+
+
+def _searched(
+    journal: Journal, label: str, codec: Codec, images: list[Image], profile: Profile
+) -> Iterator[Record]:
+    missing = [image for image in images if _key(codec, profile.digest, image) not in journal.rows]
+    results = optimize_batch([i.picture for i in missing], codec, profile) if missing else []
+    for image, result in zip(missing, results, strict=True):
+        journal.append({"key": _key(codec, profile.digest, image), **asdict(result.optimised)})
+    for image in images:
+        yield _row(journal, _key(codec, profile.digest, image), label, codec, profile.name, image)
+
+
+def _timed(journal: Journal, entry: Entry, image: Image, threads: int) -> float:
+    key = f"decoding with {threads} threads: {_key(entry.timed, PLAIN, image)}"
+    if key not in journal.rows:
+        parsed = unpack(encode(image.picture, codec=entry.timed))
+        took = []
+        for _ in range(ROUNDS):
+            started = time.perf_counter()
+            decoded = entry.timed.decompress(parsed.strings, parsed.height, parsed.width)
+            to_pixels(decoded, parsed.format)
+            took.append(time.perf_counter() - started)
+        journal.append({"key": key, "seconds": min(took)})
+    return float(journal.rows[key]["seconds"])
+
+
+def _key(codec: Codec, method: str, image: Image) -> str:
+    return f"{codec.name} {codec.quality} {codec.fingerprint.hex()[:16]} {method} {image.digest[:16]}"
+
+
+def _row(journal: Journal, key: str, label: str, codec: Codec, method: str, image: Image) -> Record:
+    about = {"codec": label, "method": method, "quality": codec.quality, "image": image.name}
+    return {**journal.rows[key], **about}
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except LofError as error:
+        print(f"lof: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
