@@ -65,7 +65,7 @@ class NumpyDecoder:
                 total, shift = self.sums(f"{step}.head", features)
                 half = len(total) // 2
                 mean = round_shift(total[:half] * 64, shift[:half] + 5)
-                table = np.clip(round_shift(total[half:], shift[half:] + 5), 0, 63)
+                table = np.clip(round_shift(total[half:], shift[half:] + 2), 0, 63)
                 self.read("gaussian_conditional", y, positions, stride, cell, first, table, mean)
                 new = [
                     self.seen(y[first : first + size, r * stride :: cell, c * stride :: cell], first)

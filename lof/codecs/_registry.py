@@ -187,14 +187,15 @@ _SPECS = (
     _msp(
         "msp-base",
         {
-            4: "51d01a23a59a5623a6be046426a8430ab87ed00391d11f4d9c651860581e9615",
-            5: "2c5e748744535203a6439ac857133e8bbf405207458ffbeed80026822c3b5a65",
-            6: "d2f483387ef6e542eba77c59ea9f3c83f8f69cceeb4efd7a28c85fa6d06ef273",
+            2: "0ff456bacf5f202c7848ea3b07a6330eaf925d839ce545566d95daae8d1cd6d6",
+            4: "f42be7ca5d64174a3291560bd75524aa055e5e4977f54c057bc2674ed4cac873",
+            5: "45f17b1d11589c06863dd7241a290d42eb505f1aa442e713e78cf5a2d810813f",
+            6: "c4e813ef464834330a99203aec4d845df2a5059fd2ec7e83ee43b55c21e73855",
         },
     ),
     _msp(
         "msp-tiny",
-        {4: "85308aa7999c603898bb9fd6b4e2c092de649ca812fa68f9b6388bdd68d2c3a1"},
+        {4: "16c071bc8a382751fe5ef66fbfe4814b9edb1a0cc0478f7c94a44b20ff9b2627"},
         hidden=True,
     ),
 )

@@ -38,6 +38,7 @@ class Exported:
     Attributes:
         fingerprint: SHA-256 of the reloaded network, hexadecimal, as the registry wants it.
         history: of the training, in words.
+        decoding: what decoding takes, in words; empty where nothing is known.
         summary: means over the measured pictures; ``None`` if there were none.
     """
 
@@ -51,6 +52,7 @@ class Exported:
     fingerprint: str
     history: Mapping[str, str]
     summary: Summary | None
+    decoding: str = ""
 
     @property
     def registry_line(self) -> str:

@@ -11,6 +11,8 @@ from safetensors.torch import save as to_safetensors
 
 from lof.codecs import Codec
 from lof.codecs._weights import load_weights
+from lof.codecs.msp.cost import decoding_cost
+from lof.codecs.msp.network import MSPNetwork
 from lof.errors import TrainingError
 from lof.files import write_atomically
 from lof.images import Picture
@@ -144,6 +146,19 @@ def _exported(
         fingerprint=codec.fingerprint.hex(),
         history=trained.history,
         summary=summary,
+        decoding=_decoding(codec),
+    )
+
+
+def _decoding(codec: Codec) -> str:
+    net = getattr(codec, "net", None)
+    if not isinstance(net, MSPNetwork):
+        return ""
+    cost = decoding_cost(net)
+    return (
+        f"Decoding takes {cost.evaluations} evaluations of a probability model of {cost.parameters / 1e6:.1f} million "
+        f"parameters, whatever the size of the image: {cost.prior_macs / 1e3:.1f} thousand multiplications per pixel, "
+        f"and {cost.synthesis_macs / 1e3:.1f} thousand for the synthesis."
     )
 
 

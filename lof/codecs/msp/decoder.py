@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from compressai import ans
 from compressai.entropy_models import EntropyModel
@@ -151,7 +152,8 @@ def _inside(tensor: Tensor, part: Part, rows: int, columns: int) -> list[int]:
 def _place(symbols: Sequence[int], centre: Tensor, part: Part, rows: int, columns: int) -> Tensor:
     """Values of a part from its symbols, in the order of :func:`_inside`; 0 in the padding."""
     values = torch.zeros_like(centre)
-    flat = torch.tensor(symbols, dtype=torch.int32).float()
+    # Far faster than torch.tensor, which looks at every element's type.
+    flat = torch.from_numpy(np.fromiter(symbols, np.int32, len(symbols))).float()
     chunks = zip(values.chunk(len(part.positions), 1), centre.chunk(len(part.positions), 1), strict=True)
     start = 0
     for (target, middle), (h, w) in zip(chunks, part.extents(rows, columns), strict=True):
