@@ -1,0 +1,80 @@
+"""Codecs side by side: whose images count, what the anchor is, and the pipeline from its command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from lof.report.benchmark import PLAIN
+from lof.report.comparison import compare, plot, table
+
+ROOT = Path(__file__).parent.parent
+CURVE = {2: (0.30, 29.0), 4: (0.60, 31.5), 5: (0.80, 32.5), 6: (1.00, 33.2)}
+
+
+def rows(codec: str, factor: float, method: str = PLAIN, images: str = "ab") -> list[dict[str, Any]]:
+    return [
+        {"codec": codec, "method": method, "quality": q, "image": i, "bpp": factor * bpp, "psnr": psnr}
+        for i in images
+        for q, (bpp, psnr) in CURVE.items()
+    ]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_bd_rates_are_against_the_first_codec_and_rates_are_means() -> None:
+    found = compare(
+        [*rows("one", 1.0), *rows("two", 0.9), *rows("two", 0.8, "fast")], {"one": 2.0, "two": 0.5}
+    )
+    assert [(c.codec, c.method, c.seconds) for c in found] == [
+        ("one", PLAIN, 2.0),
+        ("two", PLAIN, 0.5),
+        ("two", "fast", 0.5),
+    ]
+    assert [c.bd_rate for c in found] == pytest.approx([0.0, -10.0, -20.0], abs=1e-6)
+    assert "| two | fast | −20.0 % | 0.500 s | 0.2400, 29.00 |" in table(found)
+    assert plot(found).startswith(b"\x89PNG")
+
+
+def test_images_that_a_codec_lacks_count_for_none() -> None:
+    spoilt = [row | {"bpp": 100.0} for row in rows("one", 1.0, images="c")]
+    (one, two) = compare([*rows("one", 1.0), *spoilt, *rows("two", 0.9)], {})
+    assert [p.bpp for p in one.points] == [bpp for bpp, _ in CURVE.values()]
+    assert two.bd_rate == pytest.approx(-10.0)
+    assert two.seconds is None
+
+
+def test_a_rate_point_that_one_codec_alone_has_is_kept() -> None:
+    found = compare([r for r in rows("one", 1.0) if r["quality"] != 2] + rows("two", 1.0), {})
+    assert [[p.quality for p in c.points] for c in found] == [[4, 5, 6], [2, 4, 5, 6]]
+
+
+def test_the_pipeline_measures_files_and_continues(tmp_path: Path, crop: NDArray[np.uint8]) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(crop[:64, :64]).save(tmp_path / "photos" / "face.png")
+    command = [
+        sys.executable,
+        "pipelines/compare_codecs.py",
+        str(tmp_path / "photos"),
+        "-o",
+        str(tmp_path / "out"),
+    ]
+    command += ["--codecs", "tiny,other=msp-tiny", "--qualities", "4"]
+    first = run(command)
+    assert first.returncode == 0, first.stderr
+    assert "| tiny | plain | – |" in first.stdout
+    assert "| other | plain | – |" in first.stdout
+    journal = (tmp_path / "out" / "rows.jsonl").read_bytes()
+    assert run(command).stdout == first.stdout
+    assert (tmp_path / "out" / "rows.jsonl").read_bytes() == journal
+    wrong = run([*command[:-1], "four"])
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
