@@ -54,8 +54,9 @@ class TiledSynthesis:
 
     def __init__(self, net: nn.Sequential) -> None:
         net = copy.deepcopy(net).eval().requires_grad_(False)
-        self._start = net[:4].to(memory_format=torch.channels_last)
-        finish = nn.Sequential(net[4], net[5], _Phased(cast(nn.ConvTranspose2d, net[6])))
+        layers = [_Rescaled(layer) if isinstance(layer, GDN) else layer for layer in net]
+        self._start = nn.Sequential(*layers[:4]).to(memory_format=torch.channels_last)
+        finish = nn.Sequential(*layers[4:6], _Phased(cast(nn.ConvTranspose2d, layers[6])))
         self._finish = finish.to(memory_format=torch.channels_last)
 
     def __call__(self, y: Tensor) -> Tensor:
@@ -86,6 +87,26 @@ class TiledSynthesis:
         rows, columns = 16 * (bottom - top), 16 * (right - left)
         tile = tile[0, :, 4 * upper : 4 * upper + rows, 4 * lefter : 4 * lefter + columns]
         image[index, :, 16 * top : 16 * bottom, 16 * left : 16 * right] = tile
+
+
+class _Rescaled(nn.Module):
+    """An inverse ``GDN`` that overwrites its input, channels-last, in blocks that stay in the cache."""
+
+    BLOCK = 2048
+    """Places at once."""
+    gamma: Tensor
+    beta: Tensor
+
+    def __init__(self, layer: GDN) -> None:
+        super().__init__()
+        gamma = layer.gamma_reparam(layer.gamma).detach()
+        self.register_buffer("gamma", gamma.t().contiguous())
+        self.register_buffer("beta", layer.beta_reparam(layer.beta).detach())
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in x.permute(0, 2, 3, 1).view(-1, x.shape[1]).split(self.BLOCK):
+            block.mul_(torch.addmm(self.beta, block * block, self.gamma).sqrt_())
+        return x
 
 
 class _Phased(nn.Module):
