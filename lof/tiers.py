@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from lof.codecs import DEFAULT_CODEC
 
 TIERS: dict[str, Mapping[str, str]] = {
-    "msp": dict.fromkeys(("fast", "medium", "high", "max"), "msp-base"),
+    "msp": {"fast": "msp-fast", "medium": "msp-base", "high": "msp-high", "max": "msp-high"},
 }
-"""Codec by profile name, for every name that stands for several codecs, cheapest first.
-
-One tier of MSP has trained weights, so every profile selects it.
-"""
+"""Codec by profile name, for every name that stands for several codecs, cheapest first."""
 
 _OTHER_PROFILES = "medium"
 

@@ -185,12 +185,30 @@ _SPECS = (
         hidden=True,
     ),
     _msp(
+        "msp-fast",
+        {
+            2: "981983aaffff5467a410c0ed62a359fc52619ec8cf67739a163b21282e17e9d2",
+            4: "ac9be6b537dbd61f7feb3e44ea45759e3965ec9b13e963082d285aaba825ae42",
+            5: "86346599cca8af92c48a56d88a07247aff6c7897c90a1fe10a9ff9e0b8978b93",
+            6: "5869563199784dcbd99be8d7db1995f6f5d1504495d4d9e10c995f6b4f83394a",
+        },
+    ),
+    _msp(
         "msp-base",
         {
             2: "0ff456bacf5f202c7848ea3b07a6330eaf925d839ce545566d95daae8d1cd6d6",
             4: "f42be7ca5d64174a3291560bd75524aa055e5e4977f54c057bc2674ed4cac873",
             5: "45f17b1d11589c06863dd7241a290d42eb505f1aa442e713e78cf5a2d810813f",
             6: "c4e813ef464834330a99203aec4d845df2a5059fd2ec7e83ee43b55c21e73855",
+        },
+    ),
+    _msp(
+        "msp-high",
+        {
+            2: "22791ad71e2d493ab48a7aad1e6c5f674f30871c3b3aee4f6246e6a05dfb58c5",
+            4: "ef642c02ed2002206c6b543faf26c22debf347cb89562b6ebf8abe98d21c7a6f",
+            5: "6e1b297d694a414f4635f464258a87242f35d6ddaeb64c426ea0b6bb1a7c2a3b",
+            6: "a67d0a97a1cfed6f2ae78f57184a973023902ecbcbf932c8f5446460739e2f7a",
         },
     ),
     _msp(

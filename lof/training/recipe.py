@@ -17,7 +17,15 @@ from lof.codecs import CodecSpec, codec_spec
 from lof.errors import TrainingError, UnknownCodecError
 from lof.profiles import describe_validation
 
-BUILT_IN = ("mean-scale-96", "msp-base", "prior-autoregressive", "prior-mean-scale", "tiny")
+BUILT_IN = (
+    "mean-scale-96",
+    "msp-fast",
+    "msp-base",
+    "msp-high",
+    "prior-autoregressive",
+    "prior-mean-scale",
+    "tiny",
+)
 """Shipped recipes."""
 
 MS_SSIM_MIN_CROP = 176
