@@ -16,9 +16,12 @@ POSITIONS = {
 class NumpyDecoder:
     def __init__(self, weights):
         self.weights = {key: np.asarray(value) for key, value in weights.items()}
-        _, self.channels, self.levels, self.spatial, self.width, self.depth, *self.groups = self.weights[
-            "sizes"
-        ]
+        sizes = self.weights["sizes"].tolist()
+        _, self.channels, self.levels, self.spatial, self.width, self.depth, *rest = sizes
+        self.groups = []
+        while sum(self.groups) < self.channels:
+            self.groups.append(rest.pop(0))
+        (self.components,) = rest or [1]
 
     def decode(self, string, rows, columns):
         self.rows, self.columns = rows, columns
@@ -63,10 +66,15 @@ class NumpyDecoder:
                     state = settle(state + self.conv(f"{step}.blocks.{block}.1", inner))
                 features = settle(self.conv(f"{step}.features", state))
                 total, shift = self.sums(f"{step}.head", features)
-                half = len(total) // 2
-                mean = round_shift(total[:half] * 64, shift[:half] + 5)
-                table = np.clip(round_shift(total[half:], shift[half:] + 2), 0, 63)
-                self.read("gaussian_conditional", y, positions, stride, cell, first, table, mean)
+                parts = 2 if self.components == 1 else 3
+                totals, shifts = np.split(total, parts), np.split(shift, parts)
+                mean = round_shift(totals[0] * 64, shifts[0] + 5)
+                table = np.clip(round_shift(totals[1], shifts[1] + 2), 0, 63)
+                if self.components == 1:
+                    self.read("gaussian_conditional", y, positions, stride, cell, first, table, mean)
+                else:
+                    weight = np.clip(round_shift(totals[2], shifts[2]), 1, 255)
+                    self.read_mixtures(y, positions, stride, cell, first, mean, table, weight)
                 new = [
                     self.seen(y[first : first + size, r * stride :: cell, c * stride :: cell], first)
                     for r, c in positions
@@ -95,6 +103,37 @@ class NumpyDecoder:
             piece = symbols[at : at + size * h * w].reshape(size, h, w)
             at += piece.size
             y[first : first + size, top::cell, left::cell][:, :h, :w] = 64 * piece + centre
+
+    def read_mixtures(self, y, positions, stride, cell, first, *predicted):
+        """As ``read``, element by element."""
+        split = [p.reshape(self.components, len(positions), -1, *p.shape[1:]) for p in predicted]
+        for index, (row, column) in enumerate(positions):
+            h = len(range(row * stride, self.rows, cell))
+            w = len(range(column * stride, self.columns, cell))
+            for channel, i, j in np.ndindex(split[0].shape[2], h, w):
+                means, tables, weights = (p[:, index, channel, i, j].tolist() for p in split)
+                centre = means[weights.index(max(weights))]
+                start, cdf = self.cumulative([m - centre for m in means], tables, weights)
+                (symbol,) = self.rans.decode_stream([0], [cdf], [len(cdf)], [start])
+                y[first + channel, row * stride + i * cell, column * stride + j * cell] = 64 * symbol + centre
+
+    def cumulative(self, offsets, tables, weights):
+        """First symbol and cumulative frequencies of one element."""
+        reach = self.weights["mixture.reach"].tolist()
+        first = max(-reach[63], min(d // 64 - reach[t] for d, t in zip(offsets, tables, strict=True)))
+        last = min(reach[63], max(-(-d // 64) + reach[t] for d, t in zip(offsets, tables, strict=True)))
+        edges = 64 * np.arange(first, last + 2) - 32
+        mass = sum(w * self.phi(edges - d, t) for d, t, w in zip(offsets, tables, weights, strict=True))
+        count = len(edges)
+        cdf = np.arange(count) + (mass - mass[0]) * (65536 - count) // (sum(weights) << 24)
+        return first, [*cdf.tolist(), 65536]
+
+    def phi(self, u, table):
+        at = np.minimum(abs(u) * int(self.weights["mixture.inverse"][table]), (1536 << 20) - 1)
+        phi = self.weights["mixture.phi"].astype(np.int64)
+        low, high = phi[at >> 20], phi[(at >> 20) + 1]
+        value = low + ((high - low) * (at % 2**20) >> 20)
+        return np.where(u >= 0, value, 2**24 - value)
 
     def seen(self, values, first):
         """32·v / spread for v = values / 64; the spreads are powers of two."""

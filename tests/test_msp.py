@@ -34,6 +34,8 @@ CONFIGS = [
     MSPConfig(4, 6, levels=1, spatial_steps=1, width=4, depth=1, groups=(6,)),
     MSPConfig(4, 6, levels=2, spatial_steps=2, width=4, depth=1, groups=(2, 4)),
     MSPConfig(4, 6, levels=3, spatial_steps=3, width=6, depth=2, groups=(1, 2, 3)),
+    MSPConfig(4, 6, levels=2, spatial_steps=2, width=4, depth=1, groups=(2, 4), components=2),
+    MSPConfig(4, 6, levels=1, spatial_steps=3, width=6, depth=1, groups=(6,), components=3),
 ]
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from lof.codecs import codec_spec
 from lof.codecs._weights import load_weights
+from lof.codecs.msp.mixture import MixtureConditional
 from lof.errors import TrainingError
 from lof.files import write_atomically
 from lof.training.checkpoint import read_torch_file
@@ -36,8 +37,8 @@ STRIDE = 16
 class LatentRate(nn.Module):
     """A network's rate on given latents as one module; takes the place of ``RateDistortion``.
 
-    What the entropy coder will write is priced: the rounded latents. Scales get the gradient of that. Means are
-    drawn to the latents as a Gaussian of that scale and a rounding error would draw them.
+    What the entropy coder will write is priced: the rounded latents. Scales, and weights of mixtures, get the
+    gradient of that. Means are drawn to the latents as Gaussians of that scale and a rounding error would draw them.
 
     Args:
         net: follows CompressAI's interface with ``g_a`` and ``g_s``; its entropy models are taken over.
@@ -55,6 +56,8 @@ class LatentRate(nn.Module):
                 module.forward = functools.partial(price_factorised, module)
             elif isinstance(module, GaussianConditional):
                 module.forward = functools.partial(_price_gaussian, module)
+            elif isinstance(module, MixtureConditional):
+                module.forward = functools.partial(_price_mixture, module)  # type: ignore[method-assign]
 
     def forward(self, y: Tensor) -> Losses:
         """Price latents (B, M, h, w), float32: scalars as of ``RateDistortion``, with a distortion of 0."""
@@ -106,6 +109,26 @@ class _Gaussian(torch.autograd.Function):
         grad_scale = torch.where((scale < _Gaussian.LEAST_SCALE) & (grad_scale > 0), 0.0, grad_scale)
         grad_mean = difference.div(sigma.square() + 1 / 12).mul_(grad * likelihood)
         return None, grad_mean, grad_scale
+
+
+def _price_mixture(
+    module: MixtureConditional, y: Tensor, centre: Tensor, offset: Tensor, scale: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    with torch.autocast(y.device.type, enabled=False):
+        mean = centre.unsqueeze(1) + offset
+        centre = centre.detach()
+        residual = torch.round(y - centre)
+        likelihood = module.likelihood(residual, offset.detach(), scale, weight)
+        drawn = _drawn(y.unsqueeze(1) - mean, scale.detach(), weight.detach())
+        # The value of one, the gradients of both.
+        return residual + centre, likelihood * torch.exp(drawn - drawn.detach())
+
+
+def _drawn(difference: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+    """Logarithm, less a constant, of a mixture's density where each component is as wide as with a rounding error."""
+    variance = scale.square() + 1 / 12
+    exponent = weight.log() - 0.5 * variance.log() - 0.5 * difference.square() / variance
+    return exponent.logsumexp(1)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from torch import Tensor, nn
 
+from lof.codecs.msp.mixture import MixtureConditional
+
 Losses = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -38,6 +40,8 @@ class RateDistortion(nn.Module):
                 module.forward = functools.partial(price_factorised, module)
             elif isinstance(module, GaussianConditional):
                 module.forward = functools.partial(_price_gaussian, module)
+            elif isinstance(module, MixtureConditional):
+                module.forward = functools.partial(_price_mixture, module)  # type: ignore[method-assign]
 
     def forward(self, images: Tensor) -> Losses:
         """Price a batch.
@@ -101,6 +105,14 @@ def _price_gaussian(
         means = torch.zeros_like(scales) if means is None else means.float()
         likelihood = module.likelihood_lower_bound(module._likelihood(_noisy(y), scales, means))
         return _rounded(y, means), likelihood
+
+
+def _price_mixture(
+    module: MixtureConditional, y: Tensor, centre: Tensor, *distribution: Tensor
+) -> tuple[Tensor, Tensor]:
+    with torch.autocast(y.device.type, enabled=False):
+        y, centre = y.float(), centre.float()
+        return _rounded(y, centre), module.likelihood(_noisy(y) - centre, *distribution)
 
 
 def _noisy(values: Tensor) -> Tensor:

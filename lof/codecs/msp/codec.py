@@ -15,7 +15,6 @@ from lof.codecs.msp import layout
 from lof.codecs.msp.decoder import STRIDE, Decoder, exact_sums
 from lof.codecs.msp.layout import Part
 from lof.codecs.msp.network import MSPNetwork
-from lof.codecs.msp.prior import scale_of
 
 
 class MSPCodec(CompressAICodec):
@@ -86,25 +85,27 @@ def _code(net: MSPNetwork, y: Tensor, quantize: Quantize) -> Coded:
     median = net.medians()
     residuals: list[Tensor] = []
     values: list[Tensor] = []
-    indexes: list[Tensor] = []
+    forms: list[Tensor] = []
 
-    def take(part: Part, mean: Tensor | None, index: Tensor | None) -> Tensor:
+    def take(part: Part, centre: Tensor | None, form: Tensor | None) -> Tensor:
         piece = part.cut(padded)
-        centre = median if mean is None else mean.float()
+        centre = median if centre is None else centre.float()
         residuals.append(quantize("y", piece - centre))
         values.append((residuals[-1] + centre) * part.cut(inside))
-        indexes.append(torch.zeros_like(piece) if index is None else index.float())
+        forms.append(net.no_form(piece) if form is None else form.float())
         return values[-1]
 
     layout.walk(net.prior, take)
     names = net.order.argsort()
-    residual, value, index = (
-        layout.assemble(pieces, net.config, *padded.shape[-2:])[..., :height, :width].index_select(1, names)
-        for pieces in (residuals, values, indexes)
+    size = padded.shape[-2:]
+    residual, value = (
+        layout.assemble(pieces, net.config, *size)[..., :height, :width].index_select(1, names)
+        for pieces in (residuals, values)
     )
-    scale = scale_of(index)
+    form = net.assemble_forms(forms, *size)[..., :height, :width].index_select(2, names)
+    distribution = net.distribution(form)
 
     def bits_of(residual: Tensor) -> Tensor:
-        return net.bits(residual, scale)
+        return net.bits(residual, *distribution)
 
     return Coded(residual, value, bits_of)

@@ -8,39 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from compressai import ans
-from compressai.entropy_models import EntropyModel
 from torch import Tensor
 
 from lof.codecs._rans import is_rans, slack
 from lof.codecs.msp import layout
 from lof.codecs.msp.layout import Part
+from lof.codecs.msp.mixture import MEAN_UNIT, MixtureTables
 from lof.codecs.msp.network import MSPNetwork
+from lof.codecs.msp.tables import Tables
 from lof.codecs.msp.transforms import TiledSynthesis
 from lof.errors import StreamError
 
 STRIDE = 16
 """Pixels for each place of y, a side."""
 
-
-@dataclass(frozen=True)
-class Tables:
-    """Cumulative distributions of one entropy model, as the rANS coder takes them."""
-
-    cdfs: list[list[int]]
-    lengths: list[int]
-    offsets: list[int]
-
-    @classmethod
-    def of(cls, model: EntropyModel) -> Tables:
-        lengths = model._cdf_length.tolist()
-        rows = model._quantized_cdf.tolist()
-        cdfs = [row[:length] for row, length in zip(rows, lengths, strict=True)]
-        return cls(cdfs, lengths, model._offset.tolist())
+Coding = Iterator[tuple[list[int], Tables]]
+"""Each element's table, and the tables; some elements at a time."""
 
 
 class Decoder:
@@ -48,9 +35,9 @@ class Decoder:
 
     def __init__(self, net: MSPNetwork) -> None:
         self.net, self.config = net, net.config
-        self.factorised, self.gaussian = (
-            Tables.of(net.entropy_bottleneck),
-            Tables.of(net.gaussian_conditional),
+        self.factorised = Tables.of(net.entropy_bottleneck)
+        self.conditional = (
+            Tables.of(net.gaussian_conditional) if self.config.components == 1 else MixtureTables(net.mixture)
         )
         self.median = net.medians()
         self.synthesis = TiledSynthesis(net.g_s)
@@ -76,10 +63,11 @@ class Decoder:
         decoder.set_stream(string + slack(string, rows * columns * self.config.latent_channels))
         pieces: list[Tensor] = []
 
-        def take(part: Part, mean: Tensor | None, index: Tensor | None) -> Tensor:
-            tables, centre, indexes = self._coded_with(part, mean, index, (rows, columns))
-            wanted = _inside(indexes, part, rows, columns)
-            symbols = decoder.decode_stream(wanted, tables.cdfs, tables.lengths, tables.offsets)
+        def take(part: Part, mean: Tensor | None, form: Tensor | None) -> Tensor:
+            centre, coding = self._coded_with(part, mean, form, (rows, columns))
+            symbols: list[int] = []
+            for wanted, tables in coding:
+                symbols += decoder.decode_stream(wanted, tables.cdfs, tables.lengths, tables.offsets)
             pieces.append(_place(symbols, centre, part, rows, columns))
             return pieces[-1]
 
@@ -93,12 +81,15 @@ class Decoder:
         inside = layout.pad(torch.ones(1, self.config.latent_channels, rows, columns), self.config)
         encoder = ans.BufferedRansEncoder()
 
-        def take(part: Part, mean: Tensor | None, index: Tensor | None) -> Tensor:
-            tables, centre, indexes = self._coded_with(part, mean, index, (rows, columns))
+        def take(part: Part, mean: Tensor | None, form: Tensor | None) -> Tensor:
+            centre, coding = self._coded_with(part, mean, form, (rows, columns))
             piece = part.cut(ordered)
-            written = _inside(piece, part, rows, columns)
-            wanted = _inside(indexes, part, rows, columns)
-            encoder.encode_with_indexes(written, wanted, tables.cdfs, tables.lengths, tables.offsets)
+            written = _listed(_inside(piece, part, rows, columns))
+            at = 0
+            for wanted, tables in coding:
+                some = written[at : at + len(wanted)]
+                encoder.encode_with_indexes(some, wanted, tables.cdfs, tables.lengths, tables.offsets)
+                at += len(wanted)
             return (piece + centre) * part.cut(inside)
 
         self._walk(take)
@@ -113,14 +104,24 @@ class Decoder:
             layout.walk(self.net.prior, take)
 
     def _coded_with(
-        self, part: Part, mean: Tensor | None, index: Tensor | None, size: tuple[int, int]
-    ) -> tuple[Tables, Tensor, Tensor]:
-        """Tables, centre, and each element's table."""
-        if mean is not None and index is not None:
-            return self.gaussian, mean, index
+        self, part: Part, mean: Tensor | None, form: Tensor | None, size: tuple[int, int]
+    ) -> tuple[Tensor, Coding]:
+        """Centre, and the tables of the elements that are coded."""
+        if mean is not None and form is not None:
+            return mean, self._conditionally(part, form, size)
         cells = [-(-side // part.cell) for side in size]
         channel = torch.arange(self.config.latent_channels, dtype=torch.float32).reshape(1, -1, 1, 1)
-        return self.factorised, self.median.expand(1, -1, *cells), channel.expand(1, -1, *cells)
+        indexes = _inside(channel.expand(1, -1, *cells), part, *size)
+        return self.median.expand(1, -1, *cells), iter([(_listed(indexes), self.factorised)])
+
+    def _conditionally(self, part: Part, form: Tensor, size: tuple[int, int]) -> Coding:
+        if isinstance(self.conditional, Tables):
+            yield _listed(_inside(form, part, *size)), self.conditional
+            return
+        numbers = torch.stack([_inside(n, part, *size) for n in form.chunk(self.config.form, 1)])
+        numbers[: self.config.components] *= MEAN_UNIT
+        for tables in self.conditional.of(numbers.long().numpy(), self.config.components):
+            yield list(range(len(tables.cdfs))), tables
 
     def _natural(self, pieces: list[Tensor], rows: int, columns: int) -> Tensor:
         stride = 2**self.config.levels
@@ -140,13 +141,16 @@ def exact_sums() -> Iterator[None]:
         torch.backends.nnpack.set_flags(*before)
 
 
-def _inside(tensor: Tensor, part: Part, rows: int, columns: int) -> list[int]:
-    """The elements that are coded, as integers: by position, channel, row and column."""
+def _listed(whole: Tensor) -> list[int]:
+    found: list[int] = whole.to(torch.int32).tolist()
+    return found
+
+
+def _inside(tensor: Tensor, part: Part, rows: int, columns: int) -> Tensor:
+    """The elements that are coded, in one row: by position, channel, row and column."""
     chunks = tensor.chunk(len(part.positions), 1)
     extents = part.extents(rows, columns)
-    flat = [c[0, :, :h, :w].flatten() for c, (h, w) in zip(chunks, extents, strict=True)]
-    found: list[int] = torch.cat(flat).to(torch.int32).tolist()
-    return found
+    return torch.cat([c[0, :, :h, :w].flatten() for c, (h, w) in zip(chunks, extents, strict=True)])
 
 
 def _place(symbols: Sequence[int], centre: Tensor, part: Part, rows: int, columns: int) -> Tensor:

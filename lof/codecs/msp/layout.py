@@ -123,8 +123,11 @@ class Model(Protocol):
 class Take(Protocol):
     """What is done with a step's prediction: draw symbols, write them, price them."""
 
-    def __call__(self, part: Part, mean: Tensor | None, index: Tensor | None, /) -> Tensor:
-        """Values of the part's elements, 0 in the padding; the coarsest part comes without a prediction."""
+    def __call__(self, part: Part, centre: Tensor | None, form: Tensor | None, /) -> Tensor:
+        """Values of the part's elements, 0 in the padding; the coarsest part comes without a prediction.
+
+        The centre is (B, positions × channels, rows, columns), the form that for each of its numbers in turn.
+        """
         ...
 
 
@@ -139,8 +142,8 @@ def walk(model: Model, take: Take) -> None:
             known = _refine(known, taken, config) if taken else known
             hidden, taken = model.enter(step.level, known, hidden), []
         assert hidden is not None
-        hidden, mean, index = model.step(step, hidden, taken[-1] if taken else None)
-        taken.append(take(step.part, mean, index))
+        hidden, centre, form = model.step(step, hidden, taken[-1] if taken else None)
+        taken.append(take(step.part, centre, form))
 
 
 def _refine(known: Tensor, taken: list[Tensor], config: MSPConfig) -> Tensor:

@@ -13,7 +13,8 @@ from torch import Tensor
 from lof.codecs.msp import layout
 from lof.codecs.msp.config import MSPConfig
 from lof.codecs.msp.layout import Part
-from lof.codecs.msp.prior import MEAN_UNIT, FixedConv, Prior, scale_of
+from lof.codecs.msp.mixture import MEAN_UNIT, MixtureConditional, scale_of
+from lof.codecs.msp.prior import FixedConv, Prior
 from lof.codecs.msp.transforms import analysis, synthesis
 
 
@@ -35,7 +36,10 @@ class MSPNetwork(CompressionModel):
         self.g_s = synthesis(self.N, self.M)
         self.prior = Prior(self.config)
         self.entropy_bottleneck = EntropyBottleneck(self.M)
-        self.gaussian_conditional = GaussianConditional(None)
+        if self.config.components == 1:
+            self.gaussian_conditional = GaussianConditional(None)
+        else:
+            self.mixture = MixtureConditional()
         # The channel of y that is coded first, second, …
         self.register_buffer("order", torch.arange(self.M))
         self.register_buffer("sizes", torch.tensor(sizes, dtype=torch.int32))
@@ -50,20 +54,25 @@ class MSPNetwork(CompressionModel):
         padded = layout.pad(y.index_select(1, self.order), self.config)
         inside = layout.pad(torch.ones_like(y), self.config)
         coarsest = self.entropy_bottleneck(layout.coarsest(self.config).cut(padded))
-        means, indexes = [torch.zeros_like(coarsest[0])], [torch.zeros_like(coarsest[0])]
+        centres, forms = [torch.zeros_like(coarsest[0])], [self.no_form(coarsest[0])]
 
-        def take(part: Part, mean: Tensor | None, index: Tensor | None) -> Tensor:
-            if mean is None or index is None:
+        def take(part: Part, centre: Tensor | None, form: Tensor | None) -> Tensor:
+            if centre is None or form is None:
                 return cast(Tensor, coarsest[0]).detach()
-            means.append(mean)
-            indexes.append(index)
-            centre = mean.detach()
+            centres.append(centre)
+            forms.append(form)
+            centre = centre.detach()
             return (torch.round(part.cut(padded) - centre) + centre) * part.cut(inside)
 
         layout.walk(self.prior, take)
-        whole = [layout.assemble(pieces, self.config, *padded.shape[-2:]) for pieces in (means, indexes)]
-        mean, index = (tensor[..., :height, :width] for tensor in whole)
-        y_hat, likelihood = self.gaussian_conditional(padded[..., :height, :width], scale_of(index), mean)
+        size = padded.shape[-2:]
+        centre = layout.assemble(centres, self.config, *size)[..., :height, :width]
+        form = self.assemble_forms(forms, *size)[..., :height, :width]
+        distribution, inside_y = self.distribution(form), padded[..., :height, :width]
+        if self.config.components == 1:
+            y_hat, likelihood = self.gaussian_conditional(inside_y, *distribution, centre)
+        else:
+            y_hat, likelihood = self.mixture(inside_y, centre, *distribution)
         stride = 2**self.config.levels
         known = torch.zeros_like(likelihood, dtype=torch.bool)
         known[..., ::stride, ::stride] = True
@@ -83,11 +92,38 @@ class MSPNetwork(CompressionModel):
         """Centres of the coarsest sub-grid's elements, (1, M, 1, 1), in coding order."""
         return cast(Tensor, self.entropy_bottleneck._get_medians().detach().reshape(1, -1, 1, 1))
 
-    def bits(self, residual: Tensor, scale: Tensor) -> Tensor:
-        """Cost of each rounded residual (B, M, h, w), channels as y has them, in bits; differentiable."""
-        conditional, bottleneck = self.gaussian_conditional, self.entropy_bottleneck
+    def no_form(self, like: Tensor) -> Tensor:
+        """Stands where an element is not of the steps: any form will do that has a finite likelihood."""
+        return torch.ones_like(like).repeat(1, self.config.form, 1, 1)
+
+    def assemble_forms(self, forms: list[Tensor], height: int, width: int) -> Tensor:
+        """Forms of the parts of all steps to those of a padded y: (B, numbers of a form, M, h, w), in coding order."""
+        count = self.config.form
+        # A form's numbers stand where images do in a batch.
+        pieces = [form.unflatten(1, (count, -1)).flatten(0, 1) for form in forms]
+        return layout.assemble(pieces, self.config, height, width).unflatten(0, (-1, count))
+
+    def distribution(self, form: Tensor) -> tuple[Tensor, ...]:
+        """What a form says: σ, (B, M, h, w); or the mixture's offsets, σ and weights, each (B, J, M, h, w)."""
+        if self.config.components == 1:
+            return (scale_of(form[:, 0]),)
+        offset, index, weight = form.chunk(3, 1)
+        return offset, scale_of(index), weight
+
+    def _likelihood(self, residual: Tensor, *distribution: Tensor) -> Tensor:
+        if self.config.components > 1:
+            return self.mixture.likelihood(residual, *distribution)
+        gaussian = self.gaussian_conditional
+        return cast(Tensor, gaussian.likelihood_lower_bound(gaussian._likelihood(residual, *distribution)))
+
+    def bits(self, residual: Tensor, *distribution: Tensor) -> Tensor:
+        """Cost in bits of each rounded residual (B, M, h, w) under its :meth:`distribution`; differentiable.
+
+        Channels are in the order that y has.
+        """
+        bottleneck = self.entropy_bottleneck
         with torch.autocast(residual.device.type, enabled=False):
-            likelihood = conditional.likelihood_lower_bound(conditional._likelihood(residual, scale))
+            likelihood = self._likelihood(residual, *distribution)
             stride = 2**self.config.levels
             coarsest = residual[..., ::stride, ::stride].index_select(1, self.order) + self.medians()
             flat = coarsest.transpose(0, 1).reshape(self.M, 1, -1)

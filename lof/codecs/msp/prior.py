@@ -9,7 +9,6 @@ compression with latent-variable models"). Only ``exact`` evaluations round acti
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import cast
 
@@ -19,21 +18,27 @@ from torch import Tensor, nn
 
 from lof.codecs.msp.config import MSPConfig
 from lof.codecs.msp.layout import Step
+from lof.codecs.msp.mixture import (
+    MEAN_UNIT,
+    SCALE_MIN,
+    SCALE_STEP,
+    SCALES,
+    WEIGHT_UNIT,
+    centre_and_form,
+    weight_of,
+)
 
 ACTIVATION_UNIT = 32
 """Activations are multiples of 1/32."""
 CEILING = 255 / ACTIVATION_UNIT
-MEAN_UNIT = 64
-"""Means, and so all values of latents, are multiples of 1/64."""
 WEIGHT_LIMIT = 127
 SUM_LIMIT = 2**24
 MIN_SHIFT, MAX_SHIFT, UNSET = -8, 16, -128
 
-SCALE_MIN, SCALE_MAX, SCALES = 0.11, 256.0, 64
-SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
-"""Logarithmic distance of neighbours in CompressAI's table of scales."""
 INDEX_UNIT = 8
 """Scales are predicted in units of this many places of the table, about a factor e: as fast to learn as means."""
+SCALES_APART, START_WEIGHT = 0.8, 32
+"""Where a mixture's components start: neighbours' scales, in that unit, and weights."""
 
 
 class FixedConv(nn.Conv2d):
@@ -125,7 +130,9 @@ class Prior(nn.Module):
         return self._settle(net.enter(torch.cat([seen, above], 1)))
 
     def step(self, step: Step, hidden: Tensor, new: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """One evaluation: the new state, mean, and place in the table of scales, of what the step codes.
+        """One evaluation: the new state, and centre and form of what the step codes.
+
+        The form is the place in the table of scales; with mixtures, see :func:`centre_and_form`.
 
         Args:
             hidden: the state before.
@@ -140,13 +147,16 @@ class Prior(nn.Module):
             hidden = self._settle(hidden + self._inner(back(self._settle(widen(hidden)))))
         features = self._settle(net.features(hidden))
         with torch.autocast(features.device.type, enabled=False):
-            mean, index = net.head(features.float()).chunk(2, 1)
+            mean, index, *weight = net.head(features.float()).chunk(min(3, self.config.outputs), 1)
             index = INDEX_UNIT * index
             if self.exact:
                 mean = torch.round(mean * MEAN_UNIT) / MEAN_UNIT
                 index = torch.round(index).clamp(0, SCALES - 1)
             else:
                 index = _leaky_clamp(index)
+            if weight:
+                weights = weight_of(weight[0], exact=self.exact)
+                return hidden, *centre_and_form(mean, index, weights, self.config.components)
         return hidden, mean, index
 
     def to_grid(self) -> None:
@@ -176,7 +186,7 @@ class Prior(nn.Module):
                 positions = len(self.config.positions[number // len(self.config.groups)])
                 start = index[first : first + self.config.groups[group]].repeat(positions)
                 net.head.weight.mul_(0.1)
-                cast(Tensor, net.head.bias).copy_(torch.cat([torch.zeros_like(start), start]))
+                cast(Tensor, net.head.bias).copy_(_start(start, self.config.components))
 
     def _level(self, level: int) -> _Level:
         return self.fine if level == 0 else self.coarse
@@ -207,7 +217,7 @@ class _Level(nn.Module):
 
 
 class _Step(nn.Module):
-    def __init__(self, width: int, depth: int, new: int, coded: int) -> None:
+    def __init__(self, width: int, depth: int, new: int, coded: int, outputs: int) -> None:
         super().__init__()
         if new:
             self.join = FixedConv(width + new, width, 3)
@@ -215,7 +225,7 @@ class _Step(nn.Module):
             nn.ModuleList([FixedConv(width, width, 3), FixedConv(width, width, 1)]) for _ in range(depth)
         )
         self.features = FixedConv(width, width, 1)
-        self.head = FixedConv(width, 2 * coded, 1)
+        self.head = FixedConv(width, outputs * coded, 1)
 
     def pairs(self) -> list[tuple[FixedConv, FixedConv]]:
         """The two layers of each residual block."""
@@ -227,7 +237,7 @@ def _steps(config: MSPConfig) -> Iterator[_Step]:
     for positions in config.positions:
         for channels in config.groups:
             coded = len(positions) * channels
-            yield _Step(config.width, config.depth, new, coded)
+            yield _Step(config.width, config.depth, new, coded, config.outputs)
             new = coded
 
 
@@ -238,9 +248,14 @@ def steps_before(config: MSPConfig, step: Step) -> tuple[int, int]:
     return sum(config.groups[:group]), len(config.positions[spatial])
 
 
-def scale_of(index: Tensor) -> Tensor:
-    """σ at a (fractional) place of the table of scales."""
-    return SCALE_MIN * torch.exp(SCALE_STEP * index)
+def _start(index: Tensor, components: int) -> Tensor:
+    """Biases that predict zero-mean Gaussians, of scales a little apart in a mixture: equal ones stay equal."""
+    if components == 1:
+        return torch.cat([torch.zeros_like(index), index])
+    apart = [(number - (components - 1) / 2) * SCALES_APART for number in range(components)]
+    indexes = torch.cat([(index + by).clamp(0, (SCALES - 1) / INDEX_UNIT) for by in apart])
+    weights = torch.full_like(indexes, START_WEIGHT / WEIGHT_UNIT)
+    return torch.cat([torch.zeros_like(indexes), indexes, weights])
 
 
 def _leaky_clamp(index: Tensor) -> Tensor:
