@@ -70,7 +70,11 @@ def build_network(spec: CodecSpec, point: RatePoint, weights: StateDict, origin:
     """
     network = spec.load_class().network
     # A network of the right class but without one tensor would decode noise; strict loading is not optional.
-    empty = network(*point.sizes).state_dict()
+    sizes = weights["sizes"].tolist() if "sizes" in weights else point.sizes
+    try:
+        empty = network(*sizes).state_dict()
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{origin}: not weights of {network.__name__} ({_first_line(error)})") from error
     missing = sorted(key for key in empty.keys() - weights.keys() if not _is_table(key))
     if missing:
         raise WeightsError(f"{origin}: not weights of {network.__name__} ({missing[0]} is missing)")

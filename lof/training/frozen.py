@@ -119,16 +119,18 @@ def _price_mixture(
         centre = centre.detach()
         residual = torch.round(y - centre)
         likelihood = module.likelihood(residual, offset.detach(), scale, weight)
-        drawn = _drawn(y.unsqueeze(1) - mean, scale.detach(), weight.detach())
+        drawn = -_pull(y.unsqueeze(1) - mean, scale.detach(), weight.detach())
         # The value of one, the gradients of both.
         return residual + centre, likelihood * torch.exp(drawn - drawn.detach())
 
 
-def _drawn(difference: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
-    """Logarithm, less a constant, of a mixture's density where each component is as wide as with a rounding error."""
+def _pull(difference: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+    """Its gradient is that of a mixture's negative log-density, each component as wide as with a rounding error."""
     variance = scale.square() + 1 / 12
-    exponent = weight.log() - 0.5 * variance.log() - 0.5 * difference.square() / variance
-    return exponent.logsumexp(1)
+    distance = 0.5 * difference.square() / variance
+    # Each component by its share in the density, which far outside of all is still that of the nearest.
+    share = (weight.log() - 0.5 * variance.log() - distance).detach().softmax(1)
+    return (share * distance).sum(1)
 
 
 @dataclass(frozen=True)

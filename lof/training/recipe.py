@@ -79,7 +79,8 @@ class Recipe(_Model):
     codec: str
     """Name in the registry; its class gives the architecture."""
     sizes: Annotated[tuple[Count, ...], Field(min_length=1)]
-    """Arguments of the network's constructor, for example ``[N, M]``."""
+    """Arguments of the network's constructor, for example ``[N, M]``; for MSP ``MSPConfig.sizes``, where one number
+    after the groups is that of the Gaussians in each element's mixture."""
     metric: Literal["mse", "ms-ssim"] = "mse"
     rung: Annotated[tuple[Rung, ...], Field(min_length=1)]
     schedule: Schedule = Schedule()

@@ -112,7 +112,7 @@ class MSPNetwork(CompressionModel):
 
     def _likelihood(self, residual: Tensor, *distribution: Tensor) -> Tensor:
         if self.config.components > 1:
-            return self.mixture.likelihood(residual, *distribution)
+            return cast(Tensor, self.mixture.likelihood(residual, *distribution))
         gaussian = self.gaussian_conditional
         return cast(Tensor, gaussian.likelihood_lower_bound(gaussian._likelihood(residual, *distribution)))
 
