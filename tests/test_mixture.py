@@ -77,6 +77,7 @@ class TestTables:
         form = np.concatenate([random.integers(0, high, (2, 50)) for high in (200, 60, 255)])
         form[4:] += 1
         model = MixtureTables(MixtureConditional())
+        monkeypatch.setattr(MixtureTables, "BOUNDARIES", 10**9)
         (whole,) = model.of(form, 2)
         monkeypatch.setattr(MixtureTables, "BOUNDARIES", 500)
         pieces = list(model.of(form, 2))

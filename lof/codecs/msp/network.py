@@ -112,7 +112,8 @@ class MSPNetwork(CompressionModel):
 
     def _likelihood(self, residual: Tensor, *distribution: Tensor) -> Tensor:
         if self.config.components > 1:
-            return cast(Tensor, self.mixture.likelihood(residual, *distribution))
+            found: Tensor = self.mixture.likelihood(residual, *distribution)
+            return found
         gaussian = self.gaussian_conditional
         return cast(Tensor, gaussian.likelihood_lower_bound(gaussian._likelihood(residual, *distribution)))
 
