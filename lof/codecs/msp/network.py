@@ -101,7 +101,8 @@ class MSPNetwork(CompressionModel):
         count = self.config.form
         # A form's numbers stand where images do in a batch.
         pieces = [form.unflatten(1, (count, -1)).flatten(0, 1) for form in forms]
-        return layout.assemble(pieces, self.config, height, width).unflatten(0, (-1, count))
+        whole = layout.assemble(pieces, self.config, height, width)
+        return whole.reshape(-1, count, *whole.shape[1:])
 
     def distribution(self, form: Tensor) -> tuple[Tensor, ...]:
         """What a form says: σ, (B, M, h, w); or the mixture's offsets, σ and weights, each (B, J, M, h, w)."""
