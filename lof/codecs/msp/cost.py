@@ -22,7 +22,7 @@ class Cost:
         evaluations: of the probability model, the factorised prior counted as one.
         parameters: of the probability model, one byte each.
         prior_macs: multiplications per pixel of the probability model, for images whose sides are multiples of
-            ``16·2^levels``.
+            ``16·2^levels``; the entropy coder, and with it the frequencies of mixtures, is not counted.
         synthesis_macs: multiplications per pixel of the synthesis.
     """
 
