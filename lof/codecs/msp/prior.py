@@ -102,7 +102,9 @@ def _fits(weight: Tensor, bias: Tensor, unit: float) -> Tensor:
 
 
 class Prior(nn.Module):
-    """Means and scales, or mixtures, of every step, from the steps before it. All tensors are (B, channels, rows, columns) of cells.
+    """Means and scales, or mixtures, of every step, from the steps before it.
+
+    All tensors are (B, channels, rows, columns) of cells.
 
     The finest level has networks of its own; the coarser levels, which code a quarter of the latents together,
     share theirs.
