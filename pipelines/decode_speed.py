@@ -182,10 +182,10 @@ def _plot(rows: list[Row]) -> bytes:
     figure, axes = canvas()
     for decoder in dict.fromkeys(row.decoder for row in rows):
         own = sorted((r.width * r.height, 1e9 * r.seconds) for r in rows if r.decoder == decoder)
-        axes.plot([p for p, _ in own], [t / p for p, t in own], "-o", label=decoder, linewidth=1.6)
+        axes.plot([p / 1e6 for p, _ in own], [t / p for p, t in own], "-o", label=decoder, linewidth=1.6)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("pixels")
+    axes.set_xlabel("megapixels")
     axes.set_ylabel("decoding time, ns per pixel")
     axes.legend(frameon=False)
     round_numbers(axes)

@@ -97,18 +97,13 @@ def plot(compared: Sequence[Compared]) -> bytes:
             if not plain and PLAIN in own:
                 axes.plot(*zip(own[PLAIN], place, strict=True), color=GREY, linewidth=1)
         if own:
-            last = min(own.values(), key=lambda place: place[1])
-            offset: dict[str, Any] = {
-                "xytext": (0, -10),
-                "textcoords": "offset points",
-                "ha": "center",
-                "va": "top",
-            }
-            axes.annotate(codec, last, color=INK, **offset)
+            place = own.get(PLAIN, next(iter(own.values())))
+            beside: dict[str, Any] = {"xytext": (-9, 0), "textcoords": "offset points", "ha": "right"}
+            axes.annotate(codec, place, color=INK, va="center", **beside)
     axes.set_xscale("log")
     axes.set_xlabel("decoding time, s (open: plain encoding; filled: after a search)")
     axes.set_ylabel("BD-rate, %")
-    axes.margins(x=0.14, y=0.16)
+    axes.margins(x=0.2, y=0.12)
     round_numbers(axes)
     return png(figure)
 
