@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import warnings
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from lof.images import read_picture
     from lof.profiles import load_profile
     from lof.results import Measured, Result
+
+# compressai 1.2.8 compiles helpers with torch.jit, which newer PyTorch deprecates at import.
+for _kind in (FutureWarning, DeprecationWarning):
+    warnings.filterwarnings("ignore", r"`torch\.jit\.", _kind)
 
 try:
     __version__ = version("lof")

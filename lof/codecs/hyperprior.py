@@ -8,21 +8,15 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import ClassVar, cast
 
 import torch
+from compressai.entropy_models import EntropyBottleneck, GaussianConditional
+from compressai.models import CompressionModel, FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
 from torch import Tensor, nn
-
-with warnings.catch_warnings():
-    # compressai 1.2.8 compiles helpers with torch.jit, which newer PyTorch deprecates at import.
-    warnings.simplefilter("ignore", FutureWarning)
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from compressai.entropy_models import EntropyBottleneck, GaussianConditional
-    from compressai.models import CompressionModel, FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
 
 from lof.codecs._base import Codec, Coded, Latents, Quantize
 from lof.codecs._rans import is_rans, slack
