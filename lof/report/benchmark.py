@@ -137,13 +137,13 @@ def bjontegaard_deltas(anchor: Curve, test: Curve) -> tuple[float, float] | None
     """
     from bjontegaard import bd_psnr, bd_rate
 
-    if len(anchor) < 2 or not (_rises(anchor) and _rises(test)):
+    if min(len(anchor), len(test)) < 2 or not (_rises(anchor) and _rises(test)):
         return None
     lowest, highest = (zip(anchor[end], test[end], strict=True) for end in (0, -1))
     if any(max(low) >= min(high) for low, high in zip(lowest, highest, strict=True)):
         return None
     curves = [list(values) for curve in (anchor, test) for values in zip(*curve, strict=True)]
-    settings = {"method": "akima", "min_overlap": 0}
+    settings = {"method": "akima", "min_overlap": 0, "require_matching_points": False}
     return float(bd_rate(*curves, **settings)) / 100, float(bd_psnr(*curves, **settings))
 
 

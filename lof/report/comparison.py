@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from lof.report.benchmark import PLAIN
+from lof.report.benchmark import PLAIN, bjontegaard_deltas
 from lof.report.canvas import BLUE, GREY, INK, canvas, png, round_numbers
+from lof.report.figures import ABSENT, percent
 from lof.report.records import Record
 
 
@@ -30,7 +31,7 @@ class Compared:
 
     Attributes:
         seconds: to decode the timed image; ``None`` where it was not timed.
-        bd_rate: of the mean curve against the first codec's plain encoding, in per cent; ``None`` where there is
+        bd_rate: of the mean curve against the first codec's plain encoding, as a share; ``None`` where there is
             no curve.
     """
 
@@ -48,8 +49,6 @@ def compare(rows: Sequence[Record], seconds: Mapping[str, float]) -> list[Compar
         rows: at most one per codec, method, quality and image; the first codec is the anchor.
         seconds: decoding time by codec.
     """
-    from lof.training.card import bd_rate
-
     images = _complete(rows)
     found: list[Compared] = []
     for codec in _each(rows, "codec"):
@@ -63,7 +62,9 @@ def compare(rows: Sequence[Record], seconds: Mapping[str, float]) -> list[Compar
             )
             curve = [(p.bpp, p.psnr) for p in points]
             anchor = [(p.bpp, p.psnr) for p in found[0].points] if found else curve
-            found.append(Compared(codec, method, points, seconds.get(codec), bd_rate(curve, anchor)))
+            delta = bjontegaard_deltas(anchor, curve)
+            rate = None if delta is None else delta[0]
+            found.append(Compared(codec, method, points, seconds.get(codec), rate))
     return found
 
 
@@ -74,9 +75,9 @@ def table(compared: Sequence[Compared]) -> str:
     lines = [f"| {' | '.join(head)} |", f"| {' | '.join(['---'] * len(head))} |"]
     for c in compared:
         at = {p.quality: f"{p.bpp:.4f}, {p.psnr:.2f}" for p in c.points}
-        rate = "–" if c.bd_rate is None else f"{c.bd_rate:+.1f} %".replace("-", "−")
-        time = "–" if c.seconds is None else f"{c.seconds:.3f} s"
-        cells = [c.codec, c.method, rate, time, *(at.get(q, "–") for q in qualities)]
+        rate = ABSENT if c.bd_rate is None else percent(c.bd_rate)
+        time = ABSENT if c.seconds is None else f"{c.seconds:.3f} s"
+        cells = [c.codec, c.method, rate, time, *(at.get(q, ABSENT) for q in qualities)]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -87,7 +88,7 @@ def plot(compared: Sequence[Compared]) -> bytes:
     style: dict[str, Any] = {"markersize": 8, "linestyle": "none", "zorder": 3}
     for codec in dict.fromkeys(c.codec for c in compared):
         own = {
-            c.method: (c.seconds, c.bd_rate)
+            c.method: (c.seconds, 100 * c.bd_rate)
             for c in compared
             if c.codec == codec and c.seconds is not None and c.bd_rate is not None
         }
