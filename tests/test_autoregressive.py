@@ -39,5 +39,23 @@ def test_waves_predict_what_the_standard_order_predicts(crop: NDArray[np.uint8],
     # Where a residual lies at a half, another order of summation may round it the other way.
     assert float((waves.residual != serial.residual).float().mean()) < 1e-3
     assert torch.allclose(waves.bits.sum(), serial.bits.sum(), rtol=1e-3)
-    context_matters = serial.value[..., 1:, 1:] - serial.residual[..., 1:, 1:]
-    assert float(context_matters.std()) > 0
+
+
+def test_a_place_informs_what_its_window_reaches_and_nothing_else(
+    crop: NDArray[np.uint8], zoo_weights: Path
+) -> None:
+    codec = load_codec("mbt2018", 1, weights=zoo_weights, device="cpu", precision="fp32")
+    latents = codec.analyse(torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255)
+    changed = {name: tensor.clone() for name, tensor in latents.items()}
+    changed["y"][:, :, 3, 3] += 20
+
+    def means(values: dict[str, torch.Tensor], *, exact: bool) -> torch.Tensor:
+        coded = codec.code(values, lambda _, residual: residual, exact=exact)["y"]
+        return (coded.value - coded.residual)[0].sum(0)
+
+    # Without rounding a value is the latent itself, so that nothing is handed on beyond one window.
+    reached = torch.zeros(8, 8, dtype=torch.bool)
+    reached[3, 4:6] = reached[4:6, 1:6] = True
+    for exact in (True, False):
+        moved = (means(latents, exact=exact) - means(changed, exact=exact)).abs()
+        assert torch.equal(moved > 1e-3, reached)
