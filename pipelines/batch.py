@@ -1,6 +1,6 @@
 """``lof optimize`` as a Ray job, with the same options; the cluster is the one that runs the job.
 
-    ray job submit --working-dir . -- python pipelines/batch.py s3://photos/2024 -o s3://archive/2024 --profile fast
+    ray job submit --working-dir pipelines -- python batch.py s3://photos/2024 -o s3://archive/2024 --profile fast
     python pipelines/batch.py photos -o out --ray local --jobs 4
 
 The driver runs on the head node; inputs and outputs are folders that all nodes share, or URLs.

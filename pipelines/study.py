@@ -1,6 +1,6 @@
 """A study as a job script: ``lof study run`` for ``ray job submit``.
 
-    ray job submit -- python pipelines/study.py STUDY.toml --storage URL --ray auto --workers 8
+    ray job submit --working-dir pipelines -- python study.py STUDY.toml --storage URL --ray auto --workers 8
     python pipelines/study.py STUDY.toml --images PHOTOS
 
 One JSON object per finished trial on stdout. The storage is used by the driver alone; with Ray, the trials run

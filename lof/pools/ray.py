@@ -199,22 +199,27 @@ class _Team:
         if task is None:
             self.failed_starts = 0
             self._count()
-            self._hand_over(worker)
+            if not self._hand_over(worker):
+                self._dismiss(worker)
         elif ended:
             self.on_event(Ended(task.item, message, task.attempt))
-            self._hand_over(worker)
+            call = worker.pending
+            if not self._hand_over(worker):
+                # Its outcome is here, the call itself has yet to end: killed now, the dashboard would call it failed.
+                self.ray.wait([call.completed()], timeout=_PATIENCE)
+                self._dismiss(worker)
         else:
             self.on_event(Told(task.item, message))
 
-    def _hand_over(self, worker: _Worker) -> None:
+    def _hand_over(self, worker: _Worker) -> bool:
         worker.task = self.queue.take()
         if worker.task is None:
-            self._dismiss(worker)
-            return
+            return False
         item = worker.task.item
         label = self.queue.work.label(item)
         worker.pending = worker.actor.do.options(num_returns="streaming", name=label).remote(item)
         self.on_event(Began(item, worker.name, worker.task.attempt))
+        return True
 
     def _dismiss(self, worker: _Worker) -> None:
         self.ray.kill(worker.actor)
