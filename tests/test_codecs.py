@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from lof.codecs import (
     Codec,
@@ -22,6 +23,7 @@ from lof.codecs import (
     load_codec,
     register,
 )
+from lof.codecs._weights import bundled_file, load_weights, without_lent_transforms
 from lof.errors import LofError, StreamError, UnknownCodecError, WeightsError
 from lof.search import symbols_of
 
@@ -246,8 +248,6 @@ class TestWeights:
         assert not (tmp_path / "ran").exists()
 
     def test_old_parameter_names_are_understood(self, tmp_path: Path, zoo_weights: Path) -> None:
-        from safetensors.torch import load_file
-
         new = load_file(zoo_weights / "mbt2018-mean-1.safetensors")
         old = {}
         for key, value in new.items():
@@ -263,6 +263,30 @@ class TestWeights:
         assert (
             ours.fingerprint == load_codec("mbt2018-mean", 1, weights=zoo_weights, device="cpu").fingerprint
         )
+
+    def test_transforms_that_another_codec_ships_are_taken_from_there(self, tmp_path: Path) -> None:
+        shipped = bundled_file(codec_spec("msp-base"), "mse", 4)
+        assert not any(key.startswith(("g_a.", "g_s.")) for key in load_file(shipped))
+        whole, _ = load_weights(codec_spec("msp-base"), "mse", 4, None)
+        donor, _ = load_weights(codec_spec("mean-scale-96"), "mse", 4, None)
+        assert torch.equal(whole["g_s.0.weight"], donor["g_s.0.weight"])
+        kept, metadata = without_lent_transforms(codec_spec("msp-base"), "mse", 4, whole)
+        assert kept.keys() == load_file(shipped).keys()
+
+        save_file(kept, tmp_path / "msp-base-4.safetensors", metadata)
+        again = load_codec("msp-base", 4, weights=tmp_path, device="cpu")
+        assert again.fingerprint == load_codec("msp-base", 4, device="cpu").fingerprint
+        save_file(kept, tmp_path / "msp-base-4.safetensors", {"transforms": 64 * "0"})
+        with pytest.raises(WeightsError, match="made for other transforms than those of mean-scale-96"):
+            load_weights(codec_spec("msp-base"), "mse", 4, tmp_path)
+
+    def test_transforms_of_its_own_stay_with_a_codec(self, tmp_path: Path) -> None:
+        whole, _ = load_weights(codec_spec("msp-base"), "mse", 4, None)
+        own = whole | {"g_s.0.weight": whole["g_s.0.weight"] + 1}
+        assert without_lent_transforms(codec_spec("msp-base"), "mse", 4, own) == (own, {})
+        save_file(own, tmp_path / "msp-base-4.safetensors")
+        read, _ = load_weights(codec_spec("msp-base"), "mse", 4, tmp_path)
+        assert torch.equal(read["g_s.0.weight"], own["g_s.0.weight"])
 
 
 def test_help_and_import_need_no_torch() -> None:

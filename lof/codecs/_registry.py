@@ -27,6 +27,7 @@ class CodecSpec:
         implementation: ``module:class`` below :mod:`lof.codecs`, imported when first used.
         source: ``bundled`` weights ship in ``lof/codecs/data``; ``zoo`` weights are CompressAI's.
         default_quality: what ``quality=None`` means.
+        transforms: codec whose ``g_a`` and ``g_s`` this one was trained on, and whose weights need not repeat them.
         hidden: not listed; exists for tests and examples.
     """
 
@@ -38,6 +39,7 @@ class CodecSpec:
     summary: str
     paper: str
     licence: str
+    transforms: str | None = None
     hidden: bool = False
 
     def load_class(self) -> type[CompressAICodec]:
@@ -77,7 +79,9 @@ def _zoo_rate_points(small_up_to: int, small: tuple[int, int] = (128, 192)) -> d
     return points
 
 
-def _msp(name: str, fingerprints: Mapping[int, str], *, hidden: bool = False) -> CodecSpec:
+def _msp(
+    name: str, fingerprints: Mapping[int, str], *, transforms: str | None = None, hidden: bool = False
+) -> CodecSpec:
     tier = TIERS[name]
     return CodecSpec(
         name=name,
@@ -91,6 +95,7 @@ def _msp(name: str, fingerprints: Mapping[int, str], *, hidden: bool = False) ->
         summary=f"multi-scale progressive, {tier.evaluations} evaluations; ships with lof",
         paper="Zhang et al. 2022",
         licence="BSD-3-Clause",
+        transforms=transforms,
         hidden=hidden,
     )
 
@@ -192,6 +197,7 @@ _SPECS = (
             5: "86346599cca8af92c48a56d88a07247aff6c7897c90a1fe10a9ff9e0b8978b93",
             6: "5869563199784dcbd99be8d7db1995f6f5d1504495d4d9e10c995f6b4f83394a",
         },
+        transforms="mean-scale-96",
     ),
     _msp(
         "msp-base",
@@ -201,6 +207,7 @@ _SPECS = (
             5: "45f17b1d11589c06863dd7241a290d42eb505f1aa442e713e78cf5a2d810813f",
             6: "c4e813ef464834330a99203aec4d845df2a5059fd2ec7e83ee43b55c21e73855",
         },
+        transforms="mean-scale-96",
     ),
     _msp(
         "msp-high",
@@ -210,6 +217,7 @@ _SPECS = (
             5: "6e1b297d694a414f4635f464258a87242f35d6ddaeb64c426ea0b6bb1a7c2a3b",
             6: "a67d0a97a1cfed6f2ae78f57184a973023902ecbcbf932c8f5446460739e2f7a",
         },
+        transforms="mean-scale-96",
     ),
     _msp(
         "msp-tiny",

@@ -17,11 +17,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lof.codecs._base import RatePoint
-from lof.codecs._registry import CodecSpec
+from lof.codecs._registry import CodecSpec, codec_spec
 from lof.errors import WeightsError
 
 StateDict = dict[str, Tensor]
 SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
+TRANSFORMS = ("g_a.", "g_s.")
 
 
 def load_weights(
@@ -30,7 +31,8 @@ def load_weights(
     """Find and read the weights of one rate point.
 
     Order: ``folder`` where the caller names one; weights bundled with lof; the folder that
-    ``LOF_WEIGHTS_DIR`` names; CompressAI's zoo, by download.
+    ``LOF_WEIGHTS_DIR`` names; CompressAI's zoo, by download. Transforms that a file leaves to the codec of
+    ``spec.transforms`` are taken from there.
 
     Returns:
         The state dict (floating-point tensors in float32), and λ where the file states one.
@@ -38,15 +40,49 @@ def load_weights(
     Raises:
         WeightsError: nowhere to be had, unreadable, or not what its file name's hash says.
     """
-    if folder is not None:
-        return _read(_find(spec, metric, quality, folder, required=True))
-    if spec.source == "bundled":
-        return _read(bundled_file(spec, metric, quality))
-    if environment := os.environ.get("LOF_WEIGHTS_DIR"):
-        found = _find(spec, metric, quality, Path(environment), required=False)
-        if found is not None:
-            return _read(found)
-    return _download(spec, metric, quality), None
+    path = _local(spec, metric, quality, folder)
+    if path is None:
+        return _download(spec, metric, quality), None
+    state, metadata = _read(path)
+    if spec.transforms and not transforms_of(state):
+        lent = _lent(spec.transforms, metric, quality)
+        if metadata.get("transforms") != _digest(lent):
+            raise WeightsError(
+                f"{path}: made for other transforms than those of {spec.transforms}; export it again"
+            )
+        state |= lent
+    return state, float(metadata["lambda"]) if "lambda" in metadata else None
+
+
+def transforms_of(state: StateDict) -> StateDict:
+    """The part of a state dict that belongs to analysis and synthesis."""
+    return {key: value for key, value in state.items() if key.startswith(TRANSFORMS)}
+
+
+def without_lent_transforms(
+    spec: CodecSpec, metric: str, quality: int, state: StateDict
+) -> tuple[StateDict, dict[str, str]]:
+    """A state dict as it ships, and metadata that belong to it: transforms that another codec ships stay there."""
+    own = transforms_of(state)
+    if not spec.transforms or (metric, quality) not in codec_spec(spec.transforms).rate_points:
+        return state, {}
+    digest = _digest(_lent(spec.transforms, metric, quality))
+    if _digest(own) != digest:
+        return state, {}
+    return {key: value for key, value in state.items() if key not in own}, {"transforms": digest}
+
+
+def _lent(codec: str, metric: str, quality: int) -> StateDict:
+    state, _ = load_weights(codec_spec(codec), metric, quality, None)
+    return {key: value.half().float() for key, value in transforms_of(state).items()}
+
+
+def _digest(state: StateDict) -> str:
+    """SHA-256 of names and values."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        digest.update(key.encode() + state[key].float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def bundled_file(spec: CodecSpec, metric: str, quality: int) -> Path:
@@ -92,6 +128,15 @@ def _is_table(key: str) -> bool:
     return key.endswith(("_offset", "_quantized_cdf", "_cdf_length", "scale_table"))
 
 
+def _local(spec: CodecSpec, metric: str, quality: int, folder: Path | None) -> Path | None:
+    if folder is not None:
+        return _find(spec, metric, quality, folder, required=True)
+    if spec.source == "bundled":
+        return bundled_file(spec, metric, quality)
+    environment = os.environ.get("LOF_WEIGHTS_DIR")
+    return _find(spec, metric, quality, Path(environment), required=False) if environment else None
+
+
 def _find(spec: CodecSpec, metric: str, quality: int, folder: Path, *, required: bool) -> Path | None:
     names = list(_file_names(spec, metric, quality))
     for name in names:
@@ -121,22 +166,22 @@ def _zoo_url(spec: CodecSpec, metric: str, quality: int) -> str:
     return str(model_urls[spec.name][metric][quality])
 
 
-def _read(path: Path | None) -> tuple[StateDict, float | None]:
-    assert path is not None
-    lmbda: float | None = None
+def _read(path: Path) -> tuple[StateDict, dict[str, str]]:
+    """Weights, floating-point tensors in float32, and what the file says about them."""
+    metadata: dict[str, str] = {}
     try:
         _check_hash(path)
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-                stated = (file.metadata() or {}).get("lambda")
-            lmbda = float(stated) if stated else None
+                metadata = file.metadata() or {}
+            float(metadata.get("lambda", 0))
         else:
             loaded = torch.load(path, map_location="cpu", weights_only=True)
             weights = _unwrap(loaded)
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise WeightsError(f"{path}: cannot be read as weights ({_first_line(error)})") from error
-    return {_current_key(k): v.float() if v.is_floating_point() else v for k, v in weights.items()}, lmbda
+    return {_current_key(k): v.float() if v.is_floating_point() else v for k, v in weights.items()}, metadata
 
 
 def _unwrap(loaded: Any) -> StateDict:

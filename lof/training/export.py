@@ -10,7 +10,7 @@ from typing import cast
 from safetensors.torch import save as to_safetensors
 
 from lof.codecs import Codec
-from lof.codecs._weights import load_weights
+from lof.codecs._weights import load_weights, without_lent_transforms
 from lof.codecs.msp.cost import decoding_cost
 from lof.codecs.msp.network import MSPNetwork
 from lof.errors import TrainingError
@@ -116,7 +116,8 @@ def _write(trained: Trained, folder: Path) -> tuple[Path, Codec, str]:
     architecture = f"{network.__name__}({', '.join(map(str, sizes))})"
     infix = "" if trained.metric == "mse" else f"{trained.metric}-"
     path = folder / f"{spec.name}-{infix}{quality}.safetensors"
-    metadata = {"architecture": architecture, "lambda": repr(lmbda)}
+    state, lent = without_lent_transforms(spec, trained.metric, quality, state)
+    metadata = {"architecture": architecture, "lambda": repr(lmbda), **lent}
     write_atomically(path, to_safetensors(state, metadata))
     reloaded, stated = load_weights(spec, trained.metric, quality, folder)
     assert stated == lmbda
