@@ -87,9 +87,7 @@ def connected(address: str, workers: int | None, threads: int | None) -> Iterato
     try:
         ray.init(address, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = "no Ray runs on this machine; start it with `ray start --head`, or use --ray local"
-        reason = where if isinstance(error, ConnectionError) and address == AUTO else _first_line(error)
-        raise WorkerError(f"--ray {address}: {reason}") from error
+        raise WorkerError(f"--ray {address}: {_why_not(address, error)}") from error
     try:
         yield ray
     finally:
@@ -142,6 +140,15 @@ def _answers(host: str, port: int) -> bool:
             return len(head) > 3 and head[3] == _SETTINGS
     except OSError:
         return False
+
+
+def _why_not(address: str, error: BaseException) -> str:
+    if isinstance(error, ConnectionError) and address == AUTO:
+        return "no Ray runs on this machine; start it with `ray start --head`, or use --ray local"
+    # Ray takes its token along to a cluster that it finds by itself, to a named one only if told so.
+    asks = isinstance(error, ConnectionError) and address != LOCAL and "RAY_AUTH_MODE" not in os.environ
+    hint = "; if the cluster asks for a token, set RAY_AUTH_MODE=token" if asks else ""
+    return f"{_first_line(error)}{hint}"
 
 
 def _first_line(error: BaseException) -> str:
