@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import save_file
 
+from lof.pools import cores
+
 SMALL = (8, 12)  # N and M of the untrained networks: as small as the architectures allow to be interesting
+
+# Small tensors: threads cost more than they bring, here and in the processes that tests start.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Several processes share the whole suite; tests of files that are named run in this one, without a wait."""
+    named = any(".py" in argument for argument in config.args)
+    return 0 if named else min(4, cores())
 
 
 @pytest.fixture(autouse=True)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(1)  # whatever the test before has set
     monkeypatch.delenv("LOF_WEIGHTS_DIR", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> Iterator[None]:
-    # Small tensors: threads cost more than they bring, and the machines that run this are shared.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -63,4 +68,17 @@ def zoo_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
             save_file(
                 {k: v.contiguous() for k, v in net.state_dict().items()}, folder / f"{name}.safetensors"
             )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a 230×196 crop of each sample photograph."""
+    from lof.samples import write_samples
+
+    folder = tmp_path_factory.mktemp("photos")
+    write_samples(folder)
+    for path in folder.glob("*.*g"):
+        with Image.open(path) as image:
+            image.convert("RGB").crop((100, 100, 330, 296)).save(path)
     return folder

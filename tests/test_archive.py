@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -38,11 +37,6 @@ MORE = JobSettings(
     "tiny",
     parse_profile({"name": "more", "stage": [{"kind": "mean-field", "evaluations": 12, "check_every": 4}]}),
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def save(path: Path, seed: int = 0, size: tuple[int, int] = (80, 64), **options: Any) -> Path:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
@@ -30,9 +29,7 @@ from lof.jobs import Advanced, Failed, Finished, Skipped, Started, Workers
 
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch.set_num_threads(1)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
     write_profile("short.toml", 2)
 
 

@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 
 from lof.codecs import codec_spec, load_codec
 from lof.codecs.msp.prior import FixedConv
 from lof.errors import TrainingError
-from lof.samples import write_samples
 from lof.training import export_weights, parse_recipe, train
 from lof.training.checkpoint import load_checkpoint
 from lof.training.cpu import speed_up
@@ -24,16 +22,6 @@ from lof.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 MSP_TINY = [16, 24, 2, 2, 16, 1, 8, 16]
-
-
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    write_samples(folder)
-    for path in folder.glob("*.*g"):
-        with Image.open(path) as image:
-            image.convert("RGB").crop((100, 100, 330, 296)).save(path)
-    return folder
 
 
 def recipe_of(

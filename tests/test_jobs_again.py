@@ -1,0 +1,214 @@
+"""Jobs that are run again: what is remembered, skipped, done again, and what a crash leaves behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import pytest
+from test_jobs import QUICK, hashes, profile, run, save, started, streams, temporaries
+
+import lof
+from lof.errors import OutputError
+from lof.files import write_atomically
+from lof.inputs import Source, find
+from lof.jobs import Advanced, Event, JobSettings, plan_job, run_job
+from lof.jobs.crops import crop_path, read_crop
+from lof.jobs.manifest import Manifest, Row
+
+
+@pytest.fixture(scope="module")
+def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    save(folder / "in/a.png", seed=1)
+    save(folder / "in/sub/b.png", seed=2)
+    summary, _ = run(folder)
+    assert (summary.done, summary.failed, summary.skipped) == (2, 0, 0)
+    return folder
+
+
+@pytest.fixture
+def finished(_finished: Path, tmp_path: Path) -> Path:
+    """A folder of its own with a finished job of two images, ``in/`` and ``out/``."""
+    return Path(shutil.copytree(_finished, tmp_path / "job"))  # copies keep the times of the files
+
+
+def plan(folder: Path, settings: JobSettings) -> list[Source]:
+    return plan_job(find([str(folder / "in")]).sources, folder / "out", settings).todo
+
+
+def test_a_second_run_searches_and_writes_nothing(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / "out").rglob("*.png.lof")}
+    os.utime(finished / "in/a.png")  # another time, the same content
+    summary, events = run(finished)
+    assert started(events) == []
+    assert (summary.done, summary.skipped, summary.exit_code) == (0, 2, 0)
+    assert {path: path.stat().st_mtime_ns for path in (finished / "out").rglob("*.png.lof")} == before
+    assert [record["state"] for record in summary.records] == ["skipped", "skipped"]
+    assert all(record["optimised"]["size"] > 0 for record in summary.records)
+
+
+def _change_source(folder: Path) -> None:
+    save(folder / "in/a.png", seed=7)
+
+
+def _delete_output(folder: Path) -> None:
+    (folder / "out/a.png.lof").unlink()
+
+
+def _damage_output(folder: Path) -> None:
+    data = bytearray((folder / "out/a.png.lof").read_bytes())
+    data[-5] ^= 1
+    (folder / "out/a.png.lof").write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", [_change_source, _delete_output, _damage_output])
+def test_what_has_changed_is_done_again_alone(finished: Path, harm: Callable[[Path], None]) -> None:
+    before = streams(finished / "out")
+    harm(finished)
+    assert [str(source.relative) for source in plan(finished, QUICK)] == ["a.png"]
+    _, events = run(finished)
+    assert started(events) == ["a.png"]
+    assert (streams(finished / "out") == before) == (harm is not _change_source)
+    assert started(run(finished)[1]) == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        replace(QUICK, profile=profile(3)),
+        replace(QUICK, lmbda=0.02),
+        replace(QUICK, seed=1),
+        replace(QUICK, precision="fp32"),
+        replace(QUICK, strip=True),
+    ],
+)
+def test_other_settings_do_everything_again(finished: Path, settings: JobSettings) -> None:
+    assert len(plan(finished, settings)) == 2
+
+
+def test_settings_that_mean_the_same_do_nothing_again(finished: Path) -> None:
+    codec = lof.load_codec("tiny")
+    same = replace(
+        QUICK,
+        lmbda=codec.lmbda,
+        quality=codec.quality,
+        device="cpu",
+        profile=QUICK.profile.model_copy(update={"name": "x"}),
+    )
+    assert plan(finished, same) == []
+
+
+def test_a_plan_writes_nothing(finished: Path) -> None:
+    before = hashes(finished)
+    plan(finished, replace(QUICK, seed=5))
+    assert hashes(finished) == before
+
+
+def test_a_failed_image_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_text("not yet an image")
+    assert run(tmp_path)[0].failed == 1
+    save(tmp_path / "in/a.png")
+    assert run(tmp_path)[0].done == 1
+
+
+def test_an_interrupted_job_leaves_whole_files_and_continues(tmp_path: Path) -> None:
+    for i in range(3):
+        save(tmp_path / f"in/{i}.png", seed=i)
+    sources = find([str(tmp_path / "in")]).sources
+    seen: list[Event] = []
+
+    def interrupt(event: Event) -> None:
+        seen.append(event)
+        if isinstance(event, Advanced) and event.source.relative == PurePosixPath("1.png"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_job(sources, tmp_path / "out", QUICK, on_event=interrupt)
+    assert started(seen) == ["0.png", "1.png"]
+    assert sorted(streams(tmp_path / "out")) == ["0.png.lof"]
+    assert temporaries(tmp_path) == []
+    _, events = run(tmp_path)
+    assert started(events) == ["1.png", "2.png"]
+
+
+def test_a_manifest_of_a_newer_version_is_one_clear_error_and_stays_as_it_is(finished: Path) -> None:
+    path = finished / "out/.lof/manifest.sqlite"
+    database = sqlite3.connect(path)
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    before = path.read_bytes()
+    for call in (run, lambda folder: plan(folder, QUICK)):
+        with pytest.raises(OutputError, match=r"newer lof \(version 99, .*upgrade lof"):
+            call(finished)
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_manifest_is_one_clear_error(finished: Path) -> None:
+    (finished / "out/.lof/manifest.sqlite").write_bytes(b"no database at all" * 100)
+    with pytest.raises(OutputError, match=r"damaged .*delete it"):
+        run(finished)
+
+
+def test_two_jobs_do_not_work_in_one_folder_at_once(finished: Path) -> None:
+    with Manifest(finished / "out"), pytest.raises(OutputError, match="another lof is at work there"):
+        run(finished)
+    assert run(finished)[0].skipped == 2
+
+
+def test_a_manifest_keeps_every_kind_of_row(tmp_path: Path) -> None:
+    rows = [Row(f"{i}.png", i, 2**62 + i, "digest", "failed", {"error": "x"}) for i in range(500)]
+    rows.append(
+        Row("caf\udce9.png", 1, 1, "digest", "done", {"psnr": float("inf"), "name": "caf\udce9"}, "00")
+    )
+    with Manifest(tmp_path) as manifest:
+        for row in rows:
+            manifest.put(row)
+        manifest.put(replace(rows[3], size=77))
+    with Manifest(tmp_path) as manifest:
+        assert [manifest.get(row.source) for row in rows] == [*rows[:3], replace(rows[3], size=77), *rows[4:]]
+        assert manifest.get("none.png") is None
+
+
+def test_rows_of_a_killed_process_are_still_there(tmp_path: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        Manifest(tmp_path).put(Row("a.png", 1, 2, "digest", "failed", {}))
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    with Manifest.snapshot(tmp_path) as copy:
+        assert copy is not None
+        assert copy.get("a.png") is not None
+    with Manifest(tmp_path) as manifest:
+        assert manifest.get("a.png") is not None
+
+
+def test_what_a_killed_write_left_is_removed_by_the_next_run(finished: Path) -> None:
+    output = finished / "out/a.png.lof"
+    output.unlink()
+    child = os.fork()
+    if child == 0:
+        os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        write_atomically(output, b"half")
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    assert len(temporaries(finished / "out")) == 1
+    (finished / "out/.mine.png.lof.abcdefgh.tmp").write_text("of somebody else")
+    run(finished)
+    assert [path.name for path in temporaries(finished / "out")] == [".mine.png.lof.abcdefgh.tmp"]
+    assert output.is_file()
+
+
+def test_a_crop_that_is_gone_or_damaged_is_none(finished: Path) -> None:
+    path = crop_path(finished / "out", "a.png")
+    assert read_crop(path) is not None
+    path.write_bytes(path.read_bytes()[:100])
+    assert read_crop(path) is None
+    path.unlink()
+    assert read_crop(path) is None

@@ -1,0 +1,110 @@
+"""What is trained, measured and exported: weights, figures, model cards."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import LADDER, recipe_of
+from test_training_runs import exact_part
+
+import lof.cli.train  # noqa: F401  (adds its commands)
+from lof import api
+from lof.codecs import codec_spec, load_codec
+from lof.errors import TrainingError
+from lof.images import Picture, read_picture
+from lof.training import export_weights, train
+from lof.training.card import PUBLISHED_ON_KODAK, bd_rate, model_card
+from lof.training.measure import measure, summarise
+from lof.training.trained import read_trained
+
+
+def test_exported_weights_are_what_was_measured(tmp_path: Path, photos: Path) -> None:
+    data = {"train": [str(photos)], "validation": [str(photos)]}
+    run = train(recipe_of(photos, rung=LADDER, data=data), tmp_path / "run", device="cpu")
+    low, high = export_weights(run, tmp_path / "w", measure_on=photos)
+    assert (low.quality, high.quality) == (4, 6)
+    validated = [r for r in exact_part(tmp_path / "run") if r["kind"] == "validation"]
+    assert low.summary is not None
+    assert low.summary.bpp == pytest.approx(validated[-1]["bpp"])
+    assert low.summary.psnr == pytest.approx(validated[-1]["psnr"])
+    assert low.summary.images == 4
+    codec = load_codec("tiny", 4, weights=tmp_path / "w", device="cpu")
+    assert codec.fingerprint.hex() == low.fingerprint
+    assert low.fingerprint in low.registry_line
+    assert 'RatePoint(0.013, (16, 24), fingerprint="' in low.registry_line
+    card = (tmp_path / "w" / "tiny.md").read_text()
+    assert f"| {low.summary.bpp:.4f} | {low.summary.psnr:.2f} |" in card
+    assert low.fingerprint in card
+    assert "MeanScaleHyperprior(N=16, M=24)" in card
+    assert "Published figures are for Kodak" in card
+
+
+def test_measured_rates_are_lengths_of_files(photos: Path) -> None:
+    codec = load_codec("tiny", 4, device="cpu")
+    pixels = read_picture(next(photos.glob("*.png"))).pixels
+    (measured,) = measure(codec, [Picture(pixels, None, None, ())])
+    data = api.encode(pixels, codec=codec)
+    assert measured.size == len(data)
+    error = pixels.astype(float) - api.decode(data).pixels
+    assert measured.mse == pytest.approx(float((error**2).mean()))
+    assert summarise([measured]).psnr == pytest.approx(measured.psnr)
+
+
+def test_checkpoints_of_a_plain_script_are_exported_with_their_averages(tmp_path: Path) -> None:
+    net = codec_spec("tiny").load_class().network(16, 24)
+    sd = net.state_dict()
+    ema = {k: v + 0.25 for k, v in sd.items() if v.is_floating_point() and "bound" not in k}
+    arguments = {"lmbda": 0.013, "crop": 128, "batch": 8}
+    torch.save({"sd": sd, "ema": ema, "args": arguments, "step": 77, "spent": 30.0}, tmp_path / "q.pt")
+    (point,) = export_weights([tmp_path / "q.pt"], tmp_path / "w", history={"data": "mine"})
+    state = read_trained(point.path).state
+    assert torch.equal(state["g_a.0.weight"], (sd["g_a.0.weight"] + 0.25).half().float())
+    assert point.history == {"steps": "77", "batch": "8 crops of 128×128", "time": "0.50 h", "data": "mine"}
+    assert "| 4 | 0.013 | 77 |" in (tmp_path / "w" / "tiny.md").read_text()
+
+
+def test_what_cannot_be_exported_is_one_clear_error(tmp_path: Path) -> None:
+    torch.save({"step": 3}, tmp_path / "empty.pt")
+    with pytest.raises(TrainingError, match=r"empty\.pt: holds no weights"):
+        export_weights([tmp_path / "empty.pt"], tmp_path)
+    with pytest.raises(TrainingError, match=r"gone\.pt: does not exist"):
+        export_weights([tmp_path / "gone.pt"], tmp_path)
+    sd = codec_spec("tiny").load_class().network(16, 24).state_dict()
+    torch.save({"sd": sd, "args": {"lmbda": 0.02}}, tmp_path / "odd.pt")
+    with pytest.raises(TrainingError, match="--quality"):
+        export_weights([tmp_path / "odd.pt"], tmp_path)
+    del sd["g_s.0.weight"]
+    torch.save({"sd": sd, "args": {"lmbda": 0.013}}, tmp_path / "part.pt")
+    with pytest.raises(TrainingError, match=r"part\.pt: not weights of this architecture \(g_s.0.weight"):
+        export_weights([tmp_path / "part.pt"], tmp_path, codec="tiny")
+    torch.save({"sd": sd | {"g_s.0.weight": torch.zeros(1)}, "args": {"lmbda": 0.013}}, tmp_path / "shape.pt")
+    with pytest.raises(TrainingError, match="has another shape"):
+        export_weights([tmp_path / "shape.pt"], tmp_path)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_bd_rate_is_the_mean_difference_of_rate_at_equal_quality() -> None:
+    assert bd_rate(PUBLISHED_ON_KODAK) == pytest.approx(0, abs=1e-9)
+    assert bd_rate([(1.2 * rate, psnr) for rate, psnr in PUBLISHED_ON_KODAK]) == pytest.approx(20)
+    assert bd_rate([(0.9 * r, p) for r, p in PUBLISHED_ON_KODAK[1:5]]) == pytest.approx(-10, abs=0.5)
+    assert bd_rate([(0.5, 20.0), (0.6, 28.0)]) is None
+    assert bd_rate([(0.5, 31.0)]) is None
+    assert bd_rate([(0.5, 33.0), (0.6, 31.0)]) is None
+
+
+def test_a_card_measured_on_kodak_stands_beside_the_published_figures(tmp_path: Path, photos: Path) -> None:
+    run = train(recipe_of(photos, rung=LADDER), tmp_path / "run", device="cpu")
+    points = export_weights(run, tmp_path / "w", measure_on=photos)
+    published = (PUBLISHED_ON_KODAK[3], PUBLISHED_ON_KODAK[5])
+    good = [
+        replace(point, summary=replace(point.summary, bpp=1.1 * rate, psnr=psnr))
+        for point, (rate, psnr) in zip(points, published, strict=True)
+    ]
+    card = model_card(good, "kodak", True)
+    assert "| 4 | 0.5071 | 32.95 |" in card
+    assert "| 0.461 | 32.95 |" in card
+    assert "BD-rate against that curve: +" in card
+    assert "(files larger at equal PSNR" in card

@@ -1,0 +1,233 @@
+"""Training runs: exact resume, kills, divergence, ladders, the log, the commands."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from test_training import LADDER, recipe_of
+from typer.testing import CliRunner
+
+import lof.cli.train  # noqa: F401  (adds its commands)
+from lof.cli import app
+from lof.errors import TrainingError
+from lof.training import train
+from lof.training.checkpoint import load_checkpoint
+from lof.training.journal import Journal
+from lof.training.loop import Event, Logged
+
+EVERY_STEP = 1e-9  # minutes between checkpoints
+
+
+class Cut(Exception):
+    pass
+
+
+def cut_at(total_step: int) -> Any:
+    """An observer that ends the run as it logs this step."""
+
+    def observe(event: Event) -> None:
+        if isinstance(event, Logged) and event.record["total_step"] == total_step:
+            raise Cut
+
+    return observe
+
+
+def exact_part(folder: Path) -> list[dict[str, Any]]:
+    timed = ("seconds", "steps_per_second")
+    return [{k: v for k, v in r.items() if k not in timed} for r in Journal(folder / "log.jsonl").read()]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_that_was_cut_and_resumed_logs_what_an_uncut_one_does(
+    tmp_path: Path, photos: Path, precision: str
+) -> None:
+    changes = {"checkpoint_minutes": EVERY_STEP, "precision": precision, "validate_every": 4}
+    rungs = [LADDER[0] | {"steps": 7}, LADDER[1] | {"steps": 5, "learning_rate": 1e-3}]
+    data = {"train": [str(photos)], "validation": [str(photos)], "validation_images": 1}
+    recipe = recipe_of(photos, rung=rungs, data=data, **changes)
+    train(recipe, tmp_path / "uncut", device="cpu")
+    for stop in (6, 7, 11):  # inside the first rung, at its end, at a validation in the second
+        with pytest.raises(Cut):
+            train(recipe, tmp_path / "cut", device="cpu", on_event=cut_at(stop))
+    train(recipe, tmp_path / "cut", device="cpu")
+    assert exact_part(tmp_path / "uncut") == exact_part(tmp_path / "cut")
+    assert len(exact_part(tmp_path / "cut")) == 3 + 2 + 2 + 2
+    for quality in (6, 4):
+        a, b = (load_checkpoint(tmp_path / run / f"quality-{quality}.pt") for run in ("uncut", "cut"))
+        for key in a.ema:
+            assert torch.equal(a.ema[key], b.ema[key]), key
+            assert torch.equal(a.sd[key], b.sd[key]), key
+
+
+def test_a_finished_run_called_again_does_nothing(tmp_path: Path, photos: Path) -> None:
+    recipe = recipe_of(photos)
+    paths = train(recipe, tmp_path, device="cpu")
+    log = (tmp_path / "log.jsonl").read_bytes()
+    assert train(recipe, tmp_path, device="cpu") == paths
+    assert (tmp_path / "log.jsonl").read_bytes() == log
+
+
+def test_a_kill_in_the_middle_of_writing_leaves_the_old_checkpoint(tmp_path: Path, photos: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import os, sys, time
+        from pathlib import Path
+        import torch
+        torch.set_num_threads(1)
+        import lof.files
+        from lof.training import train
+        from lof.training.recipe import Recipe
+        recipe = Recipe.model_validate_json(sys.argv[1])
+        whole, writes = os.fdopen, []
+
+        class Half:
+            def __init__(self, file): self.file = file
+            def __enter__(self): return self
+            def __exit__(self, *_): self.file.close()
+            def write(self, data):
+                self.file.write(data[: len(data) // 2])
+                self.file.flush()
+                print("half written", flush=True)
+                time.sleep(600)
+
+        def fdopen(handle, mode):
+            writes.append(handle)
+            # the log, the first two checkpoints, and then one that is cut
+            return whole(handle, mode) if len(writes) < 4 else Half(whole(handle, mode))
+
+        lof.files.os.fdopen = fdopen
+        train(recipe, Path(sys.argv[2]), device="cpu")
+        """
+    )
+    recipe = recipe_of(photos, checkpoint_minutes=EVERY_STEP)
+    folder = tmp_path / "run"
+    child = subprocess.Popen(
+        [sys.executable, "-c", script, recipe.model_dump_json(), str(folder)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == "half written\n"
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    torn = list(folder.glob(".*.tmp"))
+    assert len(torn) == 1
+    assert 0 < torn[0].stat().st_size < (folder / "checkpoint.pt").stat().st_size
+    assert load_checkpoint(folder / "checkpoint.pt").step == 2
+    train(recipe, folder, device="cpu")
+    train(recipe, tmp_path / "uncut", device="cpu")
+    assert exact_part(folder) == exact_part(tmp_path / "uncut")
+    assert not list(folder.glob(".*.tmp"))
+
+
+def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path: Path, photos: Path) -> None:
+    calm = recipe_of(photos, checkpoint_minutes=EVERY_STEP, schedule={"warmup": 0})
+    explosive = calm.model_copy(update={"rung": (calm.rung[0].model_copy(update={"learning_rate": 1e30}),)})
+    with pytest.raises(TrainingError, match=r"no longer finite at step (\d+); .*checkpoint\.pt") as caught:
+        train(explosive, tmp_path, device="cpu")
+    step = int(str(caught.value).split("at step ")[1].split(";")[0])
+    kept = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert kept.step < step
+    assert all(math.isfinite(value) for value in kept.pending)
+
+
+def test_a_loss_that_rises_far_above_its_best_stops_the_run(tmp_path: Path, photos: Path) -> None:
+    recipe = recipe_of(photos, diverged=1.0000001, rung=[{"quality": 4, "lmbda": 0.013, "steps": 300}])
+    with pytest.raises(TrainingError, match=r"diverged by step \d+ \(mean loss"):
+        train(recipe, tmp_path, device="cpu")
+
+
+def test_a_checkpoint_of_another_recipe_or_other_pictures_is_refused(tmp_path: Path, photos: Path) -> None:
+    train(recipe_of(photos), tmp_path / "run", device="cpu")
+    with pytest.raises(TrainingError, match="another recipe"):
+        train(recipe_of(photos, seed=1), tmp_path / "run", device="cpu")
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    Image.open(next(photos.glob("*.png"))).save(fewer / "one.png")
+    with pytest.raises(TrainingError, match="other pictures"):
+        train(recipe_of(fewer), tmp_path / "run", device="cpu")
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK\x03\x04 torn")
+    with pytest.raises(TrainingError, match=r"checkpoint\.pt: cannot be read"):
+        train(recipe_of(photos), tmp_path / "run", device="cpu")
+
+
+def test_each_rung_starts_from_the_averaged_weights_of_the_one_before(tmp_path: Path, photos: Path) -> None:
+    high, low = train(recipe_of(photos, rung=LADDER), tmp_path, device="cpu")
+    first, second = load_checkpoint(high), load_checkpoint(low)
+    moved = 0.0
+    for key, average in first.ema.items():
+        if "quantiles" not in key:
+            assert torch.allclose(second.sd[key], average, atol=1e-7), key
+            moved += float((first.sd[key] - average).abs().sum())
+    assert moved > 0
+
+
+def test_training_lowers_the_loss(tmp_path: Path, photos: Path) -> None:
+    rung = [{"quality": 4, "lmbda": 0.013, "steps": 120, "learning_rate": 2e-3}]
+    recipe = recipe_of(photos, rung=rung, log_every=20, schedule={"warmup": 10})
+    train(recipe, tmp_path, device="cpu")
+    losses = [record["loss"] for record in Journal(tmp_path / "log.jsonl").read()]
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_ms_ssim_is_trained_for_where_the_recipe_says_so(tmp_path: Path, photos: Path) -> None:
+    rung = [{"quality": 4, "lmbda": 16.64, "steps": 2}]
+    train(recipe_of(photos, rung=rung, metric="ms-ssim", crop=192, batch=1), tmp_path, device="cpu")
+    record = Journal(tmp_path / "log.jsonl").read()[-1]
+    assert 0 < record["distortion"] < 1
+    assert record["psnr"] is None
+    assert record["loss"] == pytest.approx(record["bpp"] + 16.64 * record["distortion"], rel=1e-4)
+
+
+def test_a_log_cut_at_any_byte_is_repaired_and_continued(tmp_path: Path) -> None:
+    whole = Journal(tmp_path / "log.jsonl")
+    for step in range(4):
+        whole.append({"rung": 0, "step": step})
+    data = whole.path.read_bytes()
+    for length in range(len(data) + 1):
+        whole.path.write_bytes(data[:length])
+        whole.cut_after(0, 2)
+        kept = [record["step"] for record in whole.read()]
+        assert kept == list(range(min(3, data[:length].count(b"\n"))))
+        whole.append({"rung": 0, "step": 9})
+        assert whole.read()[-1] == {"rung": 0, "step": 9}
+
+
+def test_log_lines_are_json_with_the_figures_of_the_run(tmp_path: Path, photos: Path) -> None:
+    train(recipe_of(photos), tmp_path, device="cpu")
+    records = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records] == [3, 6, 8]
+    for record in records:
+        assert record["psnr"] == pytest.approx(10 * math.log10(255**2 / record["distortion"]))
+
+
+def test_the_commands_train_plot_and_export(tmp_path: Path, photos: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text(
+        'codec = "tiny"\nsizes = [16, 24]\ncrop = 64\nbatch = 2\nlog_every = 2\n'
+        "[[rung]]\nquality = 4\nlmbda = 0.013\nsteps = 4\n"
+    )
+    run = tmp_path / "run"
+    options = ["--data", str(photos), "--validation", str(photos), "-o", str(run), "--device", "cpu"]
+    result = CliRunner().invoke(app, ["train", str(path), *options])
+    assert result.exit_code == 0, result.output
+    assert "4 pictures" in result.stderr
+    assert "quality 4 validation step 4: loss" in result.stderr
+    assert Image.open(run / "plot.png").format == "PNG"
+    weights = tmp_path / "w"
+    export = ["export-weights", str(run / "quality-4.pt"), "-o", str(weights), "--note", "licence=CC0"]
+    result = CliRunner().invoke(app, export)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith('("mse", 4): RatePoint(0.013, (16, 24), fingerprint="')
+    assert "CC0" in (weights / "tiny.md").read_text()
