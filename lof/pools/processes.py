@@ -116,10 +116,7 @@ class _Team:
         for worker in self.workers.values():
             worker.process.terminate()
         for worker in self.workers.values():
-            worker.process.join(_PATIENCE)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            _wait_for(worker.process)
             if worker.task is not None:
                 self.queue.work.clean_up(worker.task.item)
         self.workers.clear()
@@ -165,11 +162,11 @@ class _Team:
     def _dismiss(self, worker: _Worker) -> None:
         with contextlib.suppress(OSError):
             worker.pipe.send(None)
-        worker.process.join(_PATIENCE)
+        _wait_for(worker.process)
         self._forget(worker)
 
     def _bury(self, worker: _Worker) -> None:
-        worker.process.join(_PATIENCE)
+        _wait_for(worker.process)
         self.lost += 1
         self._forget(worker)
         how = _how_it_ended(worker.process.exitcode)
@@ -194,6 +191,14 @@ class _Team:
     def _count(self) -> None:
         ready = sum(worker.ready for worker in self.workers.values())
         self.on_event(Staff(len(self.workers) - ready, ready, self.lost))
+
+
+def _wait_for(process: BaseProcess) -> None:
+    """Until a process that should end has ended, by force where it takes too long."""
+    process.join(_PATIENCE)
+    if process.is_alive():
+        process.kill()
+        process.join()
 
 
 def _how_it_ended(code: int | None) -> str:
