@@ -21,6 +21,7 @@ torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Several processes share the whole suite; tests of files that are named run in this one, without a wait."""
     named = any(".py" in argument for argument in config.args)
