@@ -23,7 +23,7 @@ from lof.codecs._weights import bundled_file
 from lof.formats import FORMATS
 from lof.profiles import parse_profile
 
-SIZES = [(65, 63), (1, 1), (1, 200), (64, 64)]
+SIZES = [(65, 63), (1, 1), (1, 100), (64, 64)]
 FOR_MS_SSIM = [(161, 161)]  # the smallest image that has an MS-SSIM
 PROFILE = parse_profile(
     {
