@@ -212,10 +212,10 @@ _SPECS = (
     _msp(
         "msp-high",
         {
-            2: "22791ad71e2d493ab48a7aad1e6c5f674f30871c3b3aee4f6246e6a05dfb58c5",
-            4: "ef642c02ed2002206c6b543faf26c22debf347cb89562b6ebf8abe98d21c7a6f",
-            5: "6e1b297d694a414f4635f464258a87242f35d6ddaeb64c426ea0b6bb1a7c2a3b",
-            6: "a67d0a97a1cfed6f2ae78f57184a973023902ecbcbf932c8f5446460739e2f7a",
+            2: "9019fd8c0d1a8dc1c04b6c7a4772fdc3191bc434a4140624e1f53f599ad45f6e",
+            4: "40fe482b2ff46cfbdb024e3a8570fe42c8d3412dbda78c21d64de79c64c7bea8",
+            5: "c16b720cf2609eec2e573a52b324bb3c0351b4148c66a0966d81d4a1a3b9210b",
+            6: "42fbbf7cf9b22232e652d4f129305df82cebfe0d11247b5b716e7bcfe06ea665",
         },
         transforms="mean-scale-96",
     ),

@@ -101,6 +101,6 @@ class MSPConfig:
 TIERS: dict[str, MSPConfig] = {
     "msp-fast": MSPConfig(96, 128, levels=3, spatial_steps=1, width=96, depth=1, groups=(32, 96)),
     "msp-base": MSPConfig(96, 128, levels=3, spatial_steps=2, width=128, depth=1, groups=(32, 96)),
-    "msp-high": MSPConfig(96, 128, levels=3, spatial_steps=3, width=128, depth=1, groups=(16, 48, 64)),
+    "msp-high": MSPConfig(96, 128, levels=3, spatial_steps=2, width=192, depth=1, groups=(8, 12, 20, 32, 56)),
     "msp-tiny": MSPConfig(16, 24, levels=2, spatial_steps=2, width=16, depth=1, groups=(8, 16)),
 }
