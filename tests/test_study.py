@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
+import sqlalchemy.exc
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -300,7 +302,7 @@ def test_a_killed_study_keeps_its_finished_trials_and_tries_the_rest_again(
 
 
 def test_two_processes_share_a_study_and_do_not_overshoot(write: Callable[..., Path]) -> None:
-    path = write(base={"stage": [BASE | {"evaluations": 10}]})
+    path = write(base={"stage": [BASE | {"evaluations": 100}]})
     study = load_study(path)
     process = start(path, 9)
     try:
@@ -397,6 +399,29 @@ def test_a_database_that_is_not_there_is_one_clear_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert "refused" in refused(f"postgresql+pg8000://lof:secret@127.0.0.1:{port}/studies")
+
+
+@pytest.mark.parametrize("trouble", [sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError])
+def test_processes_that_make_the_same_database_at_once_all_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: type[sqlalchemy.exc.DBAPIError]
+) -> None:
+    make = optuna.storages.RDBStorage
+
+    class Late(make):  # type: ignore[misc, valid-type]
+        """At its first attempt another process makes the tables between its look and its own hand."""
+
+        late = False
+
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            if Late.late:
+                return
+            Late.late = True
+            raise trouble("INSERT", {}, Exception("UNIQUE constraint failed: alembic_version.version_num"))
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", Late)
+    assert open_storage(f"sqlite:///{tmp_path}/s.db").get_all_studies() == []
+    assert Late.late
 
 
 def test_storages_that_cannot_be_are_refused(tmp_path: Path) -> None:

@@ -69,14 +69,14 @@ def hide_password(url: str) -> str:
 
 def _database(url: str) -> BaseStorage:
     from optuna.storages import RDBStorage
-    from sqlalchemy.exc import OperationalError
+    from sqlalchemy.exc import IntegrityError, OperationalError
 
     if not url.startswith("sqlite"):
         return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
     for attempt in range(5):
         try:
             return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-        except OperationalError:  # two processes that make the tables at once get in each other's way
+        except (OperationalError, IntegrityError):  # processes that make the tables at once are in each other's way
             if attempt == 4 or not Path(url.removeprefix("sqlite:///")).exists():
                 raise
             time.sleep(0.2)
