@@ -76,7 +76,10 @@ def _database(url: str) -> BaseStorage:
     for attempt in range(5):
         try:
             return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-        except (OperationalError, IntegrityError):  # processes that make the tables at once are in each other's way
+        except (
+            OperationalError,
+            IntegrityError,
+        ):  # processes that make the tables at once are in each other's way
             if attempt == 4 or not Path(url.removeprefix("sqlite:///")).exists():
                 raise
             time.sleep(0.2)
