@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from lof.codecs import DEFAULT_CODEC, Codec, Latents, hard_rounding, load_codec
-from lof.devices import require_memory
 from lof.errors import SearchError, StreamError, UsageError
 from lof.formats import Format, Parsed, pack, pixel_offset, to_pixels, unpack
 from lof.images import Picture
 from lof.images import to_pixels as to_picture
+from lof.memory import require_memory
 from lof.metrics import bpp, ms_ssim, mse, psnr
 from lof.profiles import Profile, load_profile
 from lof.results import Measured, Pixels, Result
@@ -294,9 +294,7 @@ def _to_tensor(picture: Picture) -> torch.Tensor:
 
 
 def _require_memory(codec: Codec, height: int, width: int, count: int = 1) -> None:
-    padded_height, padded_width = codec.padded_size(height, width)
-    needed = count * padded_height * padded_width * codec.bytes_per_pixel
-    require_memory(needed, codec.device, f"a {width}×{height} image")
+    require_memory(codec.memory_needed(height, width, count), codec.device, f"a {width}×{height} image")
 
 
 def _positive(lmbda: float) -> float:

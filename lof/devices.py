@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 
-from lof.errors import SearchError, UsageError
+from lof.errors import UsageError
 
 PRECISIONS = ("auto", "bf16", "fp32")
 
@@ -44,24 +43,6 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         name = "bf16" if _has_native_bf16(device) else "fp32"
     return torch.bfloat16 if name == "bf16" else torch.float32
-
-
-def require_memory(needed: int, device: torch.device, what: str) -> None:
-    """Refuse work that cannot fit, before the system's out-of-memory killer does.
-
-    Args:
-        needed: bytes at the peak, estimated.
-        what: the subject of the message, for example ``a 9000×6000 image``.
-
-    Raises:
-        SearchError: less is free.
-    """
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    if needed > free:
-        raise SearchError(
-            f"{what} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
-            f"cut it into parts, lower --jobs, or use a larger machine"
-        )
 
 
 def _has_native_bf16(device: torch.device) -> bool:

@@ -187,6 +187,11 @@ class Codec(ABC):
         """Height and width rounded up to multiples of ``stride``."""
         return -(-height // self.stride) * self.stride, -(-width // self.stride) * self.stride
 
+    def memory_needed(self, height: int, width: int, count: int = 1) -> int:
+        """Peak bytes of a search over ``count`` images of this size, on top of the codec's own."""
+        padded_height, padded_width = self.padded_size(height, width)
+        return count * padded_height * padded_width * self.bytes_per_pixel
+
     def pad(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to the padded size, centred as CompressAI's ``examples/codec.py`` does.
 

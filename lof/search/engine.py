@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lof.codecs import Codec, Latents
+from lof.memory import MemoryKept
 from lof.profiles import Profile
 from lof.results import TracePoint
 from lof.search.objective import Objective
@@ -61,7 +62,26 @@ def search(
     """
     objective = Objective(codec, images, lmbda, weights=weights, offset=offset)
     latents = codec.analyse(codec.pad(images)) if initial is None else initial
-    state = Search(objective, latents, profile.evaluations, [seed] * images.shape[0], on_progress)
+    with MemoryKept(codec.memory_needed(objective.height, objective.width, objective.batch)) as memory:
+
+        def progressed(progress: Progress) -> None:
+            memory.check()
+            if on_progress is not None:
+                on_progress(progress)
+
+        state = Search(objective, latents, profile.evaluations, [seed] * objective.batch, progressed)
+        _run_stages(state, profile)
+    return [
+        Found(
+            {name: tensor[index : index + 1].cpu() for name, tensor in state.best_symbols.items()},
+            state.evaluations,
+            state.traces[index],
+        )
+        for index in range(objective.batch)
+    ]
+
+
+def _run_stages(state: Search, profile: Profile) -> None:
     state.stages = len(profile.stage)
     for number, stage in enumerate(profile.stage, start=1):
         state.stage, state.stage_name = number, stage.kind
@@ -70,11 +90,3 @@ def search(
         gain = ((before - state.best_cost) / before).max()
         if float(gain) < profile.stop_below:
             break
-    return [
-        Found(
-            {name: tensor[index : index + 1].cpu() for name, tensor in state.best_symbols.items()},
-            state.evaluations,
-            state.traces[index],
-        )
-        for index in range(images.shape[0])
-    ]
