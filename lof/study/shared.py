@@ -296,10 +296,7 @@ def _sampler(study: Study, found: optuna.Study, is_new: bool) -> optuna.samplers
     match settings.kind:
         case "tpe":
             return TPESampler(
-                seed=seed,
-                multivariate=settings.multivariate,
-                n_startup_trials=settings.startup,
-                warn_independent_sampling=False,
+                seed=seed, multivariate=settings.multivariate, n_startup_trials=settings.startup
             )
         case "nsga2":
             return NSGAIISampler(seed=seed, population_size=max(2, settings.startup))
