@@ -228,6 +228,7 @@ def test_bd_rate_is_that_of_the_files_at_all_rate_points(write: Callable[..., Pa
     assert trial.values == pytest.approx([delta[0], study.profile.evaluations])
 
 
+@pytest.mark.filterwarnings("error::UserWarning:optuna", "error::FutureWarning:optuna")  # seen on a terminal
 def test_what_best_writes_is_a_profile_that_reproduces_the_trial(
     write: Callable[..., Path], command: Callable[..., tuple[int, str, str]], tmp_path: Path
 ) -> None:

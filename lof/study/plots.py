@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from lof.report.canvas import BLUE, GREY, INK, ORANGE, canvas, png, round_numbers
@@ -66,7 +67,11 @@ def importance(study: Study, found: optuna.Study) -> bytes | None:
         return None
     from optuna.importance import get_param_importances
 
-    shares = get_param_importances(found, target=lambda trial: trial.values[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # that it asks what makes values low, which is what we ask
+        shares = get_param_importances(found, target=lambda trial: trial.values[0])
     names = list(reversed(shares))
     figure, axes = canvas(height=1.2 + 0.34 * len(names))
     bars = axes.barh(names, [shares[name] for name in names], color=BLUE, height=0.6)
