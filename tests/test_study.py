@@ -274,6 +274,7 @@ def test_trials_that_fall_behind_are_stopped(write: Callable[..., Path]) -> None
         assert [(event.figures is None, event.steps) for event in ended] == [(False, 2), (True, 1)]
 
 
+@pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")  # a terminal would show it
 def test_a_killed_study_keeps_its_finished_trials_and_tries_the_rest_again(
     write: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -68,9 +68,8 @@ def importance(study: Study, found: optuna.Study) -> bytes | None:
     from optuna.importance import get_param_importances
 
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # that it asks what makes values low, which is what we ask
+        # That it tells what makes values low: as for a cost it should.
+        warnings.simplefilter("ignore", UserWarning)
         shares = get_param_importances(found, target=lambda trial: trial.values[0])
     names = list(reversed(shares))
     figure, axes = canvas(height=1.2 + 0.34 * len(names))

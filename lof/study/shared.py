@@ -7,6 +7,7 @@ import os
 import socket
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -139,11 +140,14 @@ class SharedStudy:
 
     def retry(self, number: int) -> None:
         """Give a trial up and have it tried again, at most ``RETRIES`` times."""
+        from optuna.exceptions import ExperimentalWarning
         from optuna.storages import RetryHeartbeatStaleTrialCallback
 
         trial = self._trial(number)
         if trial is not None and self._tell(number, "FAIL"):
-            RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(self.optuna, trial)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)  # part of Optuna since 2.8
+                RetryHeartbeatStaleTrialCallback(max_retry=RETRIES)(self.optuna, trial)
 
     def retire_abandoned(self) -> None:
         """Give up the trials whose process is gone, and have them tried again."""
