@@ -2,10 +2,9 @@
 
     python pipelines/scaling.py PHOTOS --profile fast
 
-Prints images per minute of one and of two one-thread workers on the same images, and of two separate jobs, which
-is what the machine's memory and clock allow, in turns; Ray's seconds per
-image beside those of this process, both with next to no work; and the driver's peak memory over many tiny
-images, reports included. Exit code 1 if a target is missed.
+Prints images per minute of one and of two one-thread workers on the same images, in turns, and of two separate
+jobs, which is what the machine allows; Ray's seconds per image beside those of this process, both with next to
+no work; and the driver's peak memory over many tiny images, reports included. Exit code 1 if a target is missed.
 """
 
 from __future__ import annotations
