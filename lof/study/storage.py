@@ -76,10 +76,8 @@ def _database(url: str) -> BaseStorage:
     for attempt in range(5):
         try:
             return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-        except (
-            OperationalError,
-            IntegrityError,
-        ):  # processes that make the tables at once are in each other's way
+        # Processes that make the tables at once are in each other's way.
+        except (OperationalError, IntegrityError):
             if attempt == 4 or not Path(url.removeprefix("sqlite:///")).exists():
                 raise
             time.sleep(0.2)
