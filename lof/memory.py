@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import functools
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 
 import psutil
@@ -26,12 +29,70 @@ def require_memory(needed: int, device: torch.device, what: str) -> None:
     Raises:
         SearchError: less is free.
     """
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     if needed > free:
         raise SearchError(
             f"{what} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
             f"cut it into parts, lower --jobs, or use a larger machine"
         )
+
+
+def free_memory() -> int:
+    """Bytes that this process can still take: what the machine has free, or what its container lets it have."""
+    machine: int = psutil.virtual_memory().available
+    return min([machine, *(group.free() for group in _own_groups())])
+
+
+@dataclass(frozen=True)
+class ControlGroup:
+    """A control group of Linux, version 2 or 1, that limits memory: what a container is made of."""
+
+    folder: Path
+    limit: int
+    usage: str
+    reclaimable: str
+
+    def free(self) -> int:
+        """Bytes below the limit; page cache that the kernel would give up first counts as free."""
+        used = int((self.folder / self.usage).read_text())
+        stat = dict(line.split() for line in (self.folder / "memory.stat").read_text().splitlines())
+        return max(0, self.limit - used + int(stat[self.reclaimable]))
+
+
+def limited_groups(membership: Path, mount: Path) -> list[ControlGroup]:
+    """The control groups that limit the memory of a process, if any.
+
+    Args:
+        membership: a ``/proc/PID/cgroup``.
+        mount: where control groups are mounted. A container sees its own group there as the root, whatever
+            path its membership says, so each group up to the root is asked.
+    """
+    try:
+        lines = membership.read_text().splitlines()
+    except OSError:  # not Linux
+        return []
+    found = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, limit, *names = mount, "memory.max", "memory.current", "inactive_file"
+        elif controllers == "memory":
+            root = mount / "memory"
+            limit, *names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+        else:
+            continue
+        group = root / path.lstrip("/")
+        for folder in [group, *group.parents]:
+            if folder.is_relative_to(root) and (folder / limit).exists():
+                text = (folder / limit).read_text().strip()
+                if text != "max" and int(text) < psutil.virtual_memory().total:
+                    found.append(ControlGroup(folder, int(text), *names))
+    return found
+
+
+@functools.cache  # asked for in every step of a search; a limit seldom moves
+def _own_groups() -> list[ControlGroup]:
+    return limited_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
 
 
 class MemoryKept:
@@ -40,7 +101,8 @@ class MemoryKept:
     glibc hands large blocks back at once, and the system clears each page anew when the next step asks for
     them: a million page faults for a Kodak image with ``fast``, a third of the time of a search on 3 megapixels.
     Blocks that are kept do not always fit what is asked for next, so it takes more memory, and does nothing
-    where less than :data:`PLENTY` times what is needed is free, or with another C library than glibc.
+    where less than :data:`PLENTY` times what is needed is free, or with another C library than glibc. It stops
+    as soon as others have left too little.
 
     Args:
         needed: bytes of the search at its peak, estimated.
@@ -54,8 +116,7 @@ class MemoryKept:
         self.active = False
 
     def __enter__(self) -> MemoryKept:
-        plenty = psutil.virtual_memory().available > PLENTY * self.needed
-        self.active = plenty and hasattr(self._libc, "mallopt")
+        self.active = free_memory() > PLENTY * self.needed and hasattr(self._libc, "mallopt")
         if self.active:
             self._start = self._process.memory_info().rss
             self._libc.mallopt(_M_MMAP_MAX, 0)
@@ -63,15 +124,27 @@ class MemoryKept:
         return self
 
     def check(self) -> None:
-        """Between two steps: give back what is free, should that have become more than a step can use."""
-        if self.active and self._process.memory_info().rss - self._start > (PLENTY - 1) * self.needed:
+        """Between two steps: give back what is free, should that have become more than a step can use.
+
+        Where less is free than a search needs, give it back for good: every process judges for itself, and
+        several that began together may have counted on the same memory.
+        """
+        if not self.active:
+            return
+        if free_memory() < self.needed:
+            self._stop()
+        elif self._process.memory_info().rss - self._start > (PLENTY - 1) * self.needed:
             self._libc.malloc_trim(0)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.active:
-            self._libc.mallopt(_M_MMAP_MAX, 65536)  # glibc's default; the others as its own adaptation ends
-            self._libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
-            self._libc.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20)
-            self._libc.malloc_trim(0)
+            self._stop()
+
+    def _stop(self) -> None:
+        self.active = False
+        self._libc.mallopt(_M_MMAP_MAX, 65536)  # glibc's default; the others as its own adaptation ends
+        self._libc.mallopt(_M_MMAP_THRESHOLD, 32 * 2**20)
+        self._libc.mallopt(_M_TRIM_THRESHOLD, 64 * 2**20)
+        self._libc.malloc_trim(0)

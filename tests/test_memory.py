@@ -5,11 +5,12 @@ from __future__ import annotations
 import ctypes
 import platform
 import resource
+from pathlib import Path
 
 import psutil
 import pytest
 
-from lof.memory import PLENTY, MemoryKept
+from lof.memory import PLENTY, MemoryKept, limited_groups
 
 SIZE = 256 * 2**20
 PAGES = SIZE // resource.getpagesize()
@@ -73,3 +74,56 @@ def test_nothing_is_kept_where_memory_is_short() -> None:
         assert not memory.active
         faults_of_a_step()
         assert faults_of_a_step() > PAGES // 2
+
+
+def test_memory_that_others_have_taken_is_given_back_for_good() -> None:
+    before = resident()
+    with MemoryKept(SIZE) as memory:
+        faults_of_a_step()
+        memory.needed = psutil.virtual_memory().total  # as if others had left less than a search needs
+        memory.check()
+        assert resident() - before < SIZE // 2
+        faults_of_a_step()
+        assert faults_of_a_step() > PAGES // 2
+    assert not memory.active
+
+
+def write(folder: Path, **files: str) -> None:
+    """Files of a control group, ``__`` for the dot in their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name.replace("__", ".")).write_text(text)
+
+
+@pytest.mark.parametrize("path", ["/pod/container", "/", "/of/the/host"])
+def test_a_container_s_limit_counts_whatever_path_it_is_told(tmp_path: Path, path: str) -> None:
+    (tmp_path / "membership").write_text(f"0::{path}\n")
+    mount = tmp_path / "mount"
+    seen = mount / path.lstrip("/") if path == "/pod/container" else mount
+    write(
+        seen,
+        memory__max="2000000000\n",
+        memory__current="1500000000\n",
+        memory__stat="anon 1\ninactive_file 7\n",
+    )
+    (group,) = limited_groups(tmp_path / "membership", mount)
+    assert group.free() == 500_000_007
+    (seen / "memory.current").write_text("2100000000\n")
+    assert group.free() == 0
+
+
+def test_the_limits_of_outer_groups_count_and_none_is_none(tmp_path: Path) -> None:
+    (tmp_path / "membership").write_text("9:memory:/outer/inner\n1:cpu:/outer\n0::/outer/inner\n")
+    v1 = {"memory__usage_in_bytes": "10\n", "memory__stat": "total_inactive_file 2\n"}
+    endless = str(2**63 - 4096)
+    write(tmp_path / "memory", memory__limit_in_bytes=endless, **v1)
+    write(tmp_path / "memory/outer", memory__limit_in_bytes="100\n", **v1)
+    write(tmp_path / "memory/outer/inner", memory__limit_in_bytes=endless, **v1)
+    write(
+        tmp_path / "outer/inner",
+        memory__max="max\n",
+        memory__current="10\n",
+        memory__stat="inactive_file 2\n",
+    )
+    assert [group.free() for group in limited_groups(tmp_path / "membership", tmp_path)] == [92]
+    assert limited_groups(tmp_path / "not-linux", tmp_path) == []
