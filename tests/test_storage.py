@@ -20,6 +20,7 @@ from lof.files import write_atomically
 from lof.images import read_size
 from lof.inputs import find
 from lof.jobs import JobSettings, plan_job, run_job
+from lof.jobs.events import Finished
 from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.remote_manifest import RemoteManifest
 from lof.pools import Processes
@@ -175,6 +176,26 @@ def test_a_manifest_in_a_store_is_there_before_the_first_image_and_after_the_las
     (out / ".lof/manifest.sqlite").write_bytes(b"no database" * 99)
     with pytest.raises(OutputError, match=f"{memory}/out/.lof/manifest.sqlite: damaged"), RemoteManifest(out):
         pass
+
+
+@pytest.mark.parametrize("scheme", ["memory", "file"])
+def test_of_two_jobs_in_one_folder_of_a_store_the_first_stops_and_harms_nothing(
+    memory: str, tmp_path: Path, scheme: str
+) -> None:
+    base = memory if scheme == "memory" else f"file://{tmp_path}"
+    for number in range(2):
+        write_atomically(url(f"{base}/in/{number}.png"), png(number))
+    sources, out = find([f"{base}/in"]).sources, url(f"{base}/out")
+    second: list[object] = []
+
+    def start_a_second(event: object) -> None:
+        if isinstance(event, Finished) and not second:
+            second.append(run_job(sources, out, QUICK))
+
+    with pytest.raises(OutputError, match=f"{base}/out: another lof began to work there"):
+        run_job(sources, out, QUICK, on_event=start_a_second)
+    assert len(second) == 1
+    assert run_job(sources, out, QUICK).skipped == 2  # the second one's manifest is whole
 
 
 def test_sizes_come_from_headers_anywhere(memory: str) -> None:

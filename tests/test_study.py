@@ -283,7 +283,9 @@ def test_a_killed_study_keeps_its_finished_trials_and_tries_the_rest_again(
     process = start(path, 1000)
     try:
         wait_for_finished(study, 2, process)
-        while not any(trial.state.name == "RUNNING" and OWNER in trial.user_attrs for trial in trials_of(study)):
+        while not any(
+            trial.state.name == "RUNNING" and OWNER in trial.user_attrs for trial in trials_of(study)
+        ):
             time.sleep(0.05)  # a trial that nobody claims yet is only given up after minutes
     finally:
         process.send_signal(signal.SIGKILL)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from lof.errors import OutputError
 from lof.files import write_atomically
 from lof.jobs.manifest import FOLDER, NAME, Manifest, Row
-from lof.storage import Location, is_remote, read_bytes
+from lof.storage import Location, is_remote, read_bytes, size_and_version
 
 if TYPE_CHECKING:
     from upath import UPath
@@ -31,16 +31,21 @@ def open_manifest(out: Location) -> Manifest:
 class RemoteManifest(Manifest):
     """What was done since the last upload is done again after a crash.
 
-    A store has no locks: two jobs at once in one folder are not noticed, and the last one's manifest stays.
+    A store has no locks. Of two jobs at once in one folder the first stops at its next upload, when it finds the
+    manifest of the second in place of its own.
+
+    Raises:
+        OutputError: as :class:`Manifest`; from every method that uploads, too.
     """
 
     def __init__(self, out: UPath) -> None:
         self.remote = out / FOLDER / NAME
         self._copy = tempfile.TemporaryDirectory(prefix="lof-")
+        self._uploaded: tuple[int, int] | None = None
         try:
             fetch(out, Path(self._copy.name))
             super().__init__(Path(self._copy.name), shown=self.remote)
-            self._upload()
+            self._upload(first=True)
         except BaseException:
             self._copy.cleanup()
             raise
@@ -59,11 +64,21 @@ class RemoteManifest(Manifest):
             super().close()
             self._copy.cleanup()
 
-    def _upload(self) -> None:
+    def _upload(self, *, first: bool = False) -> None:
         started = time.monotonic()
+        if not first and self._version() != self._uploaded:
+            out = self.remote.parent.parent
+            raise OutputError(
+                f"{out}: another lof began to work there; wait for it or choose another folder with -o"
+            )
         write_atomically(self.remote, self._database.serialize())
+        self._uploaded = self._version()
         now = time.monotonic()
         self._due = now + max(_INTERVAL, _SHARE * (now - started))
+
+    def _version(self) -> tuple[int, int] | None:
+        self.remote.fs.invalidate_cache(self.remote.parent.path)  # or it tells what it has seen itself
+        return size_and_version(self.remote)
 
 
 def fetch(out: UPath, folder: Path) -> None:

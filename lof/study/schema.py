@@ -118,7 +118,7 @@ class Study(_Model):
     """Files, folders and globs; relative to the folder of the study's file."""
     crops: Crops = Crops()
     batch: Count = 1
-    """Images of one size that are searched at once; more than 1 pays on a GPU."""
+    """Images of one size that are searched at once; more than 1 pays on a GPU, and for small crops on a CPU too."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the searches."""
     storage: str | None = None
