@@ -213,7 +213,7 @@ def test_a_trial_is_worth_what_its_files_are(write: Callable[..., Path], photos:
 
 def test_bd_rate_is_that_of_the_files_at_all_rate_points(write: Callable[..., Path], photos: Path) -> None:
     path = write(codec="mean-scale-96", qualities=[6, 2], objectives=["bd-rate", "gradient-evaluations"])
-    study = load_study(path)
+    study = load_study(str(path))  # as a notebook would
     (photos / "1.png").unlink()
     run_study(study, trials=1)
     (trial,) = trials_of(study)

@@ -15,13 +15,14 @@ from lof.study.schema import Crops, Pruner, Range, Sampler, Study
 from lof.study.space import check_space, enqueued_points
 
 
-def load_study(path: Path) -> Study:
+def load_study(path: str | Path) -> Study:
     """Read a study's TOML file.
 
     Raises:
         StudyError: it cannot be read or does not fit the schema; the message names file, key and what is
             allowed.
     """
+    path = Path(path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
