@@ -53,10 +53,17 @@ class ControlGroup:
     reclaimable: str
 
     def free(self) -> int:
-        """Bytes below the limit; page cache that the kernel would give up first counts as free."""
-        used = int((self.folder / self.usage).read_text())
-        stat = dict(line.split() for line in (self.folder / "memory.stat").read_text().splitlines())
-        return max(0, self.limit - used + int(stat[self.reclaimable]))
+        """Bytes below the limit; page cache that the kernel would give up first counts as free.
+
+        All of the limit where the group does not tell, which some sandboxes' don't, or is gone: an estimate
+        that is missing is no reason for a search to fail.
+        """
+        try:
+            used = int((self.folder / self.usage).read_text())
+            stat = dict(line.split() for line in (self.folder / "memory.stat").read_text().splitlines())
+            return max(0, self.limit - used + int(stat.get(self.reclaimable, 0)))
+        except (OSError, ValueError):
+            return self.limit
 
 
 def limited_groups(membership: Path, mount: Path) -> list[ControlGroup]:
@@ -83,10 +90,14 @@ def limited_groups(membership: Path, mount: Path) -> list[ControlGroup]:
             continue
         group = root / path.lstrip("/")
         for folder in [group, *group.parents]:
-            if folder.is_relative_to(root) and (folder / limit).exists():
+            if not folder.is_relative_to(root):
+                break
+            try:
                 text = (folder / limit).read_text().strip()
-                if text != "max" and int(text) < psutil.virtual_memory().total:
-                    found.append(ControlGroup(folder, int(text), *names))
+            except OSError:  # the root has none, and a container does not see what is above it
+                continue
+            if text != "max" and int(text) < psutil.virtual_memory().total:
+                found.append(ControlGroup(folder, int(text), *names))
     return found
 
 
