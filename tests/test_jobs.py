@@ -20,7 +20,7 @@ from PIL import Image
 import lof
 from lof.errors import LofError, OutputError, UsageError, WorkerError
 from lof.inputs import Source, find
-from lof.jobs import Advanced, Event, Failed, Finished, JobSettings, Started, run_job, work
+from lof.jobs import Advanced, Event, Failed, Finished, JobSettings, Started, Workers, run_job, work
 from lof.jobs.crops import read_crop, write_crop
 from lof.pools import threads_per_worker
 from lof.profiles import Profile, parse_profile
@@ -279,8 +279,10 @@ def test_workers_that_cannot_start_end_the_job(tmp_path: Path) -> None:
     save(tmp_path / "in/a.png")
 
     def kill_at_once(event: Event) -> None:
-        if isinstance(event, Started):
-            os.kill(pid_of(event), signal.SIGKILL)
+        assert not isinstance(event, Started)
+        if isinstance(event, Workers) and event.starting:
+            for process in multiprocessing.active_children():
+                process.kill()
 
     with pytest.raises(WorkerError, match=r"was killed \(SIGKILL\) while it started; use fewer --jobs"):
         run_job(find([str(tmp_path / "in")]).sources, tmp_path / "out", QUICK, jobs=2, on_event=kill_at_once)

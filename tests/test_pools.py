@@ -84,7 +84,8 @@ def test_every_item_ends_once_and_tools_are_opened_once_per_worker(pool: Pool, t
     assert [e.message for e in events if isinstance(e, Told) and e.item == 7] == ["about 7"]
     workers = {event.worker for event in events if isinstance(event, Began)}
     opened = {path.name.removeprefix("opened-") for path in tmp_path.glob("opened-*")}
-    assert {worker.split()[-1] for worker in workers} == opened
+    assert workers
+    assert {worker.split()[-1] for worker in workers} <= opened
     assert multiprocessing.active_children() == []
 
 

@@ -99,9 +99,13 @@ class _Team:
         self.lost = self.failed_starts = 0
 
     def run(self) -> None:
-        while self.workers or self.queue:
-            while self.queue and len(self.workers) < self.size:
-                self._hand_over(self._hire())
+        while True:
+            busy = sum(worker.task is not None for worker in self.workers.values())
+            wanted = min(self.size, busy + self.queue.count_up_to(self.size))
+            if not wanted:
+                return
+            for _ in range(wanted - len(self.workers)):
+                self._hire()
             for pipe in wait(list(self.workers)):
                 worker = self.workers[pipe]  # type: ignore[index]
                 try:
@@ -122,22 +126,21 @@ class _Team:
         self.workers.clear()
 
     def _listen(self, worker: _Worker, kind: _Kind, content: Any) -> None:
-        task = worker.task
-        assert task is not None
-        match kind:
-            case _Kind.FAILED:
+        match kind, worker.task:
+            case _Kind.FAILED, _:
                 raise content
-            case _Kind.READY:
+            case _Kind.READY, _:
                 worker.ready = True
                 self.failed_starts = 0
                 self._count()
-            case _Kind.TOLD:
-                self.on_event(Told(task.item, content))
-            case _Kind.ENDED:
-                self.on_event(Ended(task.item, content, task.attempt))
+                self._hand_over(worker)
+            case _Kind.TOLD, Task(item):
+                self.on_event(Told(item, content))
+            case _Kind.ENDED, Task(item, attempt):
+                self.on_event(Ended(item, content, attempt))
                 self._hand_over(worker)
 
-    def _hire(self) -> _Worker:
+    def _hire(self) -> None:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
         process = context.Process(
@@ -146,9 +149,8 @@ class _Team:
         with _interrupts_ignored():
             process.start()
         there.close()  # or the pipe would stay open when the worker dies
-        worker = self.workers[here] = _Worker(process, here)
+        self.workers[here] = _Worker(process, here)
         self._count()
-        return worker
 
     def _hand_over(self, worker: _Worker) -> None:
         worker.task = self.queue.take()
@@ -170,16 +172,13 @@ class _Team:
         self.lost += 1
         self._forget(worker)
         how = _how_it_ended(worker.process.exitcode)
-        task = worker.task
-        assert task is not None
-        self.queue.work.clean_up(task.item)
-        if not worker.ready:
+        if worker.task is None:
             self.failed_starts += 1
             if self.failed_starts >= FAILED_STARTS:
                 raise WorkerError(f"a worker process {how} while it started; use fewer --jobs")
-            self.queue.put_back(task)
             return
-        ended = self.queue.give_back(task, f"its worker process {how}")
+        self.queue.work.clean_up(worker.task.item)
+        ended = self.queue.give_back(worker.task, f"its worker process {how}")
         if ended is not None:
             self.on_event(ended)
 

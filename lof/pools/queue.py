@@ -40,10 +40,6 @@ class Queue:
         """The next task, or ``None`` where nothing waits."""
         return self._ready.popleft() if self else None
 
-    def put_back(self, task: Task) -> None:
-        """A task that no worker has begun waits again."""
-        self._ready.appendleft(task)
-
     def give_back(self, task: Task, reason: str) -> Ended | None:
         """A worker died with a task: it waits again, in parts if it has them, or has ended."""
         parts = self.work.split(task.item)
