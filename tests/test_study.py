@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from lof.profiles import load_profile
 from lof.report.benchmark import bjontegaard_deltas
 from lof.study import Bench, Ended, best_profiles, load_study, open_storage, read_images, run_study
 from lof.study.schema import Study
-from lof.study.shared import FIGURES, OWNER, load_shared
+from lof.study.shared import FIGURES, OWNER, SharedStudy, load_shared
 from lof.study.space import profile_at
 from lof.study.status import study_status
 
@@ -322,6 +323,24 @@ def test_two_processes_share_a_study_and_do_not_overshoot(write: Callable[..., P
     assert not [trial for trial in trials if trial.state.name in ("RUNNING", "WAITING")]
     assert len({trial.user_attrs[OWNER]["pid"] for trial in trials if trial.number in finished(trials)}) == 2
     assert len({json.dumps(trial.params) for trial in trials}) == len(trials)
+
+
+def test_processes_that_make_the_same_study_at_once_try_its_points_once(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study(write(enqueue=["base", {RATE["path"]: RATE["low"]}]))
+    storage = open_storage(str(study.storage))
+    add = optuna.Study.add_trial
+
+    def add_late(found: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        time.sleep(0.3)
+        add(found, trial)
+
+    monkeypatch.setattr(optuna.Study, "add_trial", add_late)
+    with ThreadPoolExecutor(3) as makers:
+        made = list(makers.map(SharedStudy, [study] * 3, [storage] * 3, [{"images": []}] * 3))
+    assert len({shared.optuna.study_name for shared in made}) == 1
+    assert [trial.state.name for trial in trials_of(study)] == ["WAITING", "WAITING"]
 
 
 def test_other_settings_under_the_same_name_are_refused_and_named(write: Callable[..., Path]) -> None:

@@ -255,14 +255,14 @@ def _create_or_load(
     except optuna.exceptions.DuplicatedStudyError:
         found = optuna.load_study(study_name=study.name, storage=storage)
         is_new = not _wait_for_settings(found)
-    if is_new:
-        found.set_user_attr(IDENTITY, plain)
-        found.set_user_attr(SETTINGS, settings)
-    elif found.user_attrs[IDENTITY] != plain:
+    if not is_new and found.user_attrs[IDENTITY] != plain:
         _refuse_change(study.name, found.user_attrs[IDENTITY], plain)
-    found.sampler, found.pruner = _sampler(study, found, is_new), _pruner(study, plain)
     for point in study.points:
         found.enqueue_trial(point, skip_if_exists=True)
+    if is_new:  # the settings last: whoever joins waits for them, and then finds the points
+        found.set_user_attr(IDENTITY, plain)
+        found.set_user_attr(SETTINGS, settings)
+    found.sampler, found.pruner = _sampler(study, found, is_new), _pruner(study, plain)
     return found
 
 
