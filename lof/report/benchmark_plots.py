@@ -72,9 +72,9 @@ def _name(axes: Axes, name: str, place: tuple[float, float], colour: str, *, abo
     axes.annotate(
         name,
         place,
-        xytext=(0, 9 if above else -9),
+        xytext=(7, 3) if above else (0, -9),  # above a falling curve is to its right
         textcoords="offset points",
-        ha="center",
+        ha="left" if above else "center",
         va="bottom" if above else "top",
         color=colour,
     )
