@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -343,6 +344,22 @@ def test_a_stream_that_decodes_to_other_pixels_is_damaged(made: Path) -> None:
         assert row is not None
         store.commit(row, store.stage([other]))
     assert findings(made / "dst") == [("damaged", "photos/a.png")]
+
+
+def test_what_is_damaged_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    for seed in range(12):
+        save(tmp_path / f"photos/{seed}.png", seed, (160, 128))
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert archive(tmp_path / "photos", dst=tmp_path / "two").streamed == 12
+        torch.set_num_threads(1)
+        assert archive(tmp_path / "photos", dst=tmp_path / "one").streamed == 12
+        assert findings(tmp_path / "two") == []
+        torch.set_num_threads(2)
+        assert findings(tmp_path / "one") == []
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_stream_of_other_weights_is_unchecked_and_not_called_damaged(made: Path) -> None:

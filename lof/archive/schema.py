@@ -40,7 +40,7 @@ CREATE TABLE files (
     height INTEGER, width INTEGER,
     bpp REAL, psnr REAL, ms_ssim REAL,
     cost REAL,                   -- bpp + lambda * distortion
-    pixels_sha256 TEXT,          -- of the decoded image, height x width x 3 bytes
+    pixels_sha256 TEXT,          -- of the image decoded with one thread, height x width x 3 bytes
     seconds REAL NOT NULL,       -- of work on it, all searches together
     updated REAL NOT NULL        -- seconds since 1970
 ) WITHOUT ROWID;

@@ -10,7 +10,8 @@ import hashlib
 import io
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,7 +142,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
     def _search(
         self, item: SearchItem, report: Callable[[Progress], None], started: float
     ) -> Streamed | Kept:
-        from lof.api import optimize
+        from lof.api import decode, optimize
 
         picture = picture_of(item.data, item.path)
         settings = item.settings or self.settings
@@ -165,7 +166,10 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
             return Kept(BELOW_FLOOR, missed, "", seconds)
         if item.stream is not None and not _is_better(result, item.stream, picture.pixels, settings):
             return Kept("no better stream found", "", "", seconds)
-        return Streamed(result.data, _columns(result, codec, settings.profile, picture, item.data, seconds))
+        with _one_thread():
+            decoded = decode(result.data, weights=settings.weights).pixels
+        columns = _columns(result, codec, settings.profile, picture, item.data, seconds)
+        return Streamed(result.data, columns | {"pixels_sha256": pixels_digest(decoded)})
 
 
 def _is_better(result: Result, stream: bytes, original: Pixels, settings: JobSettings) -> bool:
@@ -199,7 +203,6 @@ def _columns(
         "psnr": measured.psnr,
         "ms_ssim": measured.ms_ssim,
         "cost": measured.cost,
-        "pixels_sha256": pixels_digest(result.pixels),
         "seconds": seconds,
         "detail": "; ".join(picture.notes),
     }
@@ -254,7 +257,8 @@ class Decode(Work[DecodeItem, None, Decoded]):
             checked = False
             codec_for(parsed, name=item.path, weights=weights)
             checked = True
-            picture = decode_parsed(parsed, name=item.path, weights=weights)
+            with _one_thread():
+                picture = decode_parsed(parsed, name=item.path, weights=weights)
             if pixels_digest(picture.pixels) != item.pixels_sha256:
                 return Decoded(
                     error="decodes to other pixels than when it was written; see Limits in the README"
@@ -272,6 +276,19 @@ class Decode(Work[DecodeItem, None, Decoded]):
     def label(self, item: DecodeItem) -> str:
         """``decode`` and the name of the image."""
         return f"decode {item.path}"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Decode with one thread: with more, PyTorch sums in another order, and a pixel may be off by a level."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def pixels_digest(pixels: Pixels) -> str:
