@@ -23,7 +23,7 @@ class Squares(Work[Any, str, Any]):
     folder: Path
 
     def open(self) -> str:
-        (self.folder / f"opened-{os.getpid()}").touch()
+        (self.folder / f"opened-{os.getpid()}").touch(exist_ok=False)
         return "tool"
 
     def do(self, tool: str, item: Any, report: Callable[[Any], None]) -> Any:
@@ -85,7 +85,8 @@ def test_every_item_ends_once_and_tools_are_opened_once_per_worker(pool: Pool, t
     workers = {event.worker for event in events if isinstance(event, Began)}
     opened = {path.name.removeprefix("opened-") for path in tmp_path.glob("opened-*")}
     assert workers
-    assert {worker.split()[-1] for worker in workers} <= opened
+    assert {worker.split()[-1] for worker in workers} <= opened  # one may be ready when all is done
+    assert len(opened) <= 2
     assert multiprocessing.active_children() == []
 
 
