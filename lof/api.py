@@ -225,7 +225,7 @@ def codec_for(parsed: Parsed, *, name: str = "stream", weights: str | Path | Non
 
 
 def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: int) -> Latents:
-    """The latents of a stream; the encoder's guess where the codec cannot tell them."""
+    """The latents of a stream, drawn towards the encoder's guess."""
     parsed = unpack(data, "warm start")
     if (parsed.codec, parsed.quality, parsed.metric) != (codec.name, codec.quality, codec.metric):
         raise StreamError(f"warm start: is of another codec than {codec.name} quality {codec.quality}")
@@ -238,8 +238,6 @@ def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: i
             f"warm start: has {parsed.width}×{parsed.height} pixels, the image {width}×{height}"
         )
     decoded = codec.read_latents(parsed.strings, height, width)
-    if decoded is None:
-        return guess
     with torch.no_grad():  # predictions in the search's precision differ a little from the decoder's
         coded = codec.code({name: tensor.to(codec.device) for name, tensor in decoded.items()}, hard_rounding)
     latents = {}

@@ -110,6 +110,7 @@ def _row(entry: Entry) -> Row:
         ms_ssim=0.98,
         cost=0.9,
         pixels_sha256=_EMPTY,
+        symbols_sha256=_EMPTY,
         mtime_ns=entry.mtime_ns,
         mode=entry.mode,
     )

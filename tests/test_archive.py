@@ -1,108 +1,27 @@
-"""Archives: what goes in comes back, what is wrong is named, a kill costs nothing."""
+"""Archives: what goes in comes back, and a second call does no more than it has to."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import torch
+from archives import MORE, archive, findings, rows, save, tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import save_file as save_weights
 
 import lof
 import lof.stream
-from lof.archive import Floors, Manifest, Policy, Row, create, improve, open_sources, restore, verify
-from lof.archive.create import Summary
+from lof.archive import Floors, Manifest, Policy, Row, open_sources, restore, verify
 from lof.archive.names import is_safe, object_name, safe_parts, stays_inside
 from lof.archive.store import Store
-from lof.codecs import load_codec
 from lof.errors import ArchiveError, OutputError, UsageError
-from lof.jobs import JobSettings
 from lof.pools import Here
-from lof.profiles import parse_profile
-
-QUICK = JobSettings(
-    "tiny", parse_profile({"name": "quick", "stage": [{"kind": "greedy-flip", "evaluations": 1}]})
-)
-MORE = JobSettings(
-    "tiny",
-    parse_profile({"name": "more", "stage": [{"kind": "mean-field", "evaluations": 12, "check_every": 4}]}),
-)
-
-
-def save(path: Path, seed: int = 0, size: tuple[int, int] = (80, 64), **options: Any) -> Path:
-    """A smooth picture, so that its stream is smaller than it is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    random = np.random.default_rng(seed)
-    small = Image.fromarray(random.integers(0, 256, (4, 5, 3), dtype=np.uint8))
-    Image.Image.save(small.resize(size, Image.Resampling.BICUBIC), path, **options)
-    return path
-
-
-def archive(*sources: Path, dst: Path, settings: JobSettings = QUICK, **options: Any) -> Summary:
-    pool = options.pop("pool", Here())
-    return create(open_sources([str(source) for source in sources], dst), dst, settings, pool, **options)
-
-
-def rows(dst: Path) -> dict[str, Row]:
-    with Manifest(dst) as manifest:
-        return {row.path: row for row in manifest.rows()}
-
-
-def findings(dst: Path) -> list[tuple[str, str]]:
-    return [(finding.wrong, finding.name) for finding in verify(dst, Here()).findings]
-
-
-def tree(folder: Path) -> dict[str, tuple[str, int, int]]:
-    """Content, permission bits and time of everything below a folder."""
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        status = path.lstat()
-        if path.is_symlink():
-            content = f"-> {os.readlink(path)}"
-        else:
-            content = "folder" if path.is_dir() else hashlib.sha256(path.read_bytes()).hexdigest()
-        found[path.relative_to(folder).as_posix()] = (
-            content,
-            stat.S_IMODE(status.st_mode),
-            status.st_mtime_ns,
-        )
-    return found
-
-
-@pytest.fixture(scope="module")
-def first_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tree in ``photos`` and its archive in ``dst``."""
-    folder = tmp_path_factory.mktemp("archive")
-    photos = folder / "photos"
-    save(photos / "a.png", 1)
-    save(photos / "sub/b.jpg", 2, quality=95)
-    (photos / "notes.txt").write_text("words\n")
-    (photos / "empty").mkdir()
-    (photos / "sub/link").symlink_to("b.jpg")
-    (photos / "out").symlink_to("/etc/hosts")
-    os.chmod(photos / "notes.txt", 0o640)
-    for path in (photos / "a.png", photos / "sub/b.jpg", photos / "empty", photos / "sub", photos):
-        os.utime(path, ns=(10**18 + 123, 10**18 + 123))
-    archive(photos, dst=folder / "dst")
-    return folder
-
-
-@pytest.fixture
-def made(first_made: Path, tmp_path: Path) -> Path:
-    """A copy of its own; the manifest still names the place of the original sources."""
-    shutil.copytree(first_made, tmp_path / "made", symlinks=True)
-    return tmp_path / "made"
 
 
 def test_a_tree_becomes_streams_and_stored_files_with_one_row_each(first_made: Path) -> None:
@@ -313,127 +232,6 @@ def test_other_settings_leave_streams_alone_until_redo(made: Path) -> None:
     summary = archive(made / "photos", dst=made / "dst", settings=MORE, policy=Policy(redo=True))
     assert (summary.streamed, summary.other_settings) == (2, 0)
     assert rows(made / "dst")["photos/a.png"].profile == "more"
-
-
-def test_verify_names_damaged_missing_and_unexpected_files_and_create_repairs(made: Path) -> None:
-    dst = made / "dst"
-    stream = dst / "streams/photos/a.png.lof"
-    data = bytearray(stream.read_bytes())
-    data[-6] ^= 1
-    stream.write_bytes(data)
-    (dst / "streams/photos/sub/b.jpg.lof").unlink()
-    (dst / "stored/photos/notes.txt").write_text("w0rds\n")
-    (dst / "stored/surprise").write_text("?")
-    assert sorted(findings(dst)) == [
-        ("damaged", "photos/a.png"),
-        ("damaged", "photos/notes.txt"),
-        ("missing", "photos/sub/b.jpg"),
-        ("unexpected", "stored/surprise"),
-    ]
-    summary = archive(made / "photos", dst=dst, moved=True)
-    assert (summary.streamed, summary.stored) == (1, 0)  # a look tells what is missing, not what is damaged
-    summary = archive(made / "photos", dst=dst, policy=Policy(recheck=True))
-    assert (summary.streamed, summary.stored) == (1, 1)
-    assert findings(dst) == [("unexpected", "stored/surprise")]
-
-
-def test_a_stream_that_decodes_to_other_pixels_is_damaged(made: Path) -> None:
-    other = lof.encode(Image.open(made / "photos/sub/b.jpg"), codec="tiny")
-    with Store(made / "dst") as store:
-        row = store.manifest.get("photos/a.png")
-        assert row is not None
-        store.commit(row, store.stage([other]))
-    assert findings(made / "dst") == [("damaged", "photos/a.png")]
-
-
-def test_what_is_damaged_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
-    for seed in range(12):
-        save(tmp_path / f"photos/{seed}.png", seed, (160, 128))
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        assert archive(tmp_path / "photos", dst=tmp_path / "two").streamed == 12
-        torch.set_num_threads(1)
-        assert archive(tmp_path / "photos", dst=tmp_path / "one").streamed == 12
-        assert findings(tmp_path / "two") == []
-        torch.set_num_threads(2)
-        assert findings(tmp_path / "one") == []
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_a_stream_of_other_weights_is_unchecked_and_not_called_damaged(made: Path) -> None:
-    stream = (made / "dst/streams/photos/a.png.lof").read_bytes()
-    parsed = lof.stream.read(stream)
-    other = lof.stream.write(replace(parsed, fingerprint=b"\0\0\0\0"))
-    with Store(made / "dst") as store:
-        row = store.manifest.get("photos/a.png")
-        assert row is not None
-        store.commit(row, store.stage([other]))
-    (finding,) = verify(made / "dst", Here()).findings
-    assert (finding.wrong, finding.name) == ("unchecked", "photos/a.png")
-    assert "other weights" in finding.error
-
-
-def test_an_archive_keeps_the_weights_that_its_streams_need(tmp_path: Path) -> None:
-    shipped = load_codec("tiny", device="cpu")
-    state = {name: tensor.clone() for name, tensor in shipped.state().items()}
-    state["g_s.0.bias"] += 0.1
-    (tmp_path / "others").mkdir()
-    save_weights(state, tmp_path / "others" / "tiny-4.safetensors")
-    save(tmp_path / "photos" / "a.png")
-    dst = tmp_path / "dst"
-    archive(tmp_path / "photos", dst=dst, settings=replace(QUICK, weights=tmp_path / "others"))
-    shutil.rmtree(tmp_path / "others")
-    (row,) = [row for row in rows(dst).values() if row.state == "streamed"]
-    assert row.fingerprint != shipped.fingerprint.hex()
-    assert findings(dst) == []
-    assert improve(dst, open_sources([str(tmp_path / "photos")], dst), MORE, Here()).replaced == 1
-    assert findings(dst) == []
-    shutil.rmtree(dst / "weights")
-    assert [wrong for wrong, _ in findings(dst)] == ["unchecked"]
-
-
-def test_improve_replaces_what_gets_better_keeps_the_rest_and_continues(made: Path) -> None:
-    before = rows(made / "dst")["photos/a.png"]
-    save(made / "photos/sub/b.jpg", seed=77)
-    sources = open_sources([str(made / "photos")], made / "dst")
-    first = improve(made / "dst", sources, MORE, Here())
-    assert (first.replaced, first.missing) == (1, 0)
-    assert [path for path, _ in first.errors] == ["photos/sub/b.jpg"]
-    assert "original has changed" in first.errors[0][1]
-    after = rows(made / "dst")["photos/a.png"]
-    assert before.cost is not None
-    assert after.cost is not None
-    assert after.cost < before.cost
-    assert first.gain == pytest.approx(after.cost / before.cost - 1)
-    assert after.profile == "more"
-    assert after.seconds > before.seconds
-    second = improve(made / "dst", sources, MORE, Here())
-    assert (second.replaced, second.kept, second.tried) == (0, 0, 1)
-    plain = improve(made / "dst", sources, QUICK, Here())
-    assert plain.replaced + plain.kept == 1
-    assert findings(made / "dst") == []
-
-
-def test_improve_keeps_a_stream_that_no_search_makes_better(made: Path) -> None:
-    sources = open_sources([str(made / "photos")], made / "dst")
-    nothing = JobSettings(
-        "tiny",
-        parse_profile(
-            {"name": "none", "stage": [{"kind": "relax", "evaluations": 1, "learning_rate": 1e-9}]}
-        ),
-    )
-    before = tree(made / "dst/streams")
-    result = improve(made / "dst", sources, nothing, Here())
-    assert (result.replaced, result.kept) == (0, 2)
-    assert tree(made / "dst/streams") == before
-
-
-def test_improve_leaves_streams_whose_original_is_gone(made: Path) -> None:
-    (made / "photos/a.png").unlink()
-    result = improve(made / "dst", open_sources([str(made / "photos")], made / "dst"), MORE, Here())
-    assert (result.replaced, result.missing) == (1, 1)
 
 
 def test_totals_follow_every_change_of_the_rows(made: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from archives import QUICK
 from PIL import Image
 
 from lof.archive import Manifest, create, open_sources, verify
@@ -24,13 +25,8 @@ from lof.archive.schema import VERSION
 from lof.archive.staging import Staged
 from lof.archive.store import Store
 from lof.errors import ArchiveError, LofError, OutputError
-from lof.jobs import JobSettings
 from lof.pools import Here
-from lof.profiles import parse_profile
 
-QUICK = JobSettings(
-    "tiny", parse_profile({"name": "quick", "stage": [{"kind": "greedy-flip", "evaluations": 1}]})
-)
 KILL = Path(__file__).parent.parent / "pipelines/kill.py"
 
 STEPS = {"pending": (Manifest, "intend"), "place": (Staged, "place"), "row": (Manifest, "put")}

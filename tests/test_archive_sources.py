@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from archives import QUICK
 from PIL import Image
 
 from lof.archive import Limits, Manifest, Policy, Unchanged, create, open_sources, restore
@@ -24,13 +25,7 @@ from lof.archive.folder import FolderSource
 from lof.archive.staging import Staged
 from lof.archive.store import Store
 from lof.errors import UsageError
-from lof.jobs import JobSettings
 from lof.pools import Here
-from lof.profiles import parse_profile
-
-QUICK = JobSettings(
-    "tiny", parse_profile({"name": "quick", "stage": [{"kind": "greedy-flip", "evaluations": 1}]})
-)
 
 
 def archive(source: Path, dst: Path, limits: Limits = Limits()) -> Summary:

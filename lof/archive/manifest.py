@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from lof.archive.entries import Container, Kind
 from lof.archive.names import from_bytes, to_bytes
-from lof.archive.schema import APPLICATION, TABLES, TRIGGERS, VERSION
+from lof.archive.schema import APPLICATION, TABLES, TRIGGERS, UPGRADES, VERSION
 from lof.errors import ArchiveError, OutputError
 
 NAME = "manifest.sqlite"
@@ -64,6 +64,7 @@ class Row:
     ms_ssim: float | None = None
     cost: float | None = None
     pixels_sha256: str | None = None
+    symbols_sha256: str | None = None
     seconds: float = 0.0
 
 
@@ -116,6 +117,7 @@ _COLUMNS = {field.name: "lambda" if field.name == "lmbda" else field.name for fi
 _NAMES = {"path", "link", "object"}  # bytes of file names: SQLite takes any as text, Python only UTF-8
 _BRIEF = ", ".join(Brief._fields)
 _ALL = ", ".join(_COLUMNS.values())
+_ALL_OF = {VERSION: _ALL, 1: _ALL.replace("symbols_sha256", "NULL")}
 
 
 def _mark(field: str) -> str:
@@ -133,7 +135,8 @@ class Manifest:
     """The open manifest of the archive in ``folder``.
 
     A row is on disk when :meth:`put` returns, power cuts included. One process writes (:mod:`lof.archive.store`
-    sees to that), others may read at the same time.
+    sees to that), others may read at the same time. Manifests of older versions are read as they are and brought
+    to this one when they are written.
 
     Raises:
         ArchiveError: there is none, it is damaged, or of a newer version.
@@ -160,7 +163,8 @@ class Manifest:
         last = b""
         while True:
             query = (
-                f"SELECT {_ALL} FROM files WHERE path > CAST(? AS TEXT) AND ({where}) ORDER BY path LIMIT ?"
+                f"SELECT {self._columns} FROM files "
+                f"WHERE path > CAST(? AS TEXT) AND ({where}) ORDER BY path LIMIT ?"
             )
             page = [Row(*found) for found in self._all(query, last, *values, _PAGE)]
             yield from page
@@ -292,8 +296,13 @@ class Manifest:
                 )
             if version == 0 and write and not self._all("SELECT 1 FROM sqlite_master"):
                 self._create()
-            elif version != VERSION or self._pragma("application_id") != APPLICATION:
+                version = VERSION
+            elif version == 0 or self._pragma("application_id") != APPLICATION:
                 raise ArchiveError(f"{self.path}: is no manifest of an archive; choose another folder")
+            while write and version < VERSION:
+                self._upgrade(version)
+                version += 1
+            self._columns = _ALL_OF[version]
         except BaseException:
             self._database.close()
             raise
@@ -302,6 +311,11 @@ class Manifest:
         pragmas = f"PRAGMA user_version = {VERSION}; PRAGMA application_id = {APPLICATION};"
         self._database.executescript(f"BEGIN; {TABLES} {TRIGGERS} {pragmas} COMMIT;")
 
+    def _upgrade(self, version: int) -> None:
+        self._database.executescript(
+            f"BEGIN IMMEDIATE; {UPGRADES[version]}; PRAGMA user_version = {version + 1}; COMMIT;"
+        )
+
     def _pragma(self, name: str) -> int:
         return int(self._database.execute(f"PRAGMA {name}").fetchone()[0])
 
@@ -309,7 +323,7 @@ class Manifest:
         self._database.execute("DELETE FROM pending WHERE path = CAST(? AS TEXT)", (to_bytes(path),))
 
     def _one(self, where: str, name: str) -> Row | None:
-        found = self._all(f"SELECT {_ALL} FROM files WHERE {where}", to_bytes(name))
+        found = self._all(f"SELECT {self._columns} FROM files WHERE {where}", to_bytes(name))
         return Row(*found[0]) if found else None
 
     def _all(self, query: str, *values: object) -> list[Any]:

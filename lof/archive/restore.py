@@ -33,11 +33,13 @@ class Restored:
     """What a call came to.
 
     Attributes:
+        rounded: images in which this machine rounds single pixels otherwise than the one that archived them.
         there: files that were there already, from an earlier call.
         left_out: links that lead out of the tree.
     """
 
     images: int = 0
+    rounded: int = 0
     stored: int = 0
     there: int = 0
     left_out: list[str] = field(default_factory=list)
@@ -201,9 +203,10 @@ class _Restore:
                     self.result.there += 1
                     continue
                 if row.state == "streamed":
-                    item = DecodeItem(row.path, self._stream(row), row.pixels_sha256 or "", self._format(row))
+                    stream = self._stream(row)
                     self.flying[row.path] = row, place
-                    yield item
+                    digests = row.pixels_sha256 or "", row.symbols_sha256
+                    yield DecodeItem(row.path, stream, *digests, self._format(row))
                 else:
                     self._copy(row, place)
             except ArchiveError as error:
@@ -216,8 +219,9 @@ class _Restore:
                 self.on_event(Began(item.path, worker, attempt))
             case Told(item, progress):
                 self.on_event(Advanced(item.path, progress))
-            case Ended(DecodeItem(path), Decoded(data, error)):
+            case Ended(DecodeItem(path), Decoded(data, error, _, rounded)):
                 row, place = self.flying.pop(path)
+                self.result.rounded += rounded
                 if error:
                     self._wrong(row, f"{row.path}: {error}")
                     return

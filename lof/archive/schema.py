@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x6C6F6661  # "lofa"
 
 MOST_PSNR = 99.0
@@ -40,7 +40,8 @@ CREATE TABLE files (
     height INTEGER, width INTEGER,
     bpp REAL, psnr REAL, ms_ssim REAL,
     cost REAL,                   -- bpp + lambda * distortion
-    pixels_sha256 TEXT,          -- of the image decoded with one thread, height x width x 3 bytes
+    pixels_sha256 TEXT,          -- of the decoded image; other CPUs may round single pixels otherwise
+    symbols_sha256 TEXT,         -- of the integers in the stream, the same on all CPUs; see digests.py
     seconds REAL NOT NULL,       -- of work on it, all searches together
     updated REAL NOT NULL        -- seconds since 1970
 ) WITHOUT ROWID;
@@ -59,6 +60,10 @@ CREATE TABLE totals (
     PRIMARY KEY (kind, state, why)
 ) WITHOUT ROWID;
 """
+
+
+UPGRADES = {1: "ALTER TABLE files ADD COLUMN symbols_sha256 TEXT"}
+"""What makes the tables of a version those of the next."""
 
 
 def _count(row: str, sign: str) -> str:

@@ -32,9 +32,15 @@ class Finding:
 
 @dataclass
 class Verdict:
-    """What a check came to. ``findings`` is empty if all is well."""
+    """What a check came to. ``findings`` is empty if all is well.
+
+    Attributes:
+        rounded: streams that were read right and in whose images this machine rounds single pixels otherwise
+            than the one that wrote them.
+    """
 
     streams: int = 0
+    rounded: int = 0
     stored: int = 0
     seconds: float = 0.0
     findings: list[Finding] = field(default_factory=list)
@@ -87,7 +93,7 @@ class _Verify:
             if row.state == "streamed":
                 stream = self._read(row)
                 if stream is not None:
-                    yield DecodeItem(row.path, stream, row.pixels_sha256 or "")
+                    yield DecodeItem(row.path, stream, row.pixels_sha256 or "", row.symbols_sha256)
             else:
                 self._check_stored(row)
 
@@ -98,8 +104,9 @@ class _Verify:
                 self.on_event(Began(item.path, worker, attempt))
             case Told(item, progress):
                 self.on_event(Advanced(item.path, progress))
-            case Ended(DecodeItem(path), Decoded(_, error, checked)):
+            case Ended(DecodeItem(path), Decoded(_, error, checked, rounded)):
                 self.verdict.streams += checked
+                self.verdict.rounded += rounded
                 if error:
                     self.found("damaged" if checked else "unchecked", path, error)
                 self.on_event(Checked(path, error))

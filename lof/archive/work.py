@@ -6,18 +6,17 @@ So workers need no disk in common with it, and one that is killed leaves nothing
 
 from __future__ import annotations
 
-import hashlib
 import io
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from lof.archive.digests import pixels_digest, symbols_digest
 from lof.archive.weights import kept_weights
 from lof.errors import ImageError, LofError
 from lof.formats import unpack
@@ -43,6 +42,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True},
     "TIFF": {"compression": "tiff_deflate"},
 }
+_OTHER_SYMBOLS = "this machine reads other symbols in it than were written; see Limits in the README"
+_OTHER_PIXELS = (
+    "decodes to other pixels than when an older lof wrote it, which noted nothing that tells damage from another "
+    "rounding; try other --jobs or the machine that wrote it"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -142,7 +146,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
     def _search(
         self, item: SearchItem, report: Callable[[Progress], None], started: float
     ) -> Streamed | Kept:
-        from lof.api import decode, optimize
+        from lof.api import optimize
 
         picture = picture_of(item.data, item.path)
         settings = item.settings or self.settings
@@ -166,10 +170,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
             return Kept(BELOW_FLOOR, missed, "", seconds)
         if item.stream is not None and not _is_better(result, item.stream, picture.pixels, settings):
             return Kept("no better stream found", "", "", seconds)
-        with _one_thread():
-            decoded = decode(result.data, weights=settings.weights).pixels
-        columns = _columns(result, codec, settings.profile, picture, item.data, seconds)
-        return Streamed(result.data, columns | {"pixels_sha256": pixels_digest(decoded)})
+        return Streamed(result.data, _columns(result, codec, settings.profile, picture, item.data, seconds))
 
 
 def _is_better(result: Result, stream: bytes, original: Pixels, settings: JobSettings) -> bool:
@@ -187,6 +188,8 @@ def _columns(
     result: Result, codec: Codec, profile: Profile, picture: Picture, source: bytes, seconds: float
 ) -> dict[str, Any]:
     measured = result.optimised
+    height, width = result.pixels.shape[:2]
+    symbols = codec.read_symbols(unpack(result.data).strings, height, width)
     return {
         "codec": codec.name,
         "quality": codec.quality,
@@ -197,12 +200,14 @@ def _columns(
         "lmbda": result.lmbda,
         "seed": result.seed,
         "format": format_of(source[:12]),
-        "height": int(result.pixels.shape[0]),
-        "width": int(result.pixels.shape[1]),
+        "height": height,
+        "width": width,
         "bpp": measured.bpp,
         "psnr": measured.psnr,
         "ms_ssim": measured.ms_ssim,
         "cost": measured.cost,
+        "pixels_sha256": pixels_digest(result.pixels),
+        "symbols_sha256": symbols_digest(symbols),
         "seconds": seconds,
         "detail": "; ".join(picture.notes),
     }
@@ -210,11 +215,12 @@ def _columns(
 
 @dataclass(frozen=True)
 class DecodeItem:
-    """A stream, and the digest of the pixels that it must decode to."""
+    """A stream, and the digests of what it decoded to when it was written."""
 
     path: str
     stream: bytes
     pixels_sha256: str
+    symbols_sha256: str | None
     format: str | None = None
 
 
@@ -222,17 +228,22 @@ class DecodeItem:
 class Decoded:
     """An image file made of a stream, empty if only a check was asked for; or what is wrong.
 
-    ``checked`` is false where that is not the stream: the weights it needs are not at hand.
+    Attributes:
+        checked: false where it cannot be told whether the stream is whole: the weights it needs are not at
+            hand, or an older lof noted no symbols.
+        rounded: whether single pixels are others than when it was written, as CPUs round differently; its
+            symbols are the same.
     """
 
     data: bytes = b""
     error: str = ""
     checked: bool = True
+    rounded: bool = False
 
 
 @dataclass(frozen=True)
 class Decode(Work[DecodeItem, None, Decoded]):
-    """Decode a stream, compare the pixels with the manifest, and encode them if the item names a format.
+    """Decode a stream, compare with the manifest, and encode the image if the item names a format.
 
     Attributes:
         weights: a folder that the user named; else those of ``archive``, where lof no longer ships them.
@@ -255,15 +266,17 @@ class Decode(Work[DecodeItem, None, Decoded]):
                 self.archive, parsed.codec, parsed.quality, parsed.metric, (parsed.fingerprint or b"").hex()
             )
             checked = False
-            codec_for(parsed, name=item.path, weights=weights)
+            codec = codec_for(parsed, name=item.path, weights=weights)
             checked = True
-            with _one_thread():
-                picture = decode_parsed(parsed, name=item.path, weights=weights)
-            if pixels_digest(picture.pixels) != item.pixels_sha256:
-                return Decoded(
-                    error="decodes to other pixels than when it was written; see Limits in the README"
-                )
-            return Decoded(b"" if item.format is None else encoded(picture, item.format))
+            picture = decode_parsed(parsed, name=item.path, weights=weights)
+            rounded = pixels_digest(picture.pixels) != item.pixels_sha256
+            if rounded:
+                symbols = codec.read_symbols(parsed.strings, parsed.height, parsed.width)
+                if symbols_digest(symbols) != item.symbols_sha256:
+                    told = item.symbols_sha256 is not None
+                    return Decoded(error=_OTHER_SYMBOLS if told else _OTHER_PIXELS, checked=told)
+            data = b"" if item.format is None else encoded(picture, item.format)
+            return Decoded(data, rounded=rounded)
         except LofError as error:
             return Decoded(error=str(error).removeprefix(f"{item.path}: "), checked=checked)
         except (OSError, ValueError, MemoryError) as error:
@@ -276,26 +289,6 @@ class Decode(Work[DecodeItem, None, Decoded]):
     def label(self, item: DecodeItem) -> str:
         """``decode`` and the name of the image."""
         return f"decode {item.path}"
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Decode with one thread: with more, PyTorch sums in another order, and a pixel may be off by a level."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def pixels_digest(pixels: Pixels) -> str:
-    """SHA-256 over the bytes of an image, (H, W, 3) uint8, and its size."""
-    digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]} ".encode())
-    digest.update(pixels.tobytes())
-    return digest.hexdigest()
 
 
 def encoded(picture: Picture, format: str) -> bytes:

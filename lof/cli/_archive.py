@@ -234,6 +234,7 @@ def show_verdict(verdict: Verdict, *, json: bool) -> None:
     )
     what = f"[red]{figures.count(len(verdict.findings))} findings[/]" if verdict.findings else "all is well"
     console.print(f"{counted} in {figures.duration(verdict.seconds)}: {what}")
+    _show_rounded(console, verdict.rounded)
 
 
 def show_restored(restored: Restored, *, json: bool) -> None:
@@ -254,6 +255,16 @@ def show_restored(restored: Restored, *, json: bool) -> None:
     if restored.errors:
         parts.append(f"[red]{figures.count(len(restored.errors))} failed[/]")
     console.print(f"restored {', '.join(parts)}; {figures.duration(restored.seconds)} in all")
+    _show_rounded(console, restored.rounded)
+
+
+def _show_rounded(console: Console, count: int) -> None:
+    if count:
+        console.print(
+            f"in {figures.count(count)} images this machine rounds single pixels otherwise than the one that "
+            "wrote them, by a level; every symbol was read right",
+            style="dim",
+        )
 
 
 def show_improved(improved: Improved, *, json: bool) -> None:

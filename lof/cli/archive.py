@@ -182,9 +182,9 @@ def status(dst: Dst, *, json: Json = False) -> None:
 
 _VERIFY = (
     "Decode every stream, read every stored file, and compare all with the manifest; nothing is written.\n\n"
-    "Names each file that is damaged, missing, unexpected or unchecked (its weights are not at hand), and those "
-    "that `create` failed at. Exit code 1 if there is any. `lof archive create --recheck` replaces what is damaged "
-    "while the source is there."
+    "Names each file that is damaged, missing, unexpected or unchecked (mostly, its weights are not at hand), and "
+    "those that `create` failed at. Exit code 1 if there is any. `lof archive create --recheck` replaces what is "
+    "damaged while the source is there."
 )
 
 

@@ -82,6 +82,7 @@ class Codec(ABC):
     2. ``code(..., exact=True)`` with hard rounding gives the symbols that ``compress`` writes.
     3. The sum of ``bits`` with hard rounding is within 1 % + 512 bits of the length of the strings.
     4. Equal symbols give equal strings, in every process and at every thread count.
+    5. ``read_symbols(compress(symbols), shape)`` equals ``symbols``.
     """
 
     latents: ClassVar[tuple[str, ...]]
@@ -160,13 +161,22 @@ class Codec(ABC):
             StreamError: the number of strings is not this codec's, or its decoder fails on them.
         """
 
-    def read_latents(self, strings: Sequence[bytes], height: int, width: int) -> Latents | None:
+    @abstractmethod
+    def read_latents(self, strings: Sequence[bytes], height: int, width: int) -> Latents:
         """The decoded latents, of one image, that the strings hold: where another search can start.
 
-        Rounded, they are what :meth:`compress` was given. ``None`` for codecs that cannot tell. Arguments and
-        errors as for :meth:`decompress`.
+        They are what the synthesis receives, ``Coded.value``. Arguments and errors as for :meth:`decompress`.
         """
-        return None
+
+    def read_symbols(self, strings: Sequence[bytes], height: int, width: int) -> dict[str, Tensor]:
+        """The integers that the strings hold, of one image: what :meth:`compress` was given, int64.
+
+        They alone tell whether strings were read right: latents and pixels also depend on how a CPU rounds.
+        Arguments and errors as for :meth:`decompress`.
+        """
+        with torch.no_grad():
+            coded = self.code(self.read_latents(strings, height, width), hard_rounding, exact=True)
+        return {name: coded[name].residual.to(torch.int64) for name in self.latents}
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:

@@ -1,0 +1,146 @@
+"""Checks of archives: what is wrong is named, what only looks wrong is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from archives import MORE, QUICK, archive, findings, rows, save
+from PIL import Image
+from safetensors.torch import save_file as save_weights
+
+import lof
+import lof.stream
+from lof.archive import Manifest, Policy, improve, open_sources, restore, verify
+from lof.archive.manifest import NAME
+from lof.archive.store import Store
+from lof.codecs import load_codec
+from lof.pools import Here
+
+
+def change(dst: Path, path: str, **columns: str) -> None:
+    with Manifest(dst, write=True) as manifest:
+        row = manifest.get(path)
+        assert row is not None
+        manifest.put(replace(row, **columns))  # type: ignore[arg-type]
+
+
+def test_verify_names_damaged_missing_and_unexpected_files_and_create_repairs(made: Path) -> None:
+    dst = made / "dst"
+    stream = dst / "streams/photos/a.png.lof"
+    data = bytearray(stream.read_bytes())
+    data[-6] ^= 1
+    stream.write_bytes(data)
+    (dst / "streams/photos/sub/b.jpg.lof").unlink()
+    (dst / "stored/photos/notes.txt").write_text("w0rds\n")
+    (dst / "stored/surprise").write_text("?")
+    assert sorted(findings(dst)) == [
+        ("damaged", "photos/a.png"),
+        ("damaged", "photos/notes.txt"),
+        ("missing", "photos/sub/b.jpg"),
+        ("unexpected", "stored/surprise"),
+    ]
+    summary = archive(made / "photos", dst=dst, moved=True)
+    assert (summary.streamed, summary.stored) == (1, 0)  # a look tells what is missing, not what is damaged
+    summary = archive(made / "photos", dst=dst, policy=Policy(recheck=True))
+    assert (summary.streamed, summary.stored) == (1, 1)
+    assert findings(dst) == [("unexpected", "stored/surprise")]
+
+
+def test_a_stream_with_other_symbols_is_damaged(made: Path) -> None:
+    other = lof.encode(Image.open(made / "photos/sub/b.jpg"), codec="tiny")
+    with Store(made / "dst") as store:
+        row = store.manifest.get("photos/a.png")
+        assert row is not None
+        store.commit(row, store.stage([other]))
+    (finding,) = verify(made / "dst", Here()).findings
+    assert (finding.wrong, finding.name) == ("damaged", "photos/a.png")
+    assert "other symbols" in finding.error
+    restored = restore(made / "dst", made / "out", Here())
+    assert [path for path, _ in restored.errors] == ["photos/a.png"]
+    assert not (made / "out/photos/a.png").exists()
+
+
+def test_other_pixels_of_the_same_symbols_are_a_remark_and_restored(made: Path) -> None:
+    change(made / "dst", "photos/a.png", pixels_sha256="0" * 64)
+    verdict = verify(made / "dst", Here())
+    assert (verdict.findings, verdict.streams, verdict.rounded) == ([], 2, 1)
+    restored = restore(made / "dst", made / "out", Here())
+    assert (restored.errors, restored.images, restored.rounded) == ([], 2, 1)
+    with Image.open(made / "out/photos/a.png") as image:
+        decoded = lof.decode((made / "dst/streams/photos/a.png.lof").read_bytes())
+        assert np.array_equal(np.asarray(image), decoded.pixels)
+
+
+def test_another_number_of_threads_or_another_cpu_damages_nothing(tmp_path: Path) -> None:
+    for seed in range(12):
+        save(tmp_path / f"photos/{seed}.png", seed, (160, 128))
+    torch.set_num_threads(2)
+    assert archive(tmp_path / "photos", dst=tmp_path / "dst").streamed == 12
+    torch.set_num_threads(1)
+    assert findings(tmp_path / "dst") == []
+    # PyTorch without the vector instructions of this CPU: another order of sums, as on an older one.
+    older = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+    call = [sys.executable, "-m", "lof", "archive", "verify", str(tmp_path / "dst"), "--jobs", "1", "--json"]
+    done = subprocess.run(call, env=os.environ | older, capture_output=True, text=True, check=False)
+    verdict = json.loads(done.stdout.splitlines()[-1])["summary"]
+    assert (done.returncode, verdict["findings"], verdict["streams"]) == (0, [], 12)
+
+
+def test_a_manifest_of_version_1_is_read_and_brought_to_this_one(made: Path) -> None:
+    dst = made / "dst"
+    before = rows(dst)
+    with sqlite3.connect(dst / NAME, isolation_level=None) as database:
+        database.execute("ALTER TABLE files DROP COLUMN symbols_sha256")
+        database.execute("PRAGMA user_version = 1")
+    database.close()
+    older = {path: replace(row, symbols_sha256=None) for path, row in before.items()}
+    assert rows(dst) == older
+    assert findings(dst) == []
+    assert archive(made / "photos", dst=dst, moved=True).streamed == 0
+    assert rows(dst) == older
+    change(dst, "photos/a.png", pixels_sha256="0" * 64)
+    assert findings(dst) == [("unchecked", "photos/a.png")]
+    improve(dst, open_sources([str(made / "photos")], dst), MORE, Here())
+    assert findings(dst) == []
+    assert all(row.symbols_sha256 for row in rows(dst).values() if row.state == "streamed")
+
+
+def test_a_stream_of_other_weights_is_unchecked_and_not_called_damaged(made: Path) -> None:
+    stream = (made / "dst/streams/photos/a.png.lof").read_bytes()
+    parsed = lof.stream.read(stream)
+    other = lof.stream.write(replace(parsed, fingerprint=b"\0\0\0\0"))
+    with Store(made / "dst") as store:
+        row = store.manifest.get("photos/a.png")
+        assert row is not None
+        store.commit(row, store.stage([other]))
+    (finding,) = verify(made / "dst", Here()).findings
+    assert (finding.wrong, finding.name) == ("unchecked", "photos/a.png")
+    assert "other weights" in finding.error
+
+
+def test_an_archive_keeps_the_weights_that_its_streams_need(tmp_path: Path) -> None:
+    shipped = load_codec("tiny", device="cpu")
+    state = {name: tensor.clone() for name, tensor in shipped.state().items()}
+    state["g_s.0.bias"] += 0.1
+    (tmp_path / "others").mkdir()
+    save_weights(state, tmp_path / "others" / "tiny-4.safetensors")
+    save(tmp_path / "photos" / "a.png")
+    dst = tmp_path / "dst"
+    archive(tmp_path / "photos", dst=dst, settings=replace(QUICK, weights=tmp_path / "others"))
+    shutil.rmtree(tmp_path / "others")
+    (row,) = [row for row in rows(dst).values() if row.state == "streamed"]
+    assert row.fingerprint != shipped.fingerprint.hex()
+    assert findings(dst) == []
+    assert improve(dst, open_sources([str(tmp_path / "photos")], dst), MORE, Here()).replaced == 1
+    assert findings(dst) == []
+    shutil.rmtree(dst / "weights")
+    assert [wrong for wrong, _ in findings(dst)] == ["unchecked"]
