@@ -261,8 +261,7 @@ def show_restored(restored: Restored, *, json: bool) -> None:
 def _show_rounded(console: Console, count: int) -> None:
     if count:
         console.print(
-            f"in {figures.count(count)} images this machine rounds single pixels otherwise than the one that "
-            "wrote them, by a level; every symbol was read right",
+            f"images of the same symbols whose pixels this machine rounds otherwise: {figures.count(count)}",
             style="dim",
         )
 
