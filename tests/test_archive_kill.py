@@ -195,12 +195,13 @@ def test_a_destination_that_cannot_be_written_is_one_error(photos: Path, tmp_pat
 def test_a_manifest_of_a_newer_version_or_damaged_is_one_error(photos: Path, tmp_path: Path) -> None:
     dst = tmp_path / "dst"
     archive(photos, dst)
-    database = sqlite3.connect(dst / NAME)
-    database.execute(f"PRAGMA user_version = {VERSION + 1}")
-    database.close()
-    for call in (lambda: archive(photos, dst), lambda: verify(dst, Here())):
-        with pytest.raises(ArchiveError, match="newer lof"):
-            call()
+    for version, said in ((VERSION + 1, "newer lof"), (0, "no manifest"), (-1, "no manifest")):
+        database = sqlite3.connect(dst / NAME)
+        database.execute(f"PRAGMA user_version = {version}")
+        database.close()
+        for call in (lambda: archive(photos, dst), lambda: verify(dst, Here())):
+            with pytest.raises(ArchiveError, match=said):
+                call()
     for name in (NAME, f"{NAME}-wal", f"{NAME}-shm"):
         (dst / name).unlink(missing_ok=True)
     (dst / NAME).write_bytes(b"not a database" * 999)

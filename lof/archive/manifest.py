@@ -297,7 +297,7 @@ class Manifest:
             if version == 0 and write and not self._all("SELECT 1 FROM sqlite_master"):
                 self._create()
                 version = VERSION
-            elif version == 0 or self._pragma("application_id") != APPLICATION:
+            elif version < 1 or self._pragma("application_id") != APPLICATION:
                 raise ArchiveError(f"{self.path}: is no manifest of an archive; choose another folder")
             while write and version < VERSION:
                 self._upgrade(version)
