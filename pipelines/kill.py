@@ -55,7 +55,7 @@ _PROFILE = {"name": "trivial", "stage": [{"kind": "relax", "evaluations": 20}]}
 def run(
     work: Annotated[Path, typer.Argument(help="A new folder.")],
     kills: Annotated[int, typer.Option(min=0)] = 50,
-    images: Annotated[int, typer.Option(min=2, help="In both sources together.")] = 200,
+    images: Annotated[int, typer.Option(min=2, help="In both sources together.")] = 260,
     seed: int = 0,
     ray: Annotated[bool, typer.Option("--ray/--no-ray", help="Work on a Ray cluster of two nodes.")] = False,
 ) -> None:
