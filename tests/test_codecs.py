@@ -290,5 +290,7 @@ class TestWeights:
 
 
 def test_help_and_import_need_no_torch() -> None:
-    code = "import sys, lof, lof.profiles, lof.stream, lof.errors; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, lof, lof.profiles, lof.stream, lof.jobs, lof.archive; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -5,15 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from safetensors.torch import save
-from torch import Tensor
-
-from lof.codecs import codec_spec, load_codec, weights_name
 from lof.errors import UnknownCodecError, WeightsError
 from lof.files import write_atomically
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from lof.codecs import Codec
 
 WEIGHTS = "weights"
@@ -28,6 +25,10 @@ def keep_weights(dst: Path, codec: Codec) -> None:
         OutputError: it cannot be written.
         WeightsError: what was written does not make the same codec.
     """
+    from safetensors.torch import save
+
+    from lof.codecs import load_codec, weights_name
+
     path = _folder(dst, codec.fingerprint.hex()) / weights_name(codec.name, codec.metric, codec.quality)
     if path.is_file():
         return
@@ -41,6 +42,8 @@ def keep_weights(dst: Path, codec: Codec) -> None:
 
 def kept_weights(dst: Path | None, codec: str, quality: int, metric: str, fingerprint: str) -> Path | None:
     """Folder of the kept weights of a stream; ``None`` where lof ships the very same, or none are kept."""
+    from lof.codecs import codec_spec
+
     try:
         shipped = codec_spec(codec).rate_point(metric, quality).fingerprint
     except UnknownCodecError:
@@ -57,6 +60,8 @@ def _folder(dst: Path, fingerprint: str) -> Path:
 
 def _small(codec: Codec) -> dict[str, Tensor]:
     """Weights and tables without loss, in float16 where that holds them."""
+    import torch
+
     state = codec.state()
     halved = {name: tensor.half() for name, tensor in state.items() if tensor.dtype == torch.float32}
     exact = {name: half for name, half in halved.items() if torch.equal(half.float(), state[name])}
