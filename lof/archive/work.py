@@ -42,7 +42,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True},
     "TIFF": {"compression": "tiff_deflate"},
 }
-_OTHER_SYMBOLS = "this machine reads other symbols in it than were written; see Limits in the README"
+_OTHER_SYMBOLS = (
+    "this machine reads other symbols in it than were written; restore it on one like that which wrote it "
+    "(see Limits in the README)"
+)
 _OTHER_PIXELS = (
     "decodes to other pixels than when an older lof wrote it, which noted nothing that tells damage from another "
     "rounding; try other --jobs or the machine that wrote it"
