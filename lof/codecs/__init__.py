@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lof.codecs._base import Codec, Coded, Latents, Quantize, RatePoint, hard_rounding
-from lof.codecs._registry import DEFAULT_CODEC, CodecSpec, codec_spec, codec_specs, register
-from lof.codecs._weights import weights_name
+from lof.codecs._registry import DEFAULT_CODEC, CodecSpec, RatePoint, codec_spec, codec_specs, register
 from lof.errors import WeightsError
+
+if TYPE_CHECKING:
+    from lof.codecs._base import Codec, Coded, Latents, Quantize, hard_rounding
+    from lof.codecs._weights import weights_name
+
+# What needs torch waits until it is asked for: lists of codecs and their names come without.
+_HOMES = {
+    "Codec": "lof.codecs._base",
+    "Coded": "lof.codecs._base",
+    "Latents": "lof.codecs._base",
+    "Quantize": "lof.codecs._base",
+    "hard_rounding": "lof.codecs._base",
+    "weights_name": "lof.codecs._weights",
+}
 
 __all__ = [
     "DEFAULT_CODEC",
@@ -57,6 +71,12 @@ def load_codec(
     spec.rate_point(metric, quality)
     folder = str(Path(weights).resolve()) if weights is not None else None
     return _load(name, quality, metric, folder, device, precision)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'lof.codecs' has no attribute {name!r}")
 
 
 @lru_cache(maxsize=4)

@@ -48,22 +48,6 @@ class Coded:
         return self.bits_of(self.residual)
 
 
-@dataclass(frozen=True)
-class RatePoint:
-    """One trained member of a codec family.
-
-    Attributes:
-        lmbda: λ of the training loss ``bpp + λ·D``; D is ``255²·MSE``, or ``1 - MS-SSIM``.
-        sizes: arguments of the network's constructor, ``(N, M)`` for CompressAI's.
-        fingerprint: SHA-256 of bundled weights (hexadecimal), checked at every load; ``None`` for
-            weights that come from elsewhere.
-    """
-
-    lmbda: float
-    sizes: tuple[int, ...]
-    fingerprint: str | None = None
-
-
 class Codec(ABC):
     """A trained codec at one rate point, behind five verbs.
 

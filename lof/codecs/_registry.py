@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from lof.codecs._base import RatePoint
 from lof.codecs.msp.config import TIERS
 from lof.errors import UnknownCodecError
 
@@ -17,6 +16,22 @@ if TYPE_CHECKING:
 
 Key = tuple[str, int]
 """A rate point's name inside its codec: (metric, quality)."""
+
+
+@dataclass(frozen=True)
+class RatePoint:
+    """One trained member of a codec family.
+
+    Attributes:
+        lmbda: λ of the training loss ``bpp + λ·D``; D is ``255²·MSE``, or ``1 - MS-SSIM``.
+        sizes: arguments of the network's constructor, ``(N, M)`` for CompressAI's.
+        fingerprint: SHA-256 of bundled weights (hexadecimal), checked at every load; ``None`` for
+            weights that come from elsewhere.
+    """
+
+    lmbda: float
+    sizes: tuple[int, ...]
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lof.codecs._base import RatePoint
-from lof.codecs._registry import CodecSpec, codec_spec
+from lof.codecs._registry import CodecSpec, RatePoint, codec_spec
 from lof.errors import WeightsError
 
 StateDict = dict[str, Tensor]

@@ -10,13 +10,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 import lof
-from lof.api import encode, optimize_batch
-from lof.codecs import Codec
 from lof.errors import OutputError
 from lof.files import write_atomically
 from lof.images import Picture, read_picture
@@ -24,6 +22,9 @@ from lof.inputs import Source
 from lof.profiles import Profile, parse_profile
 from lof.report.benchmark import PLAIN
 from lof.report.records import Record, to_json
+
+if TYPE_CHECKING:
+    from lof.codecs import Codec
 
 SGA_STEPS = 2000
 
@@ -127,7 +128,9 @@ class Runner:
         missing = [image for image in images if keys[image.name] not in self.journal.rows]
         if missing:
             self._warm_up(codec, missing)
-            found = optimize_batch([i.picture for i in missing], codec, method, seed=self.settings["seed"])
+            found = lof.optimize_batch(
+                [i.picture for i in missing], codec, method, seed=self.settings["seed"]
+            )
             for image, result in zip(missing, found, strict=True):
                 self._append(keys[image.name], image, method.name, codec, result.record())
         self.rows += [self._named(keys[image.name], method.name) for image in images]
@@ -137,7 +140,7 @@ class Runner:
         key = self._key(codec, PLAIN, image)
         if key not in self.journal.rows:
             started = time.perf_counter()
-            encode(image.picture, codec=codec)
+            lof.encode(image.picture, codec=codec)
             seconds = time.perf_counter() - started
             measured = self._searched(image, codec)
             figures = {
@@ -160,7 +163,7 @@ class Runner:
         """Two steps on an image of this size, so that no row pays for first-call costs."""
         shape = (codec.quality, len(images), *images[0].picture.pixels.shape)
         if shape not in self._warm:
-            optimize_batch([image.picture for image in images], codec, sga(2))
+            lof.optimize_batch([image.picture for image in images], codec, sga(2))
             self._warm.add(shape)
 
     def _key(self, codec: Codec, digest: str, image: Image) -> str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from lof.api import optimize_batch
-from lof.codecs import Codec, load_codec
+import lof
 from lof.errors import StudyError
 from lof.inputs import find
 from lof.jobs.benchmark import Image, batches, spread
@@ -14,6 +14,9 @@ from lof.profiles import Profile
 from lof.report.benchmark import Curve, bjontegaard_deltas
 from lof.results import Result
 from lof.study.schema import Study
+
+if TYPE_CHECKING:
+    from lof.codecs import Codec
 
 OnStep = Callable[[int, float], bool]
 """Called with the number of the step (from 1) and the running gain; true ends the measurement."""
@@ -67,7 +70,7 @@ class Bench:
     def __init__(self, study: Study, images: Sequence[list[Image]], device: str = "auto") -> None:
         self.study, self.images = study, images
         self.codecs: list[Codec] = [
-            load_codec(study.codec, quality, metric=study.metric, weights=study.weights, device=device)
+            lof.load_codec(study.codec, quality, metric=study.metric, weights=study.weights, device=device)
             for quality in study.qualities
         ]
 
@@ -89,7 +92,7 @@ class Bench:
             pictures = [image.picture for image in batch]
             found: list[list[Result]] = []
             for codec in self.codecs:
-                results = optimize_batch(pictures, codec, profile, seed=self.study.seed)
+                results = lof.optimize_batch(pictures, codec, profile, seed=self.study.seed)
                 found.append(results)
                 gains += [result.optimised.cost / result.baseline.cost - 1 for result in results]
                 running.append(_mean(gains))
