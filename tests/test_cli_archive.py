@@ -60,6 +60,8 @@ def test_an_archive_is_made_looked_at_checked_improved_and_restored(run: Run) ->
     assert all(len(line) <= 80 for line in made.out.splitlines() if not line.startswith("source"))
     assert "photos/notes.txt: stored as it is (no image)" in made.err
 
+    assert "Streams of tiny may be noise on another kind of CPU" in " ".join(made.out.split())
+
     status = run("status", "dst")
     assert status.code == 0
     assert "2 folders" in status.out
@@ -74,6 +76,15 @@ def test_an_archive_is_made_looked_at_checked_improved_and_restored(run: Run) ->
     restored = run("restore", "dst", "out")
     assert (restored.code, "restored 1 images, 1 other files" in restored.out) == (0, True)
     assert Path("out/photos/sub/a.jpg.png").is_file()
+
+
+def test_without_a_codec_streams_are_such_as_every_cpu_reads(run: Run) -> None:
+    lines = run("create", "photos", "dst", "--profile", "quick.toml", "--json").out.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["codec"] for row in rows if row.get("state") == "streamed"] == ["msp-base"]
+    made = run("create", "photos", "second", "--profile", "quick.toml")
+    assert "this time: 1 streamed" in made.out
+    assert "another kind of CPU" not in " ".join(made.out.split())
 
 
 def test_json_has_one_line_for_each_file_and_a_summary(run: Run) -> None:

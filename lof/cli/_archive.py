@@ -195,8 +195,12 @@ def show_status(manifest: Manifest, *, json: bool) -> None:
     show_errors(console, broken, len(broken))
 
 
-def show_created(summary: Summary, manifest: Manifest) -> None:
-    """What a call of ``create`` did, and what the archive holds now."""
+def show_created(summary: Summary, manifest: Manifest, tied: str | None) -> None:
+    """What a call of ``create`` did, and what the archive holds now.
+
+    Args:
+        tied: the codec of this call, if its streams are sure to be read on CPUs like this one alone.
+    """
     show_status(manifest, json=False)
     console = Console(highlight=False)
     parts = [
@@ -216,6 +220,12 @@ def show_created(summary: Summary, manifest: Manifest) -> None:
     if summary.streamed:
         console.print(
             "Streams decode to images close to their sources, not to the same bytes; check with `lof archive verify`.",
+            style="dim",
+        )
+    if summary.streamed and tied is not None:
+        console.print(
+            f"Streams of {tied} may be noise on another kind of CPU: verify where they will be decoded, or use "
+            "--codec msp.",
             style="dim",
         )
 

@@ -73,6 +73,8 @@ class Codec(ABC):
     """Names of the latent tensors, in the order in which they are decoded."""
     stride: ClassVar[int]
     """Images are padded to multiples of this many pixels."""
+    portable: ClassVar[bool] = False
+    """Whether every CPU reads the same symbols: no floating-point number decides how they are coded."""
 
     name: str
     quality: int

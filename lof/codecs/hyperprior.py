@@ -149,6 +149,7 @@ class FactorizedCodec(CompressAICodec):
 
     latents = ("y",)
     stride = 16
+    portable = True
     network = FactorizedPrior
 
     def code(

@@ -26,6 +26,7 @@ class MSPCodec(CompressAICodec):
 
     latents = ("y",)
     stride = STRIDE
+    portable = True
     network = MSPNetwork
 
     def __init__(self, net: MSPNetwork, **about: object) -> None:
