@@ -56,6 +56,7 @@ def optimize(
     format: Format = "lof",
     weights: np.ndarray[Any, Any] | None = None,
     warm_start: bytes | None = None,
+    portable: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Search better latents for one image and write them; the standard decoder reads the result.
@@ -72,6 +73,8 @@ def optimize(
         format: ``lof``, or ``compressai`` for the layout of CompressAI's ``examples/codec.py``.
         weights: (H, W) non-negative, how much each pixel's error counts in the search.
         warm_start: a stream of this image by this codec, from whose latents the search starts.
+        portable: widen what the search found (:meth:`Codec.widen`), so that CPUs with other instructions read it
+            too; where the plain encoding is kept, it stays as it is.
         on_progress: called after every gradient evaluation.
 
     Raises:
@@ -87,6 +90,7 @@ def optimize(
         format=format,
         weights=None if weights is None else [weights],
         warm_starts=None if warm_start is None else [warm_start],
+        portable=portable,
         on_progress=on_progress,
     )[0]
 
@@ -101,6 +105,7 @@ def optimize_batch(
     format: Format = "lof",
     weights: Sequence[np.ndarray[Any, Any]] | None = None,
     warm_starts: Sequence[bytes | None] | None = None,
+    portable: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Result]:
     """:func:`optimize` for several images of one size at once; the seconds are shared out evenly.
@@ -140,7 +145,8 @@ def optimize_batch(
     )
     results = []
     for picture, baseline, best in zip(pictures, baselines, found, strict=True):
-        written = _write(codec, picture, best.symbols, lmbda, format)
+        symbols = codec.widen(best.symbols) if portable else best.symbols
+        written = _write(codec, picture, symbols, lmbda, format)
         kept_search = written.measured.cost < baseline.measured.cost
         kept = written if kept_search else baseline
         results.append(

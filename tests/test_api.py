@@ -251,6 +251,19 @@ print(hashlib.sha256(result.data).hexdigest())
 """
 
 
+def test_a_portable_result_is_never_worse_and_keeps_its_distance_from_boundaries(
+    photograph: Pixels,
+) -> None:
+    codec = lof.load_codec("mean-scale-96", device="cpu")
+    pixels = photograph[:320, :320]
+    free, portable = (lof.optimize(pixels, codec=codec, profile=SHORT, portable=p) for p in (False, True))
+    assert (free.kept, portable.kept) == ("search", "search")
+    assert portable.baseline == free.baseline
+    assert portable.optimised.cost < 1.005 * free.optimised.cost
+    margins = [codec.scale_margin(stream.read(r.data).strings, 320, 320) or 0.0 for r in (free, portable)]
+    assert margins[0] < 3e-6 <= margins[1]
+
+
 def test_the_same_seed_gives_the_same_bytes_in_every_process(tmp_path: Path, crop: Pixels) -> None:
     np.save(tmp_path / "crop.npy", crop)
     done = subprocess.run(

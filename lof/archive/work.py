@@ -161,6 +161,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
             lmbda=settings.lmbda,
             seed=settings.seed,
             warm_start=item.stream,
+            portable=True,
             on_progress=report,
         )
         seconds = time.perf_counter() - started

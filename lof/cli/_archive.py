@@ -199,7 +199,7 @@ def show_created(summary: Summary, manifest: Manifest, tied: str | None) -> None
     """What a call of ``create`` did, and what the archive holds now.
 
     Args:
-        tied: the codec of this call, if its streams are sure to be read on CPUs like this one alone.
+        tied: the codec of this call, if its streams are not sure to be read on CPUs unlike this one.
     """
     show_status(manifest, json=False)
     console = Console(highlight=False)
@@ -224,8 +224,8 @@ def show_created(summary: Summary, manifest: Manifest, tied: str | None) -> None
         )
     if summary.streamed and tied is not None:
         console.print(
-            f"Streams of {tied} may be noise on another kind of CPU: verify where they will be decoded, or use "
-            "--codec msp.",
+            f"Streams of {tied} are not sure to be read on another kind of CPU: verify where they will be decoded, "
+            "or use --codec msp.",
             style="dim",
         )
 

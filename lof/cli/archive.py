@@ -73,8 +73,8 @@ _CREATE = (
     "Images become streams. What is no image, would not get smaller or misses a floor is stored byte for byte. "
     "EXIF, ICC profiles, times, permission bits, empty folders and links travel.\n\n"
     "[bold]A stream is not its source[/]: `restore` gives the decoded image, not the original bytes. lof never "
-    "deletes a source; whether you do is up to you, after `lof archive verify`. Streams of hyperpriors (mean-scale-96, "
-    "mbt2018, …) may be noise on another kind of CPU; those of msp are not.\n\n"
+    "deletes a source; whether you do is up to you, after `lof archive verify`. Every CPU reads streams of msp. "
+    "Those of other codecs can be noise on another kind; all but mbt2018's are made to keep clear of that.\n\n"
     "Stopped or killed at any moment, the same command continues; later it adds what is new or changed. Files "
     "that are gone from a source stay in the archive."
 )

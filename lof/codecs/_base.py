@@ -164,6 +164,14 @@ class Codec(ABC):
             coded = self.code(self.read_latents(strings, height, width), hard_rounding, exact=True)
         return {name: coded[name].residual.to(torch.int64) for name in self.latents}
 
+    def widen(self, symbols: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Nearly the same symbols of one image, with a :meth:`scale_margin` that other CPUs keep, where it can be had.
+
+        The same ones for codecs that are portable, and for those whose σ cannot be moved one by one (``mbt2018``).
+        Arguments as for :meth:`compress`.
+        """
+        return dict(symbols)
+
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """All weights and tables by name, from which ``load_codec`` makes the same codec again."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lof.codecs._base import Codec, Coded, Latents, Quantize
 from lof.codecs._rans import is_rans, slack
+from lof.codecs._widen import distances, widened
 from lof.errors import StreamError
 
 
@@ -225,6 +226,11 @@ class ScaleHyperpriorCodec(CompressAICodec):
             scales, _ = self._decoder_gaussian(strings[1] + self._slack(strings[1], shape), shape)
         return margin(self.net.gaussian_conditional, scales)
 
+    def widen(self, symbols: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :meth:`Codec.widen`."""
+        with torch.no_grad(), exact_arithmetic():
+            return widened(self, symbols)
+
     def _analyse_side(self, y: Tensor) -> Latents:
         return {"z": self.net.h_a(y.abs())}
 
@@ -253,12 +259,7 @@ class MeanScaleCodec(ScaleHyperpriorCodec):
 
 def margin(conditional: GaussianConditional, scales: Tensor) -> float:
     """Smallest relative distance of any of ``scales`` to a boundary of the entropy coder's table of scales."""
-    boundaries = conditional.scale_table[:-1].double()
-    scales = scales.double().clamp_min(1e-12).flatten()
-    above = torch.searchsorted(boundaries, scales).clamp(max=len(boundaries) - 1)
-    below = (above - 1).clamp(min=0)
-    gaps = torch.minimum((boundaries[above] / scales - 1).abs(), (boundaries[below] / scales - 1).abs())
-    return float(gaps.min())
+    return float(distances(conditional, scales).min())
 
 
 @contextmanager
