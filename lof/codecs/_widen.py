@@ -25,7 +25,8 @@ _REACH = 3  # a step in z reaches σ two places of z away, and is taken one plac
 _EDGE = 2  # and what σ is there depends on z two more places away
 _STRIDE = 4  # places of y beside each other in one of z
 _CANDIDATES = 16
-_PATIENCE = 40  # sets of candidates for each σ that was too near at first
+_PATIENCE = 40  # sets of candidates in a row of which none helps
+_ROUNDS = 4  # looks at the whole image
 
 # Bits that a squared change of y is worth where rate and distortion balance: a step Δ costs log2(1/Δ) bits and
 # Δ²/12 of distortion, whose sum is least at Δ = 1 if a unit of distortion is worth 6 / ln 2.
@@ -40,18 +41,16 @@ def widened(codec: ScaleHyperpriorCodec, symbols: Mapping[str, Tensor]) -> dict[
     """
     median = codec.net.entropy_bottleneck._get_medians().reshape(1, -1, 1, 1)
     z = symbols["z"].to("cpu", torch.float32).contiguous() + median  # laid out as the decoder's
-    scales, means = codec._gaussian(codec.net, z)
-    y = symbols["y"].to("cpu", torch.float32) + means
-    near = distances(codec.net.gaussian_conditional, scales) < SAFE
+    y = symbols["y"].to("cpu", torch.float32) + codec._gaussian(codec.net, z)[1]
     random = torch.Generator().manual_seed(0)
-    left = _PATIENCE * int(near.sum())
-    while left > 0 and bool(near.any()):
-        while left > 0 and bool(near.any()):
-            left -= 1
-            _step(codec, z, y, near, random)
-        scales, means = codec._gaussian(codec.net, z)  # parts of an image are summed in yet another order
-        near = distances(codec.net.gaussian_conditional, scales) < SAFE
-    return {"z": torch.round(z - median), "y": torch.round(y - means)}
+    for _ in range(_ROUNDS):  # parts of an image are summed in yet another order than the whole
+        near = distances(codec.net.gaussian_conditional, codec._gaussian(codec.net, z)[0]) < SAFE
+        if not bool(near.any()):
+            break
+        failed = 0
+        while failed < _PATIENCE and bool(near.any()):
+            failed = 0 if _step(codec, z, y, near, random) else failed + 1
+    return {"z": torch.round(z - median), "y": torch.round(y - codec._gaussian(codec.net, z)[1])}
 
 
 def distances(conditional: GaussianConditional, scales: Tensor) -> Tensor:
@@ -63,7 +62,7 @@ def distances(conditional: GaussianConditional, scales: Tensor) -> Tensor:
     return torch.minimum((boundaries[above] / scales - 1).abs(), (boundaries[below] / scales - 1).abs())
 
 
-def _step(codec: ScaleHyperpriorCodec, z: Tensor, y: Tensor, near: Tensor, random: torch.Generator) -> None:
+def _step(codec: ScaleHyperpriorCodec, z: Tensor, y: Tensor, near: Tensor, random: torch.Generator) -> bool:
     """Try steps of z around one σ that is too near; take the cheapest that helps into ``z`` and ``near``."""
     places = near.nonzero()
     _, _, *place = places[torch.randint(len(places), (1,), generator=random)[0]].tolist()
@@ -92,11 +91,12 @@ def _step(codec: ScaleHyperpriorCodec, z: Tensor, y: Tensor, near: Tensor, rando
     found = distances(codec.net.gaussian_conditional, scales) < SAFE
     fewer = int(near[:, :, *inside].sum()) - found[:-1].flatten(1).sum(1)
     if int(fewer.max()) <= 0:
-        return
+        return False
     price = _bits(codec, tried, y[:, :, *inside], scales, means)
     best = int(torch.where(fewer > 0, (price[:-1] - price[-1]) / fewer.clamp_min(1), torch.inf).argmin())
     z[..., top:bottom, left:right] = tried[best]
     near[:, :, *inside] = found[best]
+    return True
 
 
 def _bits(codec: ScaleHyperpriorCodec, z: Tensor, y: Tensor, scales: Tensor, means: Tensor) -> Tensor:
