@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from lof.codecs import DEFAULT_CODEC, Codec, Latents, hard_rounding, load_codec
+from lof.containers.formats import Format, Parsed, pack, pixel_offset, to_pixels, unpack
 from lof.errors import SearchError, StreamError, UsageError
-from lof.formats import Format, Parsed, pack, pixel_offset, to_pixels, unpack
-from lof.images import Picture
-from lof.images import to_pixels as to_picture
-from lof.memory import require_memory
+from lof.machine.memory import require_memory
 from lof.metrics import bpp, ms_ssim, mse, psnr
+from lof.pictures.images import Picture
+from lof.pictures.images import to_pixels as to_picture
 from lof.profiles import Profile, load_profile
 from lof.results import Measured, Pixels, Result
 from lof.search import Progress, search, symbols_of

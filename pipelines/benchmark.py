@@ -24,12 +24,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lof.codecs import DEFAULT_CODEC, codec_spec, load_codec
-from lof.devices import resolve_precision
 from lof.errors import LofError, UsageError
-from lof.files import write_atomically
-from lof.inputs import find
+from lof.files.atomic import write_atomically
+from lof.files.inputs import find
 from lof.jobs.benchmark import SGA_STEPS, Journal, Runner, batches, sga, spread
 from lof.jobs.step_time import time_steps
+from lof.machine.devices import resolve_precision
 from lof.profiles import BUILT_IN, Profile, load_profile, parse_profile
 from lof.report import benchmark as report
 from lof.report.benchmark_plots import gain_against_evaluations, rate_distortion

@@ -24,10 +24,10 @@ import typer
 
 from lof.api import encode, optimize_batch
 from lof.codecs import Codec, codec_spec, load_codec
+from lof.containers.formats import to_pixels, unpack
 from lof.errors import LofError, UsageError
-from lof.files import write_atomically
-from lof.formats import to_pixels, unpack
-from lof.inputs import find
+from lof.files.atomic import write_atomically
+from lof.files.inputs import find
 from lof.jobs.benchmark import Image, Journal, batches, spread
 from lof.profiles import Profile, load_profile
 from lof.report import comparison

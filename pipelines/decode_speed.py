@@ -31,7 +31,7 @@ from lof.codecs import Codec, codec_spec, codec_specs, hard_rounding, load_codec
 from lof.codecs.msp.codec import MSPCodec
 from lof.codecs.msp.config import TIERS
 from lof.codecs.msp.network import MSPNetwork
-from lof.files import write_atomically
+from lof.files.atomic import write_atomically
 from lof.report.canvas import canvas, png, round_numbers
 from lof.search import symbols_of
 from lof.training.hardware import describe_hardware

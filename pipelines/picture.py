@@ -18,7 +18,7 @@ import typer
 from skimage import data
 
 import lof
-from lof.files import write_atomically
+from lof.files.atomic import write_atomically
 from lof.results import Measured, Pixels
 
 TOP, LEFT, SIDE = 30, 150, 160

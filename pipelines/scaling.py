@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from lof.errors import LofError
-from lof.inputs import Source, find
+from lof.files.inputs import Source, find
 from lof.jobs import JobSettings
 from lof.jobs.benchmark import spread
 from lof.jobs.scaling import (

@@ -15,8 +15,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from lof.devices import resolve_device
 from lof.errors import LofError
+from lof.machine.devices import resolve_device
 from lof.training import load_recipe, train
 from lof.training.distributed import train_distributed
 from lof.training.loop import Event, Logged

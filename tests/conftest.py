@@ -76,7 +76,7 @@ def zoo_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a 230×196 crop of each sample photograph."""
-    from lof.samples import write_samples
+    from lof.pictures.samples import write_samples
 
     folder = tmp_path_factory.mktemp("photos")
     write_samples(folder)

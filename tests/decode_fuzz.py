@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 import lof
-from lof import compressai_layout, stream
-from lof.images import Picture
+from lof.containers import compressai as compressai_layout
+from lof.containers import lof as stream
+from lof.pictures.images import Picture
 
 SIDE = 64
 CASES = 300

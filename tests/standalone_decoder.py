@@ -2,7 +2,7 @@
 
     python standalone_decoder.py FILE WEIGHTS.safetensors OUTPUT.npy [FILE WEIGHTS OUTPUT ...]
 
-Written from two descriptions: of the container (the docstring of ``lof/stream.py``) and, for files that do not
+Written from two descriptions: of the container (the docstring of ``lof/containers/lof.py``) and, for files that do not
 start with its magic, of CompressAI's ``examples/codec.py``. The output is (H, W, 3) uint8, RGB.
 """
 

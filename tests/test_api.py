@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 import lof
-from lof import stream
 from lof.codecs import Codec
+from lof.containers import lof as stream
 from lof.errors import StreamError, UsageError
-from lof.images import Picture, to_pixels
+from lof.pictures.images import Picture, to_pixels
 from lof.profiles import parse_profile
 from lof.results import Measured, Result
 

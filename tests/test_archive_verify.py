@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file as save_weights
 
 import lof
-import lof.stream
+import lof.containers.lof
 from lof.archive import Manifest, Policy, improve, open_sources, restore, verify
 from lof.archive.manifest import NAME
 from lof.archive.store import Store
@@ -116,8 +116,8 @@ def test_a_manifest_of_version_1_is_read_and_brought_to_this_one(made: Path) -> 
 
 def test_a_stream_of_other_weights_is_unchecked_and_not_called_damaged(made: Path) -> None:
     stream = (made / "dst/streams/photos/a.png.lof").read_bytes()
-    parsed = lof.stream.read(stream)
-    other = lof.stream.write(replace(parsed, fingerprint=b"\0\0\0\0"))
+    parsed = lof.containers.lof.read(stream)
+    other = lof.containers.lof.write(replace(parsed, fingerprint=b"\0\0\0\0"))
     with Store(made / "dst") as store:
         row = store.manifest.get("photos/a.png")
         assert row is not None

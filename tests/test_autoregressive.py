@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from lof.codecs import hard_rounding, load_codec
-from lof.codecs.autoregressive import _REACH, _waves
+from lof.codecs.hyperprior.serial import _REACH, _waves
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (7, 1), (4, 9), (9, 4)])

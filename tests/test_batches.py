@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import lof
-from lof.inputs import Source, find
+from lof.files.inputs import Source, find
 from lof.jobs import Advanced, Event, JobSettings, run_job
 from lof.jobs.batches import batches
 from lof.profiles import parse_profile

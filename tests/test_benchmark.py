@@ -21,10 +21,10 @@ from typer.testing import CliRunner
 
 from lof.codecs import load_codec
 from lof.errors import OutputError, UsageError
-from lof.images import to_pixels
-from lof.inputs import Source
+from lof.files.inputs import Source
 from lof.jobs.benchmark import Journal, centre_crop, sga, spread
 from lof.jobs.step_time import PlainStep, time_steps
+from lof.pictures.images import to_pixels
 from lof.profiles import RelaxStage, load_profile, parse_profile
 from lof.report import benchmark as report
 from lof.report.benchmark_plots import gain_against_evaluations, rate_distortion

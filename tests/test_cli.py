@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 import lof
 from lof.cli import main
 from lof.codecs import codec_specs, load_codec
-from lof.images import Picture
+from lof.pictures.images import Picture
 from lof.profiles import BUILT_IN, Profile, RelaxStage, Schedule, load_profile, parse_profile
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -23,7 +23,7 @@ import lof.cli.optimize
 from lof.cli import app
 from lof.cli._display import LiveLines
 from lof.errors import LofError
-from lof.inputs import Source
+from lof.files.inputs import Source
 from lof.jobs import Advanced, Failed, Finished, Skipped, Started, Workers
 
 

@@ -23,7 +23,7 @@ from lof.codecs import (
     load_codec,
     register,
 )
-from lof.codecs._weights import bundled_file, load_weights, without_lent_transforms
+from lof.codecs.weights import bundled_file, load_weights, without_lent_transforms
 from lof.errors import LofError, StreamError, UnknownCodecError, WeightsError
 from lof.search import symbols_of
 
@@ -199,7 +199,7 @@ class TestRegistry:
         self, zoo_weights: Path, crop: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         from lof.api import decode, encode
-        from lof.codecs import _registry
+        from lof.codecs import registry as _registry
 
         monkeypatch.setattr(_registry, "_registry", dict(_registry._registry))
         spec = CodecSpec(

@@ -19,9 +19,9 @@ from compressai.zoo.image import cfgs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lof.compressai_layout import PADDING, ZOO_MODELS, ZooStream, can_hold, latent_shape, read, write
+from lof.containers.compressai import PADDING, ZOO_MODELS, ZooStream, can_hold, latent_shape, read, write
+from lof.containers.lof import MAX_SIDE, METRICS, is_stream
 from lof.errors import StreamError
-from lof.stream import MAX_SIDE, METRICS, is_stream
 
 KODAK = ZooStream("mbt2018-mean", 3, "mse", 512, 768, (8, 12), (b"y" * 64, b"z" * 12))
 SMALL = ZooStream("bmshj2018-factorized", 8, "ms-ssim", 1, 65, (4, 8), (b"",))
@@ -120,7 +120,7 @@ def test_the_models_return_the_shape_and_the_strings_that_the_table_says(codec: 
 
 
 def test_the_module_needs_neither_compressai_nor_torch() -> None:
-    code = "import sys, lof.compressai_layout; sys.exit(bool({'torch', 'compressai'} & set(sys.modules)))"
+    code = "import sys, lof.containers.compressai; sys.exit(bool({'torch', 'compressai'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

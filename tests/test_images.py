@@ -16,7 +16,7 @@ import torch
 from PIL import Image, ImageCms, ImageFile
 
 from lof.errors import ImageError
-from lof.images import Picture, png_bytes, read_picture, to_pixels
+from lof.pictures.images import Picture, png_bytes, read_picture, to_pixels
 
 RGB = np.random.default_rng(1).integers(0, 256, (13, 17, 3), dtype=np.uint8)
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:240:13j, 0:255:17j], 128), axis=-1).round().astype(np.uint8)

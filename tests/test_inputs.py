@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from lof.errors import UsageError
-from lof.inputs import Found, Source, find, output_path
+from lof.files.inputs import Found, Source, find, output_path
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ from PIL import Image
 
 import lof
 from lof.errors import LofError, OutputError, UsageError, WorkerError
-from lof.inputs import Source, find
+from lof.files.inputs import Source, find
 from lof.jobs import Advanced, Event, Failed, Finished, JobSettings, Started, Workers, run_job, work
 from lof.jobs.crops import read_crop, write_crop
 from lof.pools import threads_per_worker

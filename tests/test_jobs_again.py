@@ -15,8 +15,8 @@ from test_jobs import QUICK, hashes, profile, run, save, started, streams, tempo
 
 import lof
 from lof.errors import OutputError
-from lof.files import write_atomically
-from lof.inputs import Source, find
+from lof.files.atomic import write_atomically
+from lof.files.inputs import Source, find
 from lof.jobs import Advanced, Event, JobSettings, plan_job, run_job
 from lof.jobs.crops import crop_path, read_crop
 from lof.jobs.manifest import Manifest, Row

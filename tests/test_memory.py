@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lof.memory import PLENTY, MemoryKept, limited_groups
+from lof.machine.memory import PLENTY, MemoryKept, limited_groups
 
 SIZE = 256 * 2**20
 PAGES = SIZE // resource.getpagesize()

@@ -16,15 +16,15 @@ from PIL import Image
 
 import lof
 from lof.codecs import codec_spec, hard_rounding, load_codec
-from lof.codecs.msp.codec import MSPCodec
-from lof.codecs.msp.config import MSPConfig
-from lof.codecs.msp.mixture import (
+from lof.codecs.entropy.mixture import (
     MixtureConditional,
     MixtureTables,
     centre_and_form,
     scale_of,
     weight_of,
 )
+from lof.codecs.msp.codec import MSPCodec
+from lof.codecs.msp.config import MSPConfig
 from lof.errors import WeightsError
 from lof.search import symbols_of
 from lof.training import export_weights, parse_recipe, train

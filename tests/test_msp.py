@@ -17,7 +17,6 @@ from safetensors.numpy import load_file
 
 import lof
 from lof.codecs import codec_spec, hard_rounding, load_codec
-from lof.codecs._weights import bundled_file
 from lof.codecs.msp import layout
 from lof.codecs.msp.codec import MSPCodec
 from lof.codecs.msp.config import TIERS, MSPConfig
@@ -26,6 +25,7 @@ from lof.codecs.msp.decoder import Decoder, exact_sums
 from lof.codecs.msp.network import MSPNetwork
 from lof.codecs.msp.prior import FixedConv
 from lof.codecs.msp.transforms import TiledSynthesis, synthesis
+from lof.codecs.weights import bundled_file
 from lof.errors import StreamError
 from lof.profiles import BUILT_IN, load_profile
 from lof.search import symbols_of
@@ -186,7 +186,7 @@ class TestExactness:
         self, codec: MSPCodec, crop: NDArray[np.uint8]
     ) -> None:
         data = lof.encode(crop, codec=codec)
-        string = lof.stream.read(data).strings[0]
+        string = lof.containers.lof.read(data).strings[0]
         file = bundled_file(codec_spec("msp-tiny"), "mse", 4)
         again = NumpyDecoder(load_file(file)).decode(string, 8, 8)
         assert np.array_equal(again, (64 * codec.decoder.values(string, 8, 8)[0].double()).numpy())

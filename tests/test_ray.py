@@ -18,10 +18,10 @@ from test_pools import DiesAtOnce, Refuses, Squares, outcomes, run
 
 import lof
 from lof.errors import UsageError, WorkerError
-from lof.inputs import find
+from lof.files.inputs import find
+from lof.files.storage import parse
 from lof.jobs import Started, run_job
 from lof.pools import Began, Ended, Event, Staff, Told, make_pool
-from lof.storage import parse
 
 ray = pytest.importorskip("ray", reason="the extra lof[ray] is not installed")
 

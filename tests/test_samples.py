@@ -10,9 +10,9 @@ import pytest
 from skimage import data
 
 from lof.errors import OutputError
-from lof.images import read_picture
-from lof.inputs import find
-from lof.samples import CREDITS_NAME, SAMPLES, write_samples
+from lof.files.inputs import find
+from lof.pictures.images import read_picture
+from lof.pictures.samples import CREDITS_NAME, SAMPLES, write_samples
 
 
 def content(folder: Path) -> dict[str, tuple[int, bytes]]:

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 import lof
 from lof.codecs import Codec, codec_spec, codec_specs
-from lof.codecs._weights import bundled_file
-from lof.formats import FORMATS
+from lof.codecs.weights import bundled_file
+from lof.containers.formats import FORMATS
 from lof.profiles import parse_profile
 
 SIZES = [(65, 63), (1, 1), (1, 100), (64, 64)]

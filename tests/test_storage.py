@@ -16,16 +16,16 @@ from upath import UPath
 import lof
 from lof.cli import app
 from lof.errors import LofError, OutputError, UsageError
-from lof.files import write_atomically
-from lof.images import read_size
-from lof.inputs import find
+from lof.files.atomic import write_atomically
+from lof.files.inputs import find
+from lof.files.storage import is_remote, parse, temporary_name
 from lof.jobs import JobSettings, plan_job, run_job
 from lof.jobs.events import Finished
 from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.remote_manifest import RemoteManifest
+from lof.pictures.images import read_size
 from lof.pools import Processes
 from lof.profiles import parse_profile
-from lof.storage import is_remote, parse, temporary_name
 
 QUICK = JobSettings(
     "tiny", parse_profile({"name": "short", "stage": [{"kind": "relax", "evaluations": 1}]}), device="cpu"

@@ -14,8 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lof.errors import StreamError
-from lof.stream import (
+from lof.containers.lof import (
     CODEC_NUMBERS,
     MAGIC,
     MAX_BOXES,
@@ -31,6 +30,7 @@ from lof.stream import (
     read,
     write,
 )
+from lof.errors import StreamError
 
 KODAK = Stream("mean-scale-96", 3, "mse", b"\x01\x23\x45\x67", 512, 768, (b"y" * 300, b"z" * 12))
 BOXED = Stream(
@@ -93,7 +93,7 @@ def sealed(body: bytes) -> bytes:
 
 
 def reference_read(data: bytes) -> Stream:
-    """A second reader, written from the docstring of lof.stream alone."""
+    """A second reader, written from the docstring of lof.containers.lof alone."""
     body, crc = data[:-4], struct.unpack("<I", data[-4:])[0]
     assert crc == zlib.crc32(body)
     assert body[:4] == b"\xc1of\x01"

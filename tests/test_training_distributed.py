@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lof.errors import TrainingError
-from lof.samples import write_samples
+from lof.pictures.samples import write_samples
 from lof.training import export_weights, parse_recipe
 from lof.training.checkpoint import load_checkpoint
 from lof.training.data import load_pool

@@ -14,7 +14,7 @@ import lof.cli.train  # noqa: F401  (adds its commands)
 from lof import api
 from lof.codecs import codec_spec, load_codec
 from lof.errors import TrainingError
-from lof.images import Picture, read_picture
+from lof.pictures.images import Picture, read_picture
 from lof.training import export_weights, train
 from lof.training.card import PUBLISHED_ON_KODAK, bd_rate, model_card
 from lof.training.measure import measure, summarise

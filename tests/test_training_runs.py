@@ -85,7 +85,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_old_checkpoint(tmp_path: Pat
         from pathlib import Path
         import torch
         torch.set_num_threads(1)
-        import lof.files
+        import lof.files.atomic
         from lof.training import train
         from lof.training.recipe import Recipe
         recipe = Recipe.model_validate_json(sys.argv[1])
@@ -106,7 +106,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_old_checkpoint(tmp_path: Pat
             # the log, the first two checkpoints, and then one that is cut
             return whole(handle, mode) if len(writes) < 4 else Half(whole(handle, mode))
 
-        lof.files.os.fdopen = fdopen
+        lof.files.atomic.os.fdopen = fdopen
         train(recipe, Path(sys.argv[2]), device="cpu")
         """
     )

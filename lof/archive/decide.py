@@ -15,7 +15,7 @@ from lof.archive.sources import Source
 from lof.archive.store import Store
 from lof.archive.walk import Seen
 from lof.archive.work import BELOW_FLOOR, NOT_SMALLER
-from lof.files import sha256
+from lof.files.atomic import sha256
 
 Item = TypeVar("Item", bound=tuple[Any, ...])
 Row = TypeVar("Row", Brief, Outline)

@@ -19,7 +19,7 @@ from lof.archive.staging import Staged, cannot_write, make_folders, stage
 from lof.archive.store import reading
 from lof.archive.work import Decode, Decoded, DecodeItem
 from lof.errors import ArchiveError, OutputError, UsageError
-from lof.files import sha256
+from lof.files.atomic import sha256
 from lof.pools import Began as WorkerBegan
 from lof.pools import Ended, Event, Pool, Told
 

@@ -34,7 +34,7 @@ from lof.archive.manifest import NAME, Manifest, Row
 from lof.archive.names import hashed_name
 from lof.archive.staging import Staged, cannot_write, make_folders, stage
 from lof.errors import ArchiveError, OutputError
-from lof.files import sha256
+from lof.files.atomic import sha256
 
 STREAMS, STORED, PRIVATE = "streams", "stored", ".lof"
 _LONGEST = 4000  # bytes of a path; most systems take 4096

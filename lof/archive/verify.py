@@ -14,7 +14,7 @@ from lof.archive.events import Advanced, Began, Checked, OnEvent
 from lof.archive.manifest import Manifest, Row
 from lof.archive.store import STORED, STREAMS, reading
 from lof.archive.work import Decode, Decoded, DecodeItem
-from lof.files import sha256
+from lof.files.atomic import sha256
 from lof.pools import Began as WorkerBegan
 from lof.pools import Ended, Event, Pool, Told
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lof.errors import UnknownCodecError, WeightsError
-from lof.files import write_atomically
+from lof.files.atomic import write_atomically
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -18,12 +18,12 @@ from PIL import Image
 
 from lof.archive.digests import pixels_digest, symbols_digest
 from lof.archive.weights import kept_weights
+from lof.containers.formats import unpack
 from lof.errors import ImageError, LofError
-from lof.formats import unpack
-from lof.images import Picture, picture_of
 from lof.jobs import JobSettings
 from lof.jobs.work import throttled
 from lof.metrics import bpp, ms_ssim, mse
+from lof.pictures.images import Picture, picture_of
 from lof.pools import Work
 from lof.profiles import Profile
 from lof.results import Pixels, Result

@@ -17,12 +17,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from lof.inputs import Found, Source
+from lof.files.inputs import Found, Source
+from lof.files.storage import Location
 from lof.jobs import Advanced, Event, Failed, Finished, Skipped, Started, Summary, Workers
 from lof.jobs.events import Record
 from lof.report import figures
 from lof.report.records import to_json
-from lof.storage import Location
 
 if TYPE_CHECKING:
     from lof.search import Progress

@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lof.images import read_size
-from lof.inputs import Source, output_name, output_path
+from lof.files.inputs import Source, output_name, output_path
+from lof.files.storage import Location
 from lof.jobs import JobSettings, plan_job
+from lof.pictures.images import read_size
 from lof.report import figures
-from lof.storage import Location
 
 _MOST_ROWS = 40
 

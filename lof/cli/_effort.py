@@ -11,7 +11,7 @@ from lof.errors import UsageError
 
 if TYPE_CHECKING:
     from lof.codecs import Codec
-    from lof.inputs import Source
+    from lof.files.inputs import Source
     from lof.profiles import Profile
 
 AUTO = "auto"
@@ -35,9 +35,9 @@ def pick(
     Raises:
         UsageError: no limit, two, or one that nothing fits.
     """
-    from lof.images import read_size
     from lof.jobs.cost import Cost, measured_cost
     from lof.jobs.effort import choose, parse_duration
+    from lof.pictures.images import read_size
     from lof.pools import threads_per_worker
 
     console = Console(stderr=True, highlight=False)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lof import profiles
-from lof.profile_toml import toml_value
+from lof.profiles.toml import toml_value
 
 Schema = dict[str, Any]
 

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from lof.errors import StreamError
-from lof.inputs import Source, find
-from lof.storage import Location, read_bytes
+from lof.files.inputs import Source, find
+from lof.files.storage import Location, read_bytes
 
 Inputs = Annotated[
     list[str],
@@ -30,9 +30,9 @@ def find_streams(inputs: Sequence[str]) -> list[Source]:
     """The files that ``inputs`` name; in folders, those that end like a stream of either format.
 
     Raises:
-        UsageError: see :func:`lof.inputs.find`.
+        UsageError: see :func:`lof.files.inputs.find`.
     """
-    from lof.formats import SUFFIXES
+    from lof.containers.formats import SUFFIXES
 
     return find(inputs, frozenset(SUFFIXES.values())).sources
 

@@ -11,10 +11,10 @@ import typer
 from lof.cli import app
 from lof.cli._streams import Inputs, Weights, find_streams, read_stream
 from lof.errors import LofError, OutputError, UsageError
-from lof.files import write_atomically
-from lof.inputs import Source
+from lof.files.atomic import write_atomically
+from lof.files.inputs import Source
+from lof.files.storage import Location
 from lof.report.figures import printable
-from lof.storage import Location
 
 _HELP = (
     "Decode streams of either format to PNG, with their ICC profile and EXIF.\n\n"
@@ -58,7 +58,7 @@ def decode(
 def _decode_one(path: Location, target: Location, weights: Path | None, force: bool) -> bool:
     """Whether the picture had to be written."""
     from lof import api
-    from lof.images import png_bytes
+    from lof.pictures.images import png_bytes
 
     png = png_bytes(api.decode(read_stream(path), name=str(path), weights=weights))
     try:
@@ -94,7 +94,7 @@ def _targets(sources: Sequence[Source], out: Path | None) -> list[Location]:
 
 
 def _target(source: Source, out: Path | None) -> Location:
-    from lof.formats import SUFFIXES
+    from lof.containers.formats import SUFFIXES
 
     place = source.path if out is None else out.joinpath(*source.relative.parts)
     name = place.stem if place.suffix.lower() in SUFFIXES.values() else place.name

@@ -17,7 +17,7 @@ from lof.errors import LofError
 from lof.report.figures import count, printable
 
 if TYPE_CHECKING:
-    from lof.formats import Parsed
+    from lof.containers.formats import Parsed
 
 _HELP = (
     "Show what is in a stream of either format: codec, sizes, bytes of every string and box, and how far the "
@@ -34,7 +34,7 @@ def inspect(
     weights: Weights = None,
 ) -> None:
     """Read, describe, print; the help stands in ``_HELP``."""
-    from lof.formats import unpack
+    from lof.containers.formats import unpack
 
     data = read_stream(file)
     parsed = unpack(data, str(file))

@@ -10,9 +10,9 @@ import typer
 from lof.cli import app
 
 if TYPE_CHECKING:
+    from lof.files.storage import Location
     from lof.jobs import JobSettings, Summary
     from lof.profiles import Profile
-    from lof.storage import Location
 
 _SEARCH, _WORKERS, _OUTPUT = "What is searched", "Who does the work", "What is written and shown"
 GPU_BATCH = 8
@@ -175,11 +175,11 @@ def optimize(
     from lof.cli import _display
     from lof.cli._effort import AUTO, pick
     from lof.errors import UsageError
-    from lof.inputs import find
+    from lof.files.inputs import find
+    from lof.files.storage import parse
     from lof.jobs import JobSettings, run_job
     from lof.pools import make_pool
     from lof.profiles import load_profile
-    from lof.storage import parse
     from lof.tiers import codec_for
 
     def settings_of(chosen: Profile, name: str) -> JobSettings:
@@ -232,7 +232,7 @@ def optimize(
 
 
 def _on_gpus(device: str, ray: str | None, num_gpus: float | None) -> bool:
-    from lof.devices import resolve_device
+    from lof.machine.devices import resolve_device
 
     if ray:  # this machine may have none where the cluster has some
         return bool(num_gpus) or device.startswith("cuda")

@@ -29,8 +29,8 @@ def profiles(
 ) -> None:
     """Choose what to print; the help stands in ``_HELP``."""
     from lof.errors import UsageError
-    from lof.profile_toml import profile_toml
     from lof.profiles import BUILT_IN, load_profile
+    from lof.profiles.toml import profile_toml
 
     if schema and name:
         raise UsageError(f"--schema is about all profiles; leave out {name!r} or --schema")

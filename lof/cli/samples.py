@@ -16,8 +16,8 @@ def samples(
     folder: Annotated[Path, typer.Argument(help="Where to put them.", metavar="DIR", show_default=False)],
 ) -> None:
     """Write four sample photographs and their credits; nothing is downloaded."""
+    from lof.pictures.samples import CREDITS_NAME, SAMPLES, write_samples
     from lof.report.figures import printable
-    from lof.samples import CREDITS_NAME, SAMPLES, write_samples
 
     for path, sample in zip(write_samples(folder), SAMPLES, strict=True):
         typer.echo(printable(f"{path}  {sample.credit}"))

@@ -96,7 +96,7 @@ def export_weights(
 
 
 def _distributed(recipe: Recipe, out: Path, workers: int, device: str) -> None:
-    from lof.devices import resolve_device
+    from lof.machine.devices import resolve_device
     from lof.training.distributed import train_distributed
 
     use_gpu = resolve_device(device).type == "cuda"

@@ -10,8 +10,8 @@ import typer
 from lof.cli import app
 from lof.cli._streams import Inputs, Weights, find_streams, read_stream
 from lof.errors import LofError
+from lof.files.storage import Location
 from lof.report.figures import printable
-from lof.storage import Location
 
 Verdict = Literal["ok", "damaged", "unchecked"]
 
@@ -40,7 +40,7 @@ def verify(inputs: Inputs, *, weights: Weights = None) -> None:
 def _check(path: Location, weights: Path | None) -> tuple[Verdict, str]:
     """The verdict, and the line about it: the stream's name and what there is to say."""
     from lof import api
-    from lof.formats import unpack
+    from lof.containers.formats import unpack
 
     name = str(path)
     verdict: Verdict = "unchecked"  # at each step, what its failure would mean

@@ -7,21 +7,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lof.codecs._registry import DEFAULT_CODEC, CodecSpec, RatePoint, codec_spec, codec_specs, register
+from lof.codecs.registry import DEFAULT_CODEC, CodecSpec, RatePoint, codec_spec, codec_specs, register
 from lof.errors import WeightsError
 
 if TYPE_CHECKING:
-    from lof.codecs._base import Codec, Coded, Latents, Quantize, hard_rounding
-    from lof.codecs._weights import weights_name
+    from lof.codecs.base import Codec, Coded, Latents, Quantize, hard_rounding
+    from lof.codecs.weights import weights_name
 
 # What needs torch waits until it is asked for: lists of codecs and their names come without.
 _HOMES = {
-    "Codec": "lof.codecs._base",
-    "Coded": "lof.codecs._base",
-    "Latents": "lof.codecs._base",
-    "Quantize": "lof.codecs._base",
-    "hard_rounding": "lof.codecs._base",
-    "weights_name": "lof.codecs._weights",
+    "Codec": "lof.codecs.base",
+    "Coded": "lof.codecs.base",
+    "Latents": "lof.codecs.base",
+    "Quantize": "lof.codecs.base",
+    "hard_rounding": "lof.codecs.base",
+    "weights_name": "lof.codecs.weights",
 }
 
 __all__ = [
@@ -81,8 +81,8 @@ def __getattr__(name: str) -> Any:
 
 @lru_cache(maxsize=4)
 def _load(name: str, quality: int, metric: str, folder: str | None, device: str, precision: str) -> Codec:
-    from lof.codecs._weights import build_network, load_weights
-    from lof.devices import resolve_device, resolve_precision
+    from lof.codecs.weights import build_network, load_weights
+    from lof.machine.devices import resolve_device, resolve_precision
 
     spec = codec_spec(name)
     point = spec.rate_point(metric, quality)

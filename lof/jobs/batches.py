@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
-from lof.images import read_size
-from lof.inputs import Source
+from lof.files.inputs import Source
+from lof.pictures.images import read_size
 
 Batch = tuple[Source, ...]
 """Images of one size by their headers."""

@@ -16,9 +16,9 @@ import numpy as np
 
 import lof
 from lof.errors import OutputError
-from lof.files import write_atomically
-from lof.images import Picture, read_picture
-from lof.inputs import Source
+from lof.files.atomic import write_atomically
+from lof.files.inputs import Source
+from lof.pictures.images import Picture, read_picture
 from lof.profiles import Profile, parse_profile
 from lof.report.benchmark import PLAIN
 from lof.report.records import Record, to_json

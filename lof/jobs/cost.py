@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import platformdirs
 
 from lof.errors import OutputError
-from lof.files import write_atomically
-from lof.images import picture_of
+from lof.files.atomic import write_atomically
+from lof.pictures.images import picture_of
+from lof.pictures.samples import SAMPLES, content
 from lof.profiles import MeanFieldStage, Profile
-from lof.samples import SAMPLES, content
 
 if TYPE_CHECKING:
     from lof.codecs import Codec

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lof.files import write_atomically
-from lof.images import Picture, png_bytes
+from lof.files.atomic import write_atomically
+from lof.files.storage import Location, open_read
 from lof.jobs.manifest import FOLDER
+from lof.pictures.images import Picture, png_bytes
 from lof.results import Pixels
-from lof.storage import Location, open_read
 
 SIDE = 256
 _STEP = 32

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lof.inputs import Source
+from lof.files.inputs import Source
 
 if TYPE_CHECKING:
     from lof.search import Progress

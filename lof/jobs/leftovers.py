@@ -7,9 +7,9 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from lof.storage import Location, names_in, remove
+from lof.files.storage import Location, names_in, remove
 
-# How lof.files.write_atomically names them: the start of the name, then eight characters of tempfile's.
+# How lof.files.atomic.write_atomically names them: the start of the name, then eight characters of tempfile's.
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 _KEPT_OF_NAME = 100
 

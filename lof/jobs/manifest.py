@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from lof.errors import OutputError
-from lof.storage import Location
+from lof.files.storage import Location
 
 FOLDER = ".lof"
 NAME = "manifest.sqlite"

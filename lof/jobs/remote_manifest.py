@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lof.errors import OutputError
-from lof.files import write_atomically
+from lof.files.atomic import write_atomically
+from lof.files.storage import Location, is_remote, read_bytes, size_and_version
 from lof.jobs.manifest import FOLDER, NAME, Manifest, Row
-from lof.storage import Location, is_remote, read_bytes, size_and_version
 
 if TYPE_CHECKING:
     from upath import UPath

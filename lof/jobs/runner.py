@@ -12,8 +12,9 @@ from pathlib import Path
 
 from lof import pools
 from lof.errors import UsageError
-from lof.files import sha256
-from lof.inputs import Source, output_path
+from lof.files.atomic import sha256
+from lof.files.inputs import Source, output_path
+from lof.files.storage import Location, is_remote, require_shared, size_and_version, walk
 from lof.jobs.batches import batches
 from lof.jobs.events import Advanced, Event, Failed, Finished, OnEvent, Record, Skipped, Started, Workers
 from lof.jobs.leftovers import remove_leftovers
@@ -22,7 +23,6 @@ from lof.jobs.remote_manifest import fetch, open_manifest
 from lof.jobs.settings import JobSettings
 from lof.jobs.work import Optimise, outcome, written_for
 from lof.pools import Here, Pool, make_pool
-from lof.storage import Location, is_remote, require_shared, size_and_version, walk
 
 REPORTS = ("report.jsonl", "report.csv", "report.html")
 """Files of :func:`lof.report.write_reports` in the output folder."""
@@ -90,7 +90,7 @@ def run_job(
     Sources are never modified.
 
     Args:
-        sources: as from :func:`lof.inputs.find`.
+        sources: as from :func:`lof.files.inputs.find`.
         jobs: images at a time. 1 works in this process; more work in spawned ones, so a script that calls
             this needs the ``if __name__ == "__main__"`` guard. Bytes may differ between different ``jobs``,
             see :func:`lof.pools.threads_per_worker`.

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from lof.files import write_atomically
-from lof.images import Picture, png_bytes
-from lof.inputs import Source, find
+from lof.files.atomic import write_atomically
+from lof.files.inputs import Source, find
 from lof.jobs.events import Event, Failed, Finished, Started
 from lof.jobs.runner import run_job
 from lof.jobs.settings import JobSettings
+from lof.pictures.images import Picture, png_bytes
 from lof.pools import Here, Pool, make_pool
 from lof.profiles import parse_profile
 from lof.report import write_reports

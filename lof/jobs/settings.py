@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lof import compressai_layout
+from lof.containers import compressai as compressai_layout
+from lof.containers.formats import FORMATS, SUFFIXES, Format
 from lof.errors import UsageError
-from lof.formats import FORMATS, SUFFIXES, Format
 from lof.profiles import Profile
 
 if TYPE_CHECKING:

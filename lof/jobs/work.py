@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lof.errors import ImageError, LofError
-from lof.files import sha256, write_atomically
-from lof.images import Picture, read_picture
-from lof.inputs import Source, output_name, output_path
+from lof.files.atomic import sha256, write_atomically
+from lof.files.inputs import Source, output_name, output_path
+from lof.files.storage import Location, is_remote, read_bytes, size_and_version
 from lof.jobs.batches import Batch
 from lof.jobs.crops import crop_path, write_crop
 from lof.jobs.events import Failed, Finished, Record
 from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.settings import JobSettings
+from lof.pictures.images import Picture, read_picture
 from lof.pools import Work
-from lof.storage import Location, is_remote, read_bytes, size_and_version
 
 if TYPE_CHECKING:
     from lof.codecs import Codec

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from lof.files import write_atomically
+from lof.files.atomic import write_atomically
+from lof.files.storage import Location
 from lof.report.records import Crops, in_order, to_json
-from lof.storage import Location
 
 __all__ = ["Crops", "write_reports"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lof.codecs import Codec, Latents
-from lof.memory import MemoryKept
+from lof.machine.memory import MemoryKept
 from lof.profiles import Profile
 from lof.results import TracePoint
 from lof.search.objective import Objective

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lof.errors import StudyError
-from lof.files import write_atomically
-from lof.profile_toml import profile_toml
+from lof.files.atomic import write_atomically
 from lof.profiles import Profile, parse_profile
+from lof.profiles.toml import profile_toml
 from lof.report.figures import percent
 from lof.study.measure import Figures
 from lof.study.plots import history, importance, pareto

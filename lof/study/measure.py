@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import lof
 from lof.errors import StudyError
-from lof.inputs import find
+from lof.files.inputs import find
 from lof.jobs.benchmark import Image, batches, spread
 from lof.profiles import Profile
 from lof.report.benchmark import Curve, bjontegaard_deltas

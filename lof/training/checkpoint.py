@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lof.errors import TrainingError
-from lof.files import write_atomically
+from lof.files.atomic import write_atomically
 
 FORMAT = "lof-training-1"
 

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from lof.errors import ImageError, TrainingError, UsageError
-from lof.images import Picture, read_picture
-from lof.inputs import find
+from lof.files.inputs import find
+from lof.pictures.images import Picture, read_picture
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import cast
 from safetensors.torch import save as to_safetensors
 
 from lof.codecs import Codec
-from lof.codecs._weights import load_weights, without_lent_transforms
 from lof.codecs.msp.cost import decoding_cost
 from lof.codecs.msp.network import MSPNetwork
+from lof.codecs.weights import load_weights, without_lent_transforms
 from lof.errors import TrainingError
-from lof.files import write_atomically
-from lof.images import Picture
+from lof.files.atomic import write_atomically
+from lof.pictures.images import Picture
 from lof.training.card import Exported, model_card
 from lof.training.data import load_validation
 from lof.training.measure import Summary, build_codec, measure, shippable, summarise

@@ -21,10 +21,10 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from torch import Tensor, nn
 
 from lof.codecs import codec_spec
-from lof.codecs._weights import load_weights
-from lof.codecs.msp.mixture import MixtureConditional
+from lof.codecs.entropy.mixture import MixtureConditional
+from lof.codecs.weights import load_weights
 from lof.errors import TrainingError
-from lof.files import write_atomically
+from lof.files.atomic import write_atomically
 from lof.training.checkpoint import read_torch_file
 from lof.training.data import Pool
 from lof.training.loss import Losses, auxiliary, price_factorised

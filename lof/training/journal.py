@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lof.errors import OutputError
-from lof.files import write_atomically
+from lof.files.atomic import write_atomically
 
 Record = dict[str, Any]
 

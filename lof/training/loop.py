@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lof.devices import resolve_device, resolve_precision
 from lof.errors import TrainingError
+from lof.machine.devices import resolve_device, resolve_precision
 from lof.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lof.training.data import Pool, Skipped, load_pool, load_validation
 from lof.training.frozen import LatentPool, analyse, calibrate, take_transforms

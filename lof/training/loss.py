@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from torch import Tensor, nn
 
-from lof.codecs.msp.mixture import MixtureConditional
+from lof.codecs.entropy.mixture import MixtureConditional
 
 Losses = tuple[Tensor, Tensor, Tensor, Tensor]
 

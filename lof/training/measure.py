@@ -12,11 +12,11 @@ from torch import Tensor
 
 from lof import api
 from lof.codecs import Codec, CodecSpec, RatePoint
-from lof.codecs._weights import build_network
+from lof.codecs.weights import build_network
+from lof.containers.formats import to_pixels, unpack
 from lof.errors import TrainingError
-from lof.formats import to_pixels, unpack
-from lof.images import Picture
 from lof.metrics import bpp, ms_ssim, mse, psnr
+from lof.pictures.images import Picture
 from lof.results import Measured
 
 State = dict[str, Tensor]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lof.devices import resolve_device, resolve_precision
+from lof.machine.devices import resolve_device, resolve_precision
 from lof.training.data import Pool
 from lof.training.recipe import Recipe
 from lof.training.step import Stepper

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lof.codecs import CodecSpec, codec_spec, codec_specs
-from lof.codecs._registry import ZOO_MS_SSIM_LAMBDAS, ZOO_MSE_LAMBDAS
+from lof.codecs.registry import ZOO_MS_SSIM_LAMBDAS, ZOO_MSE_LAMBDAS
 from lof.errors import TrainingError
 from lof.training.checkpoint import FORMAT, Checkpoint, read_torch_file
 from lof.training.recipe import parse_recipe

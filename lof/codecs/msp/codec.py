@@ -9,8 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from lof.codecs._base import Coded, Latents, Quantize
-from lof.codecs.hyperprior import CompressAICodec
+from lof.codecs.base import Coded, Latents, Quantize
+from lof.codecs.hyperprior.codec import CompressAICodec
 from lof.codecs.msp import layout
 from lof.codecs.msp.decoder import STRIDE, Decoder, exact_sums
 from lof.codecs.msp.layout import Part

@@ -14,12 +14,12 @@ import torch
 from compressai import ans
 from torch import Tensor
 
-from lof.codecs._rans import is_rans, slack
+from lof.codecs.entropy.mixture import MEAN_UNIT, MixtureTables
+from lof.codecs.entropy.rans import is_rans, slack
+from lof.codecs.entropy.tables import Tables
 from lof.codecs.msp import layout
 from lof.codecs.msp.layout import Part
-from lof.codecs.msp.mixture import MEAN_UNIT, MixtureTables
 from lof.codecs.msp.network import MSPNetwork
-from lof.codecs.msp.tables import Tables
 from lof.codecs.msp.transforms import TiledSynthesis
 from lof.errors import StreamError
 

@@ -16,9 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lof.codecs.msp.config import MSPConfig
-from lof.codecs.msp.layout import Step
-from lof.codecs.msp.mixture import (
+from lof.codecs.entropy.mixture import (
     MEAN_UNIT,
     SCALE_MIN,
     SCALE_STEP,
@@ -27,6 +25,8 @@ from lof.codecs.msp.mixture import (
     centre_and_form,
     weight_of,
 )
+from lof.codecs.msp.config import MSPConfig
+from lof.codecs.msp.layout import Step
 
 ACTIVATION_UNIT = 32
 """Activations are multiples of 1/32."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from lof.profiles import Profile
+from lof.profiles.schema import Profile
 
 
 def profile_toml(profile: Profile) -> str:

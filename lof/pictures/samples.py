@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 from lof.errors import ImageError, OutputError
-from lof.files import write_atomically
+from lof.files.atomic import write_atomically
 
 CREDITS_NAME = "CREDITS.txt"
 

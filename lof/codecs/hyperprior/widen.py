@@ -16,7 +16,7 @@ from compressai.entropy_models import GaussianConditional
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from lof.codecs.hyperprior import ScaleHyperpriorCodec
+    from lof.codecs.hyperprior.codec import ScaleHyperpriorCodec
 
 SAFE = 3e-6
 """Relative distance of σ to boundaries that is aimed at; 99.9 % of σ have been seen to differ by less."""

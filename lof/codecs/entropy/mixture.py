@@ -20,7 +20,7 @@ from compressai.ops.bound_ops import LowerBoundFunction
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lof.codecs.msp.tables import Tables
+from lof.codecs.entropy.tables import Tables
 
 SCALE_MIN, SCALE_MAX, SCALES = 0.11, 256.0, 64
 SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)

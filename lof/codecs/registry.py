@@ -12,7 +12,7 @@ from lof.codecs.msp.config import TIERS
 from lof.errors import UnknownCodecError
 
 if TYPE_CHECKING:
-    from lof.codecs.hyperprior import CompressAICodec
+    from lof.codecs.hyperprior.codec import CompressAICodec
 
 Key = tuple[str, int]
 """A rate point's name inside its codec: (metric, quality)."""

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from lof import compressai_layout, stream
+from lof.containers import compressai as compressai_layout
+from lof.containers import lof as stream
 from lof.errors import UsageError
 from lof.results import Pixels
 

@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from lof.containers.lof import METRICS, Cursor, check_size
 from lof.errors import StreamError
-from lof.stream import METRICS, Cursor, check_size
 
 PADDING: Final = 64
 """The script pads every image to multiples of this many pixels, whatever the model needs."""

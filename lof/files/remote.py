@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lof.errors import UsageError
-from lof.storage import Location, is_file, is_remote, parse, walk
+from lof.files.storage import Location, is_file, is_remote, parse, walk
 
 if TYPE_CHECKING:
     from upath import UPath

@@ -18,9 +18,9 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.models import CompressionModel, FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
 from torch import Tensor, nn
 
-from lof.codecs._base import Codec, Coded, Latents, Quantize
-from lof.codecs._rans import is_rans, slack
-from lof.codecs._widen import distances, widened
+from lof.codecs.base import Codec, Coded, Latents, Quantize
+from lof.codecs.entropy.rans import is_rans, slack
+from lof.codecs.hyperprior.widen import distances, widened
 from lof.errors import StreamError
 
 

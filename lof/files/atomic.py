@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from lof.errors import OutputError
-from lof.storage import Location, is_remote, sha256, write
+from lof.files.storage import Location, is_remote, sha256, write
 
 __all__ = ["sha256", "write_atomically"]
 

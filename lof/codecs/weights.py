@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lof.codecs._registry import CodecSpec, RatePoint, codec_spec
+from lof.codecs.registry import CodecSpec, RatePoint, codec_spec
 from lof.errors import WeightsError
 
 StateDict = dict[str, Tensor]

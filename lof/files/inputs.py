@@ -10,8 +10,8 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from lof.errors import UsageError
-from lof.remote_inputs import RemoteTree, look
-from lof.storage import Location, is_remote, is_url
+from lof.files.remote import RemoteTree, look
+from lof.files.storage import Location, is_remote, is_url
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp"}
@@ -22,7 +22,7 @@ IMAGE_SUFFIXES = frozenset(
 class Source:
     """One file to work on. ``relative`` is where its output belongs below the output folder.
 
-    ``version`` is what a store's listing said, see :func:`lof.storage.size_and_version`.
+    ``version`` is what a store's listing said, see :func:`lof.files.storage.size_and_version`.
     """
 
     path: Location
@@ -63,7 +63,7 @@ def find(
     it. A file that several inputs name counts once.
 
     Args:
-        inputs: paths, globs or URLs (see :mod:`lof.storage`).
+        inputs: paths, globs or URLs (see :mod:`lof.files.storage`).
         suffixes: what a file in a folder must end in.
         exclude: a folder that is not descended into, e.g. the output folder below an input.
 

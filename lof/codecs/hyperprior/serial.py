@@ -17,8 +17,8 @@ from compressai.entropy_models import GaussianConditional
 from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor
 
-from lof.codecs._base import Coded, Latents, Quantize
-from lof.codecs.hyperprior import CompressAICodec, exact_arithmetic, margin
+from lof.codecs.base import Coded, Latents, Quantize
+from lof.codecs.hyperprior.codec import CompressAICodec, exact_arithmetic, margin
 
 _SIDE, _REACH = 5, 2
 """Of the window of context, in places of y: its side, and from its centre."""

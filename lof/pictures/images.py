@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
 from lof.errors import ImageError
-from lof.storage import Location, is_remote, open_read, read_bytes
+from lof.files.storage import Location, is_remote, open_read, read_bytes
 
 if TYPE_CHECKING:
     import torch

@@ -1,0 +1,1 @@
+"""Entropy coding that several families share: rANS, tables of frequencies, mixtures, exact integer networks."""

@@ -1,0 +1,1 @@
+"""Factorised priors, hyperpriors and the serial context, as CompressAI implements them."""

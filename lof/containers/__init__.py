@@ -1,0 +1,1 @@
+"""File formats: how strings, sizes and metadata become one file."""

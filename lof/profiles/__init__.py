@@ -1,0 +1,34 @@
+"""Profiles: named, ordered lists of search stages, as TOML files with one schema. No torch."""
+
+from lof.profiles.load import BUILT_IN, describe_validation, load_profile, parse_profile, profile_folder
+from lof.profiles.schema import (
+    STAGE_KINDS,
+    GreedyFlipStage,
+    GreedyGradientStage,
+    MeanFieldStage,
+    Profile,
+    Ramp,
+    RelaxStage,
+    Schedule,
+    Stage,
+)
+from lof.profiles.toml import profile_toml, toml_value
+
+__all__ = [
+    "BUILT_IN",
+    "STAGE_KINDS",
+    "GreedyFlipStage",
+    "GreedyGradientStage",
+    "MeanFieldStage",
+    "Profile",
+    "Ramp",
+    "RelaxStage",
+    "Schedule",
+    "Stage",
+    "describe_validation",
+    "load_profile",
+    "parse_profile",
+    "profile_folder",
+    "profile_toml",
+    "toml_value",
+]

@@ -1,0 +1,80 @@
+"""Profiles from TOML files: those that lof ships, by name, and anybody's, by path."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from lof.errors import ProfileError
+from lof.profiles.schema import STAGE_KINDS, Profile
+
+BUILT_IN = ("fast", "medium", "high", "max")
+"""Shipped profiles, cheapest first."""
+
+
+def load_profile(name_or_path: str | Path) -> Profile:
+    """A shipped profile by name, or any profile by the path of its TOML file.
+
+    Raises:
+        ProfileError: there is none, or the file does not fit the schema; the message names file, key and
+            what is allowed.
+    """
+    text = str(name_or_path)
+    if text in BUILT_IN:
+        return _parse(profile_folder() / f"{text}.toml")
+    path = Path(text)
+    if path.suffix == ".toml" or path.is_file():
+        return _parse(path)
+    near = difflib.get_close_matches(text, BUILT_IN, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(BUILT_IN)} or the path of a TOML file"
+    raise ProfileError(f"profile {text!r}: unknown; {hint}")
+
+
+def profile_folder() -> Path:
+    """Where the shipped profiles are: inside an installed package, or beside it in a checkout."""
+    installed = Path(str(files("lof"))) / "_profiles"
+    return installed if installed.is_dir() else Path(str(files("lof"))).parent / "profiles"
+
+
+def parse_profile(content: dict[str, Any], origin: str = "profile") -> Profile:
+    """A profile from already parsed TOML or any dictionary; ``origin`` is what errors call it.
+
+    Raises:
+        ProfileError: it does not fit the schema.
+    """
+    try:
+        return Profile.model_validate(content)
+    except ValidationError as error:
+        raise ProfileError(f"{origin}: {describe_validation(error)}") from error
+
+
+def describe_validation(error: ValidationError) -> str:
+    """The first finding of a pydantic error as ``key: what is allowed``, the others counted."""
+    findings = error.errors()
+    first = findings[0]
+    # Tags of discriminated unions stand in the location but not in the file.
+    keys = [part for part in first["loc"] if part not in STAGE_KINDS]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys).lstrip(".")
+    if first["type"] == "extra_forbidden":
+        message = "unknown key; see `lof profiles --schema`"
+    else:
+        message = first["msg"][0].lower() + first["msg"][1:]
+    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    return f"{key or 'file'}: {message}{more}"
+
+
+def _parse(path: Path) -> Profile:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ProfileError(f"{path}: cannot be read ({reason})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ProfileError(f"{path}: not valid TOML ({error})") from error
+    content.setdefault("name", path.stem)
+    return parse_profile(content, str(path))
