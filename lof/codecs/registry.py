@@ -118,7 +118,7 @@ def _msp(
 _SPECS = (
     CodecSpec(
         name="mean-scale-96",
-        implementation="hyperprior:MeanScaleCodec",
+        implementation="hyperprior.codec:MeanScaleCodec",
         rate_points={
             ("mse", 2): RatePoint(
                 0.0035,
@@ -149,7 +149,7 @@ _SPECS = (
     ),
     CodecSpec(
         name="bmshj2018-factorized",
-        implementation="hyperprior:FactorizedCodec",
+        implementation="hyperprior.codec:FactorizedCodec",
         rate_points=_zoo_rate_points(small_up_to=5),
         source="zoo",
         default_quality=4,
@@ -159,7 +159,7 @@ _SPECS = (
     ),
     CodecSpec(
         name="bmshj2018-hyperprior",
-        implementation="hyperprior:ScaleHyperpriorCodec",
+        implementation="hyperprior.codec:ScaleHyperpriorCodec",
         rate_points=_zoo_rate_points(small_up_to=5),
         source="zoo",
         default_quality=4,
@@ -169,7 +169,7 @@ _SPECS = (
     ),
     CodecSpec(
         name="mbt2018-mean",
-        implementation="hyperprior:MeanScaleCodec",
+        implementation="hyperprior.codec:MeanScaleCodec",
         rate_points=_zoo_rate_points(small_up_to=4),
         source="zoo",
         default_quality=4,
@@ -179,7 +179,7 @@ _SPECS = (
     ),
     CodecSpec(
         name="mbt2018",
-        implementation="autoregressive:JointAutoregressiveCodec",
+        implementation="hyperprior.serial:JointAutoregressiveCodec",
         rate_points=_zoo_rate_points(small_up_to=4, small=(192, 192)),
         source="zoo",
         default_quality=4,
@@ -189,7 +189,7 @@ _SPECS = (
     ),
     CodecSpec(
         name="tiny",
-        implementation="hyperprior:MeanScaleCodec",
+        implementation="hyperprior.codec:MeanScaleCodec",
         rate_points={
             ("mse", 4): RatePoint(
                 0.0130,
