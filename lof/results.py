@@ -77,7 +77,7 @@ class Result:
 
         From one rate point, so it needs the shape of the curve through it: rate ∝ distortion^-a with the
         slope that λ states, ``a = λ·D / bpp`` at the optimised point, at most :data:`STEEPEST`. A BD-rate
-        over several rate points needs no such assumption; ``pipelines/benchmark.py`` measures it.
+        over several rate points needs no such assumption; ``pipelines.benchmark`` measures it.
         """
         before, after = self.baseline, self.optimised
         ratio = after.bpp / before.bpp

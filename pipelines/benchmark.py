@@ -1,19 +1,16 @@
 """Methods side by side on a folder of images, in one run: plain encoding, reference SGA, profiles.
 
-    python pipelines/benchmark.py run KODAK -o RUN --crops 8 --size 256
-    python pipelines/benchmark.py run KODAK -o RUN --qualities 2,4,6 --profiles fast,medium --sga-steps 0
-    python pipelines/benchmark.py step --profile medium
+    python -m pipelines.benchmark KODAK -o RUN --crops 8 --size 256
+    python -m pipelines.benchmark KODAK -o RUN --qualities 2,4,6 --profiles fast,medium --sga-steps 0
 
-``run`` writes every file, decodes it with the standard decoder and measures that. Each finished row goes to
+Every file is written, decoded by the standard decoder and measured. Each finished row goes to
 ``RUN/results.jsonl`` at once; the same command continues where it stopped. It leaves ``results.csv``,
 ``table.md``, ``bd-rate.png`` and ``rd.png``. Images are compared as bare pixels: ICC profiles and EXIF, which
-would cost every method the same bytes, are left out. ``step`` times one gradient evaluation.
+would cost every method the same bytes, are left out.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,22 +21,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lof.codecs import DEFAULT_CODEC, codec_spec, load_codec
-from lof.errors import LofError, UsageError
+from lof.errors import UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
-from lof.jobs.benchmark import SGA_STEPS, Journal, Runner, batches, sga, spread
-from lof.jobs.step_time import time_steps
 from lof.machine.devices import resolve_precision
-from lof.profiles import BUILT_IN, Profile, load_profile, parse_profile
-from lof.report import benchmark as report
-from lof.report.benchmark_plots import gain_against_evaluations, rate_distortion
+from lof.pictures.batches import batches, spread
+from lof.profiles import BUILT_IN, Profile, load_profile
 from lof.report.records import Record
+from pipelines import benchmark_report as report
+from pipelines.benchmark_plots import gain_against_evaluations, rate_distortion
+from pipelines.command import device_name, qualities_of, run
+from pipelines.methods import SGA_STEPS, Journal, Runner, sga
 
-app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-
-@app.command("run")
-def run(
+def main(
     folder: Annotated[str, typer.Argument(help="Folder of images.")],
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
@@ -54,7 +49,7 @@ def run(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[str, typer.Option(help="Of the search: auto, bf16 or fp32.")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-    seed: Annotated[int, typer.Option(help="Of all randomness.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the searches.")] = 0,
     ms_ssim: Annotated[bool, typer.Option("--ms-ssim", help="Show MS-SSIM too.")] = False,
 ) -> None:
     """Compare plain encoding, reference SGA and profiles on real files."""
@@ -71,7 +66,7 @@ def run(
         "crop": crop,
         "seed": seed,
         "batch": batch,
-        "device": _device_name(codecs[0].device),
+        "device": device_name(codecs[0].device),
         "precision": str(resolve_precision(precision, codecs[0].device)).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }
@@ -135,62 +130,10 @@ def _methods(profiles: str, sga_steps: int) -> list[Profile]:
 
 
 def _qualities(codec: str, chosen: str) -> list[int]:
-    if not chosen.strip():
-        return sorted(quality for metric, quality in codec_spec(codec).rate_points if metric == "mse")
-    try:
-        return sorted({int(quality) for quality in chosen.split(",")})
-    except ValueError:
-        raise UsageError(f"--qualities {chosen}: give numbers by commas, as 2,4,6") from None
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-@app.command("step")
-def step(
-    *,
-    codec: Annotated[str, typer.Option(help="A mean-scale hyperprior.")] = DEFAULT_CODEC,
-    quality: Annotated[int | None, typer.Option(help="Rate point.")] = None,
-    profile: Annotated[
-        str, typer.Option(help="Time this profile's evaluations, checks and all, not the plain step's equal.")
-    ] = "",
-    width: Annotated[int, typer.Option(min=16)] = 768,
-    height: Annotated[int, typer.Option(min=16)] = 512,
-    rounds: Annotated[int, typer.Option(min=1)] = 7,
-    weights: Annotated[Path | None, typer.Option(help="Folder with weights.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Of the search: auto, bf16 or fp32.")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
-) -> None:
-    """Time one gradient evaluation against the same step written plainly."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    loaded = load_codec(codec, quality, weights=weights, device=device, precision=precision)
-    noise = {"kind": "relax", "relaxation": "noise", "evaluations": rounds + 2, "check_every": rounds + 2}
-    timed = load_profile(profile) if profile else parse_profile({"name": "noise", "stage": [noise]})
-    image = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(0))
-    plainly, own = time_steps(loaded, image, timed, rounds)
-    if not own:
-        raise UsageError(f"--profile {profile}: ends after one evaluation, too soon to time")
-    before, after = statistics.median(plainly), statistics.median(own)
-    print(f"{codec} quality {loaded.quality}, {width}×{height}, {_device_name(loaded.device)}, ", end="")
-    print(f"{torch.get_num_threads()} CPU threads, medians of {len(own)} in turn")
-    print(f"plain (float32, contiguous, eager, weights not frozen): {1000 * before:9.1f} ms")
-    dtype = str(resolve_precision(precision, loaded.device)).removeprefix("torch.")
-    print(f"lof ({timed.name}, {dtype}):{'':{max(1, 47 - len(timed.name + dtype))}} {1000 * after:9.1f} ms")
-    print(f"ratio: {after / before:.3f}")
-
-
-def main() -> None:
-    """Exit code 0, or that of the error."""
-    error = Console(stderr=True, highlight=False, soft_wrap=True)
-    try:
-        app()
-    except LofError as problem:
-        error.print(f"[bold red]lof:[/] {escape(' '.join(str(problem).split()))}")
-        sys.exit(problem.exit_code)
+    if chosen.strip():
+        return qualities_of(chosen)
+    return sorted(quality for metric, quality in codec_spec(codec).rate_points if metric == "mse")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

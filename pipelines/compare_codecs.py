@@ -1,7 +1,7 @@
 """Codecs side by side on the same images, from files: rate, PSNR, decoding time, BD-rate; plain and searched.
 
-    python pipelines/compare_codecs.py KODAK -o OUT --codecs mean-scale-96,msp-fast,msp-base,msp-high
-    python pipelines/compare_codecs.py KODAK -o OUT --codecs hyperprior=mean-scale-96:WEIGHTS,msp-high \\
+    python -m pipelines.compare_codecs KODAK -o OUT --codecs mean-scale-96,msp-fast,msp-base,msp-high
+    python -m pipelines.compare_codecs KODAK -o OUT --codecs hyperprior=mean-scale-96:WEIGHTS,msp-high \\
         --profile fast --crops 6 --size 256
 
 A codec is a name of ``lof codecs``, ``NAME:FOLDER`` for weights of one's own (as ``lof export-weights`` leaves
@@ -12,7 +12,6 @@ first image, whole, at the codec's default quality: the best of three. Every fin
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -25,15 +24,16 @@ import typer
 from lof.api import encode, optimize_batch
 from lof.codecs import Codec, codec_spec, load_codec
 from lof.containers.formats import to_pixels, unpack
-from lof.errors import LofError, UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
-from lof.jobs.benchmark import Image, Journal, batches, spread
+from lof.pictures.batches import Image, batches, spread
 from lof.profiles import Profile, load_profile
-from lof.report import comparison
-from lof.report.benchmark import PLAIN
 from lof.report.records import Record
 from lof.training.measure import measure
+from pipelines import comparison
+from pipelines.benchmark_report import PLAIN
+from pipelines.command import qualities_of, run
+from pipelines.methods import Journal
 
 ROUNDS = 3
 
@@ -62,7 +62,7 @@ def main(
     torch.set_num_threads(threads)
     crop = None if crops is None else size
     method = load_profile(profile) if profile else None
-    entries = [_entry(text.strip(), _numbers(qualities)) for text in codecs.split(",")]
+    entries = [_entry(text.strip(), qualities_of(qualities)) for text in codecs.split(",")]
     journal = Journal(out / "rows.jsonl")
     sources = spread(find([folder], exclude=out).sources, crops)
     rows: list[Record] = []
@@ -90,13 +90,6 @@ def _entry(text: str, qualities: list[int]) -> Entry:
     default = codec_spec(name).default_quality
     timed = next((codec for codec in points if codec.quality == default), points[0])
     return Entry(label if named else name, points, timed)
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return sorted({int(number) for number in text.split(",")})
-    except ValueError:
-        raise UsageError(f"--qualities {text}: give numbers by commas, as 2,4,6") from None
 
 
 def _plain(journal: Journal, label: str, codec: Codec, images: list[Image]) -> Iterator[Record]:
@@ -142,8 +135,4 @@ def _row(journal: Journal, key: str, label: str, codec: Codec, method: str, imag
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except LofError as error:
-        print(f"lof: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+    run(main)

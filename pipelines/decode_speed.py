@@ -1,7 +1,7 @@
 """How long decoding takes, and in how many evaluations: MSP's tiers, the hyperprior, and an autoregressive model.
 
-    python pipelines/decode_speed.py -o SPEED
-    python pipelines/decode_speed.py -o SPEED --sizes 256x256,2048x1365 --threads 1
+    python -m pipelines.decode_speed -o SPEED
+    python -m pipelines.decode_speed -o SPEED --sizes 256x256,2048x1365 --threads 1
 
 Each decoder turns strings of a real encoding into an image, once per size and round, entropy coding included;
 the best round counts. The autoregressive model is CompressAI's ``JointAutoregressiveHierarchicalPriors`` with
@@ -35,6 +35,7 @@ from lof.files.atomic import write_atomically
 from lof.report.canvas import canvas, png, round_numbers
 from lof.search import symbols_of
 from lof.training.hardware import describe_hardware
+from pipelines.command import run
 
 SIZES = "256x256,512x512,1024x1024,2048x1365,2048x2048"
 AUTOREGRESSIVE = "autoregressive"
@@ -193,4 +194,4 @@ def _plot(rows: list[Row]) -> bytes:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -1,7 +1,7 @@
 """Kill an archive job again and again, and prove that nothing was lost.
 
-    python pipelines/kill.py run WORK --kills 50
-    python pipelines/kill.py run WORK --kills 50 --ray
+    python -m pipelines.kill run WORK --kills 50
+    python -m pipelines.kill run WORK --kills 50 --ray
 
 Archives WORK/photos (a folder) and WORK/scans.tar with two workers, while ``kill -9`` hits the driver, a worker or,
 with ``--ray``, a node of the cluster that was started by a second ``ray start``, at random moments, starting up

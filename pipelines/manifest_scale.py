@@ -1,6 +1,6 @@
 """How long an archive of a million files takes to say what it holds, and to decide what needs work.
 
-    python pipelines/manifest_scale.py WORK --files 1000000
+    python -m pipelines.manifest_scale WORK --files 1000000
 
 Makes that many source files and objects, all empty, and a manifest with a row for each; changes three of the
 sources and removes one object. Then: ``status`` is what ``lof archive status`` asks the manifest, ``decision`` is
@@ -24,6 +24,7 @@ from lof.archive.decide import decisions
 from lof.archive.entries import Entry
 from lof.archive.names import object_name
 from lof.archive.store import STREAMS, Store
+from pipelines.command import run
 
 _EMPTY = hashlib.sha256().hexdigest()
 _BATCH, _FOLDER = 5000, 1000
@@ -117,4 +118,4 @@ def _row(entry: Entry) -> Row:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -1,6 +1,6 @@
 """The README's picture: original, plain encoding and search side by side, measured on the spot.
 
-python pipelines/picture.py .readme/picture.png --quality 2 --profile high
+python -m pipelines.picture .readme/picture.png --quality 2 --profile high
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from skimage import data
 import lof
 from lof.files.atomic import write_atomically
 from lof.results import Measured, Pixels
+from pipelines.command import run
 
 TOP, LEFT, SIDE = 30, 150, 160
 
@@ -61,4 +62,4 @@ def _figures(measured: Measured) -> str:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -1,6 +1,6 @@
 """How ``lof optimize`` scales on this machine: two workers against one, what Ray costs, what a driver holds.
 
-    python pipelines/scaling.py PHOTOS --profile fast
+    python -m pipelines.scaling PHOTOS --profile fast
 
 Prints images per minute of one and of two one-thread workers on the same images, in turns, and of two separate
 jobs, for comparison; Ray's seconds per image beside those of this process, both with next to no work; and the
@@ -21,16 +21,16 @@ from pathlib import Path
 from lof.errors import LofError
 from lof.files.inputs import Source, find
 from lof.jobs import JobSettings
-from lof.jobs.benchmark import spread
-from lof.jobs.scaling import (
+from lof.pictures.batches import spread
+from lof.pools import Here, make_pool
+from lof.profiles import load_profile
+from pipelines.job_speed import (
     images_per_minute,
     images_per_minute_apart,
     peak_memory_of_driver,
     seconds_per_image,
     tiny_images,
 )
-from lof.pools import Here, make_pool
-from lof.profiles import load_profile
 
 SPEEDUP, OVERHEAD, MEMORY = 1.85, 0.050, 1.5e9
 
@@ -105,7 +105,16 @@ def _overhead(arguments: argparse.Namespace, folder: Path) -> bool:
 def _memory(arguments: argparse.Namespace, folder: Path) -> bool:
     images, out = folder / "many", folder / "many-out"
     tiny_images(images, arguments.many)
-    command = [sys.executable, __file__, "--ray", arguments.ray, "--driver", str(images), str(out)]
+    command = [
+        sys.executable,
+        "-m",
+        "pipelines.scaling",
+        "--ray",
+        arguments.ray,
+        "--driver",
+        str(images),
+        str(out),
+    ]
     answer = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     peak = int(answer.stdout.split()[-1])
     print(f"{arguments.many} tiny images on Ray, reports included")

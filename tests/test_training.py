@@ -22,7 +22,6 @@ from lof.training.loop import Event, Finished, Started
 from lof.training.loss import RateDistortion
 from lof.training.recipe import BUILT_IN, Recipe, Rung, Schedule
 from lof.training.step import Stepper, learning_rate
-from lof.training.throughput import compare
 
 CPU = torch.device("cpu")
 
@@ -199,13 +198,6 @@ def test_the_learning_rate_warms_up_holds_and_decays() -> None:
     assert rates[75] == pytest.approx(0.55)
     assert rates[100] == pytest.approx(0.1)
     assert rates[50:] == sorted(rates[50:], reverse=True)
-
-
-def test_the_throughput_of_both_loops_is_measured(photos: Path) -> None:
-    found = compare(recipe_of(photos, precision="bf16"), device="cpu", rounds=1, steps=1)
-    assert found.plain > 0
-    assert found.gain == pytest.approx(found.fast / found.plain)
-    assert found.precision == "bfloat16"
 
 
 def test_a_step_moves_the_average_towards_the_weights(photos: Path) -> None:

@@ -50,7 +50,7 @@ def require_ray(address: str) -> None:
     if "://" in address:
         raise UsageError(
             f"--ray {address}: a Ray client cannot follow the work; run the command inside the cluster: "
-            "ray job submit --working-dir pipelines -- python batch.py …"
+            "ray job submit -- lof optimize … --ray auto"
         )
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal() and int(port) < 2**16):

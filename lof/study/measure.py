@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import lof
 from lof.errors import StudyError
 from lof.files.inputs import find
-from lof.jobs.benchmark import Image, batches, spread
+from lof.pictures.batches import Image, batches, spread
 from lof.profiles import Profile
-from lof.report.benchmark import Curve, bjontegaard_deltas
+from lof.report.rate_distortion import Curve, bjontegaard_deltas
 from lof.results import Result
 from lof.study.schema import Study
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import bjontegaard
 import jinja2
+
+from lof.report.rate_distortion import bjontegaard_deltas
 
 if TYPE_CHECKING:
     from lof.training.measure import Summary
@@ -95,24 +94,10 @@ def bd_rate(points: Sequence[Point], anchor: Sequence[Point] = PUBLISHED_ON_KODA
         in common.
     """
     points, anchor = sorted(points), sorted(anchor)
-    rising = all(a[1] < b[1] for a, b in pairwise(points))
-    if len(points) < 2 or not rising:
+    if not points or min(points[-1][1], anchor[-1][1]) - max(points[0][1], anchor[0][1]) < MIN_OVERLAP_DB:
         return None
-    common = min(points[-1][1], anchor[-1][1]) - max(points[0][1], anchor[0][1])
-    if common < MIN_OVERLAP_DB:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns where the curves share under 75 % of their range
-        return float(
-            bjontegaard.bd_rate(
-                [p[0] for p in anchor],
-                [p[1] for p in anchor],
-                [p[0] for p in points],
-                [p[1] for p in points],
-                method="akima" if len(points) > 2 else "pchip",
-                require_matching_points=False,
-            )
-        )
+    deltas = bjontegaard_deltas(anchor, points)
+    return None if deltas is None else 100 * deltas[0]
 
 
 def _spec(name: str) -> object:

@@ -22,7 +22,7 @@ import lof
 from lof.cli import main
 from lof.errors import StudyError
 from lof.profiles import load_profile
-from lof.report.benchmark import bjontegaard_deltas
+from lof.report.rate_distortion import bjontegaard_deltas
 from lof.study import Bench, Ended, best_profiles, load_study, open_storage, read_images, run_study
 from lof.study.schema import Study
 from lof.study.shared import FIGURES, OWNER, SharedStudy, load_shared
@@ -168,7 +168,7 @@ def test_a_study_that_cannot_be_read_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["fast", "medium", "high"])
 def test_the_shipped_studies_try_todays_profile_first(name: str) -> None:
-    study = load_study(Path(__file__).parent.parent / "profiles" / "studies" / f"{name}.toml")
+    study = load_study(Path(__file__).parents[2] / "profiles" / "studies" / f"{name}.toml")
     first = profile_at(study.points[0], study.space, study.profile, name)
     assert first.digest == load_profile(name).digest
 

@@ -1,17 +1,23 @@
-"""How fast a recipe trains here, against the same loop written plainly."""
+"""How fast a recipe trains here, against the same loop written plainly.
+
+python -m pipelines.throughput mean-scale-96 --crop 128 --batch 8
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+import typer
 
 from lof.machine.devices import resolve_device, resolve_precision
 from lof.training.data import Pool
-from lof.training.recipe import Recipe
+from lof.training.recipe import Recipe, load_recipe
 from lof.training.step import Stepper
+from pipelines.command import run
 
 
 @dataclass(frozen=True)
@@ -70,3 +76,24 @@ def _time(stepper: Stepper, pool: Pool, batch: int, steps: int, device: torch.de
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
+
+
+def main(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe, or a TOML file.")],
+    crop: Annotated[int | None, typer.Option(min=64, help="Side of a crop, if not the recipe's.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Crops in a step, if not the recipe's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Of both loops, in turn.")] = 5,
+) -> None:
+    """Print images per second of both loops."""
+    sizes = {key: size for key, size in (("crop", crop), ("batch", batch)) if size}
+    chosen = load_recipe(recipe).model_copy(update=sizes)
+    found = compare(chosen, device=device, rounds=rounds)
+    print(f"{chosen.name}, batch {chosen.batch}, crops of {chosen.crop}×{chosen.crop}, {found.device}")
+    print(f"plain loop (float32, contiguous): {found.plain:8.1f} images/s")
+    print(f"{f'lof train ({found.precision}):':33} {found.fast:8.1f} images/s, {found.gain:.2f} times")
+    print(f"{'':33} {found.fast / chosen.batch:8.2f} steps/s")
+
+
+if __name__ == "__main__":
+    run(main)

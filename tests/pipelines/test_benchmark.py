@@ -1,47 +1,34 @@
-"""The benchmark: reference settings, Bjøntegaard deltas, its journal, and whole runs of the script."""
+"""The benchmark: reference settings, Bjøntegaard deltas, its journal, and whole runs of the command."""
 
 from __future__ import annotations
 
 import csv
-import importlib.util
 import io
 import json
 import math
+import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
+from typer import Typer
 from typer.testing import CliRunner
 
-from lof.codecs import load_codec
+import lof
 from lof.errors import OutputError, UsageError
-from lof.files.inputs import Source
-from lof.jobs.benchmark import Journal, centre_crop, sga, spread
-from lof.jobs.step_time import PlainStep, time_steps
-from lof.pictures.images import to_pixels
-from lof.profiles import RelaxStage, load_profile, parse_profile
-from lof.report import benchmark as report
-from lof.report.benchmark_plots import gain_against_evaluations, rate_distortion
+from lof.profiles import RelaxStage, load_profile
 from lof.search.schedules import value_at
+from pipelines import benchmark_report as report
+from pipelines import command
+from pipelines.benchmark import main
+from pipelines.benchmark_plots import gain_against_evaluations, rate_distortion
+from pipelines.methods import Journal, code_digest, sga
 
 METHODS = ["plain", "SGA-2000", "medium"]
-
-
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    path = Path(__file__).parent.parent / "pipelines" / "benchmark.py"
-    spec = importlib.util.spec_from_file_location("benchmark_script", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -116,22 +103,6 @@ def test_an_image_whose_curve_falls_is_left_out_of_the_deltas_and_the_notes_say_
     assert "medium: BD of 1 of 2 images; the other curves do not rise." in report.notes(found)
 
 
-@pytest.mark.parametrize(
-    "curve",
-    [
-        [(0.1, 30.0)],
-        [(0.1, 30.0), (0.1, 31.0)],
-        [(0.1, 30.0), (0.2, math.inf)],
-        [(0.1, 40.0), (0.2, 42.0)],
-        [(0.3, 30.0), (0.4, 33.0)],
-    ],
-    ids=["one point", "a rate that stays", "lossless", "other PSNRs", "other rates"],
-)
-def test_curves_without_a_delta_have_none(curve: report.Curve) -> None:
-    anchor = [(0.1, 30.0), (0.2, 33.0)][: len(curve)]
-    assert report.bjontegaard_deltas(anchor, curve) is None
-
-
 def test_means_are_over_the_images_that_every_method_has() -> None:
     rows = curves({"plain": 1, "SGA-2000": 0.8, "medium": 0.9}, images=3)
     found = report.summarise(rows[:-1], METHODS, None)
@@ -197,28 +168,19 @@ def test_a_whole_line_that_is_no_row_is_one_clear_error(tmp_path: Path) -> None:
         Journal(path)
 
 
-def test_crops_are_spread_over_the_folder_and_cut_at_the_centre() -> None:
-    sources = [Source(Path(f"{i}.png"), Path(f"{i}.png")) for i in range(24)]  # type: ignore[arg-type]
-    assert [source.path.stem for source in spread(sources, 4)] == ["3", "9", "15", "21"]
-    assert spread(sources, 99) == sources
-    pixels = np.arange(10 * 7 * 3, dtype=np.uint8).reshape(10, 7, 3)
-    assert np.array_equal(centre_crop(to_pixels(pixels), 4).pixels, pixels[3:7, 1:5])
-    assert np.array_equal(centre_crop(to_pixels(pixels), 99).pixels, pixels)
-
-
-def run(script: ModuleType, *arguments: object) -> str:
+def run(*arguments: object) -> str:
     """What the script prints, in this process so that codecs are loaded once."""
-    result = CliRunner().invoke(script.app, ["run", *map(str, arguments)], catch_exceptions=False)
+    app = Typer()
+    app.command()(main)
+    result = CliRunner().invoke(app, [*map(str, arguments)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     return result.stdout
 
 
-def test_a_run_leaves_its_results_and_a_second_one_repeats_no_search(
-    script: ModuleType, folder: Path, tmp_path: Path
-) -> None:
+def test_a_run_leaves_its_results_and_a_second_one_repeats_no_search(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = (folder, "-o", out, "--codec", "tiny", "--profiles", "fast", "--sga-steps", 5)
-    first = run(script, *command, "--crops", 2, "--size", 64)
+    options = (folder, "-o", out, "--codec", "tiny", "--profiles", "fast", "--sga-steps", 5)
+    first = run(*options, "--crops", 2, "--size", 64)
     assert "tiny (" in first
     assert "2 centre crops of 64×64" in first
     written = (out / "results.jsonl").read_bytes()
@@ -237,32 +199,30 @@ def test_a_run_leaves_its_results_and_a_second_one_repeats_no_search(
     for name in ("table.md", "bd-rate.png", "rd.png"):
         assert (out / name).stat().st_size > 0
 
-    assert run(script, *command, "--crops", 2, "--size", 64) == first
+    assert run(*options, "--crops", 2, "--size", 64) == first
     assert (out / "results.jsonl").read_bytes() == written
 
     (out / "results.jsonl").write_bytes(written[:-10])
-    run(script, *command, "--crops", 2, "--size", 64)
+    run(*options, "--crops", 2, "--size", 64)
     mended = (out / "results.jsonl").read_bytes().splitlines()
     assert mended[:-1] == written.splitlines()[:-1]
     assert json.loads(mended[-1])["method"] == "plain"
 
-    run(script, *command, "--crops", 2, "--size", 48)
+    run(*options, "--crops", 2, "--size", 48)
     assert len((out / "results.jsonl").read_bytes().splitlines()) == 12
 
 
-def test_images_in_a_batch_are_measured_one_by_one(script: ModuleType, folder: Path, tmp_path: Path) -> None:
+def test_images_in_a_batch_are_measured_one_by_one(folder: Path, tmp_path: Path) -> None:
     Image.new("RGB", (40, 30)).save(folder / "1.png")
-    command = (folder, "--codec", "tiny", "--profiles", "fast", "--sga-steps", 0, "--batch", 3)
-    run(script, *command, "-o", tmp_path / "out")
+    options = (folder, "--codec", "tiny", "--profiles", "fast", "--sga-steps", 0, "--batch", 3)
+    run(*options, "-o", tmp_path / "out")
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_bytes().splitlines()]
     sizes = {(r["image"], r["width"], r["height"]) for r in rows if r["method"] == "fast"}
     assert sizes == {("0.png", 96, 96), ("1.png", 40, 30), ("2.png", 96, 96)}
 
 
-def test_the_default_codec_gains_in_bd_rate_on_a_photograph(
-    script: ModuleType, folder: Path, tmp_path: Path
-) -> None:
-    run(script, folder, "-o", tmp_path / "out", "--crops", 1, "--profiles", "fast", "--sga-steps", 0)
+def test_the_default_codec_gains_in_bd_rate_on_a_photograph(folder: Path, tmp_path: Path) -> None:
+    run(folder, "-o", tmp_path / "out", "--crops", 1, "--profiles", "fast", "--sga-steps", 0)
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_bytes().splitlines()]
     found = report.summarise(rows, ["plain", "fast"], None)
     assert found is not None
@@ -280,41 +240,30 @@ def test_the_default_codec_gains_in_bd_rate_on_a_photograph(
     ],
 )
 def test_a_wrong_option_is_one_clear_error(
-    script: ModuleType, folder: Path, tmp_path: Path, arguments: list[str], message: str
+    folder: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        run(script, folder, "-o", tmp_path / "out", "--codec", "tiny", *arguments)
+        run(folder, "-o", tmp_path / "out", "--codec", "tiny", *arguments)
 
 
-def test_the_script_ends_an_error_with_one_line_and_its_exit_code(
-    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_command_ends_an_error_with_one_line_and_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     missing = tmp_path / "missing"
-    monkeypatch.setattr("sys.argv", ["benchmark.py", "run", str(missing), "-o", str(tmp_path / "out")])
+    monkeypatch.setattr("sys.argv", ["benchmark.py", str(missing), "-o", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as stopped:
-        script.main()
+        command.run(main)
     assert stopped.value.code == 2
     assert capsys.readouterr().err == f"lof: {missing}: does not exist; check the name\n"
 
 
-def test_the_plain_step_moves_latents_and_differentiates_by_its_own_weights_only() -> None:
-    codec: Any = load_codec("tiny", device="cpu")
-    plain = PlainStep(codec, torch.rand(1, 3, 64, 64))
-    before = plain.y.detach().clone()
-    plain()
-    assert not torch.equal(plain.y, before)
-    assert plain.net.g_s[0].weight.grad is not None
-    assert codec.net.g_s[0].weight.grad is None
-    assert not codec.net.g_s[0].weight.requires_grad
-
-
-def test_both_kinds_of_step_are_timed_in_turn(script: ModuleType) -> None:
-    codec = load_codec("tiny", device="cpu")
-    profile = parse_profile({"name": "p", "stage": [{"kind": "relax", "evaluations": 9}]})
-    plainly, own = time_steps(codec, torch.rand(1, 3, 64, 64), profile, rounds=4)
-    assert len(plainly) == len(own) == 4
-    assert min(*plainly, *own) > 0
-    command = ["step", "--codec", "tiny", "--width", "64", "--height", "64", "--rounds", "2"]
-    printed_ = CliRunner().invoke(script.app, command, catch_exceptions=False).stdout
-    assert "64×64" in printed_
-    assert "ratio:" in printed_
+def test_the_digest_of_the_code_covers_every_module_of_the_codecs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "lof"
+    shutil.copytree(Path(lof.__file__).parent, package, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    monkeypatch.setattr(lof, "__file__", str(package / "__init__.py"))
+    before = code_digest()
+    with (package / "codecs" / "msp" / "network.py").open("a") as file:
+        file.write("# changed\n")
+    assert code_digest() != before

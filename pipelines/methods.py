@@ -1,4 +1,4 @@
-"""Methods side by side on the same images, resumed row by row: what ``pipelines/benchmark.py`` runs."""
+"""Methods side by side on the same images, resumed row by row: what ``pipelines.benchmark`` runs."""
 
 from __future__ import annotations
 
@@ -8,25 +8,23 @@ import math
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 import lof
 from lof.errors import OutputError
 from lof.files.atomic import write_atomically
-from lof.files.inputs import Source
-from lof.pictures.images import Picture, read_picture
+from lof.pictures.batches import Image
 from lof.profiles import Profile, parse_profile
-from lof.report.benchmark import PLAIN
 from lof.report.records import Record, to_json
+from pipelines.benchmark_report import PLAIN
 
 if TYPE_CHECKING:
     from lof.codecs import Codec
 
 SGA_STEPS = 2000
+ROOMS = ("codecs", "containers", "search")
+"""Packages of lof that decide what a row says."""
 
 
 def sga(steps: int) -> Profile:
@@ -51,15 +49,6 @@ def sga(steps: int) -> Profile:
         "check_every": steps,
     }
     return parse_profile({"name": f"SGA-{steps}", "summary": "Yang et al. 2020", "stage": [stage]})
-
-
-@dataclass(frozen=True)
-class Image:
-    """One image of the benchmark; ``digest`` identifies its pixels."""
-
-    name: str
-    picture: Picture
-    digest: str
 
 
 class Journal:
@@ -191,44 +180,9 @@ class Runner:
 
 
 def code_digest() -> str:
-    """8 hexadecimal digits over the source of the search and the codecs: tells versions apart."""
+    """8 hexadecimal digits over the source of the search, the codecs and the containers: tells versions apart."""
     package = Path(lof.__file__).parent
     digest = hashlib.sha256()
-    for path in [
-        package / "api.py",
-        *sorted(package.glob("search/*.py")),
-        *sorted(package.glob("codecs/*.py")),
-    ]:
+    for path in [package / "api.py", *(p for room in ROOMS for p in sorted((package / room).rglob("*.py")))]:
         digest.update(path.read_bytes())
     return digest.hexdigest()[:8]
-
-
-def spread(sources: list[Source], count: int | None) -> list[Source]:
-    """``count`` sources evenly spread over all of them; all of them for ``None`` or more than there are."""
-    if count is None or count >= len(sources):
-        return sources
-    return [sources[int((index + 0.5) * len(sources) / count)] for index in range(count)]
-
-
-def centre_crop(picture: Picture, size: int | None) -> Picture:
-    """The centre ``size``×``size`` of a picture, or what there is of it, without profile and EXIF."""
-    pixels = picture.pixels
-    if size is not None:
-        top, left = (max(0, (side - size) // 2) for side in pixels.shape[:2])
-        pixels = np.ascontiguousarray(pixels[top : top + size, left : left + size])
-    return Picture(pixels, None, None, ())
-
-
-def batches(sources: list[Source], size: int | None, batch: int) -> Iterator[list[Image]]:
-    """Neighbours of one size, up to ``batch`` at once."""
-    waiting: list[Image] = []
-    for source in sources:
-        picture = centre_crop(read_picture(source.path), size)
-        shape = picture.pixels.shape
-        if waiting and (len(waiting) == batch or waiting[0].picture.pixels.shape != shape):
-            yield waiting
-            waiting = []
-        digest = hashlib.sha256(f"{shape}".encode() + picture.pixels.tobytes()).hexdigest()
-        waiting.append(Image(str(source.relative), picture, digest))
-    if waiting:
-        yield waiting

@@ -12,10 +12,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from lof.report.benchmark import PLAIN
-from lof.report.comparison import compare, plot, table
+from pipelines.benchmark_report import PLAIN
+from pipelines.comparison import compare, plot, table
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 CURVE = {2: (0.30, 29.0), 4: (0.60, 31.5), 5: (0.80, 32.5), 6: (1.00, 33.2)}
 
 
@@ -66,7 +66,8 @@ def test_the_pipeline_measures_files_and_continues(tmp_path: Path, crop: NDArray
     Image.fromarray(crop[:64, :64]).save(tmp_path / "photos" / "face.png")
     command = [
         sys.executable,
-        "pipelines/compare_codecs.py",
+        "-m",
+        "pipelines.compare_codecs",
         str(tmp_path / "photos"),
         "-o",
         str(tmp_path / "out"),

@@ -1,4 +1,4 @@
-"""How a job scales: what ``pipelines/scaling.py`` measures. One function per figure, each with real jobs."""
+"""How a job scales: what ``pipelines.scaling`` measures. One function per figure, each with real jobs."""
 
 from __future__ import annotations
 

@@ -12,18 +12,16 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from lof.report import figures
+from lof.report.rate_distortion import Curve, bjontegaard_deltas
 from lof.report.records import Record, distinct, number
 
 PLAIN = "plain"
-Curve = list[tuple[float, float]]
-"""Bits per pixel and PSNR in dB, by rising quality."""
 
 
 @dataclass(frozen=True)
@@ -128,23 +126,6 @@ def summarise(rows: Sequence[Record], methods: Sequence[str], reference: str | N
 
     plain = of(PLAIN)
     return Benchmark([_method(name, of(name), plain) for name in methods], images, qualities, reference)
-
-
-def bjontegaard_deltas(anchor: Curve, test: Curve) -> tuple[float, float] | None:
-    """BD-rate as a share and BD-PSNR in dB of two curves, by Akima interpolation (linear for two points).
-
-    ``None`` where they are not defined: under two points, no rise, no overlap in rate or PSNR.
-    """
-    from bjontegaard import bd_psnr, bd_rate
-
-    if min(len(anchor), len(test)) < 2 or not (_rises(anchor) and _rises(test)):
-        return None
-    lowest, highest = (zip(anchor[end], test[end], strict=True) for end in (0, -1))
-    if any(max(low) >= min(high) for low, high in zip(lowest, highest, strict=True)):
-        return None
-    curves = [list(values) for curve in (anchor, test) for values in zip(*curve, strict=True)]
-    settings = {"method": "akima", "min_overlap": 0, "require_matching_points": False}
-    return float(bd_rate(*curves, **settings)) / 100, float(bd_psnr(*curves, **settings))
 
 
 def summary_table(benchmark: Benchmark) -> Table:
@@ -261,11 +242,6 @@ def _curves(by_quality: dict[int, list[Record]]) -> list[Curve]:
 def _psnr(row: Record) -> float:
     found = number(row["optimised"]["psnr"])
     return math.nan if found is None else found
-
-
-def _rises(curve: Curve) -> bool:
-    finite = all(math.isfinite(value) for point in curve for value in point)
-    return finite and all(a < b for low, high in pairwise(curve) for a, b in zip(low, high, strict=True))
 
 
 def _mean(values: Sequence[float]) -> float:

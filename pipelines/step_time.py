@@ -1,19 +1,28 @@
-"""How long one gradient evaluation takes here, against the same step written plainly."""
+"""How long one gradient evaluation takes here, against the same step written plainly.
+
+python -m pipelines.step_time
+python -m pipelines.step_time --profile medium --threads 2
+"""
 
 from __future__ import annotations
 
 import copy
+import statistics
 import time
 from contextlib import suppress
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
+import typer
 from compressai.models import MeanScaleHyperprior
 
-from lof.codecs import Codec
+from lof.codecs import DEFAULT_CODEC, Codec, load_codec
 from lof.errors import UsageError
-from lof.profiles import Profile
+from lof.machine.devices import resolve_precision
+from lof.profiles import Profile, load_profile, parse_profile
 from lof.search import Progress, search
+from pipelines.command import device_name, run
 
 
 class PlainStep:
@@ -88,3 +97,41 @@ def time_steps(
 def _synchronise(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def main(
+    *,
+    codec: Annotated[str, typer.Option(help="A mean-scale hyperprior.")] = DEFAULT_CODEC,
+    quality: Annotated[int | None, typer.Option(help="Rate point.")] = None,
+    profile: Annotated[
+        str, typer.Option(help="Time this profile's evaluations, checks and all, not the plain step's equal.")
+    ] = "",
+    width: Annotated[int, typer.Option(min=16)] = 768,
+    height: Annotated[int, typer.Option(min=16)] = 512,
+    rounds: Annotated[int, typer.Option(min=1)] = 7,
+    weights: Annotated[Path | None, typer.Option(help="Folder with weights.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the search: auto, bf16 or fp32.")] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
+) -> None:
+    """Time one gradient evaluation against the same step written plainly."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    loaded = load_codec(codec, quality, weights=weights, device=device, precision=precision)
+    noise = {"kind": "relax", "relaxation": "noise", "evaluations": rounds + 2, "check_every": rounds + 2}
+    timed = load_profile(profile) if profile else parse_profile({"name": "noise", "stage": [noise]})
+    image = torch.rand((1, 3, height, width), generator=torch.Generator().manual_seed(0))
+    plainly, own = time_steps(loaded, image, timed, rounds)
+    if not own:
+        raise UsageError(f"--profile {profile}: ends after one evaluation, too soon to time")
+    before, after = statistics.median(plainly), statistics.median(own)
+    print(f"{codec} quality {loaded.quality}, {width}×{height}, {device_name(loaded.device)}, ", end="")
+    print(f"{torch.get_num_threads()} CPU threads, medians of {len(own)} in turn")
+    print(f"plain (float32, contiguous, eager, weights not frozen): {1000 * before:9.1f} ms")
+    dtype = str(resolve_precision(precision, loaded.device)).removeprefix("torch.")
+    print(f"lof ({timed.name}, {dtype}):{'':{max(1, 47 - len(timed.name + dtype))}} {1000 * after:9.1f} ms")
+    print(f"ratio: {after / before:.3f}")
+
+
+if __name__ == "__main__":
+    run(main)

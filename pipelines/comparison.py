@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from lof.report.benchmark import PLAIN, bjontegaard_deltas
 from lof.report.canvas import BLUE, GREY, INK, canvas, png, round_numbers
 from lof.report.figures import ABSENT, percent
+from lof.report.rate_distortion import bjontegaard_deltas
 from lof.report.records import Record
+from pipelines.benchmark_report import PLAIN
 
 
 @dataclass(frozen=True)

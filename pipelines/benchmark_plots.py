@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from lof.report.benchmark import PLAIN, Benchmark
 from lof.report.canvas import BLUE, GREY, INK, ORANGE, canvas, png, round_numbers
+from pipelines.benchmark_report import PLAIN, Benchmark
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

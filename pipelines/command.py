@@ -1,0 +1,44 @@
+"""How every command of this package starts and ends."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import typer
+
+from lof.errors import LofError, UsageError
+
+
+def run(command: Callable[..., Any]) -> None:
+    """Run a function, or a Typer application, with the arguments of the command line.
+
+    Exit code 0, or that of the error, whose one line goes to stderr.
+    """
+    try:
+        if isinstance(command, typer.Typer):
+            command()
+        else:
+            typer.run(command)
+    except LofError as error:
+        print(f"lof: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+def qualities_of(text: str) -> list[int]:
+    """Rate points from ``2,4,6``, sorted.
+
+    Raises:
+        UsageError: something between the commas is no whole number.
+    """
+    try:
+        return sorted({int(quality) for quality in text.split(",")})
+    except ValueError:
+        raise UsageError(f"--qualities {text}: give numbers by commas, as 2,4,6") from None
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is called: ``cpu``, or the name of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
