@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lof.api import decode, encode, optimize, optimize_batch
     from lof.codecs import load_codec
     from lof.errors import LofError
-    from lof.pictures.images import read_picture
+    from lof.pictures.reading import read_picture
     from lof.profiles import load_profile
     from lof.results import Measured, Result
 
@@ -40,7 +40,7 @@ _HOMES = {
     "load_profile": "lof.profiles",
     "optimize": "lof.api",
     "optimize_batch": "lof.api",
-    "read_picture": "lof.pictures.images",
+    "read_picture": "lof.pictures.reading",
 }
 
 __all__ = [

@@ -16,8 +16,8 @@ from lof.containers.formats import Format, Parsed, pack, pixel_offset, to_pixels
 from lof.errors import SearchError, StreamError, UsageError
 from lof.machine.memory import require_memory
 from lof.metrics import bpp, ms_ssim, mse, psnr
-from lof.pictures.images import Picture
-from lof.pictures.images import to_pixels as to_picture
+from lof.pictures.picture import Picture
+from lof.pictures.reading import picture_of
 from lof.profiles import Profile, load_profile
 from lof.results import Measured, Pixels, Result
 from lof.search import Progress, search, symbols_of
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
 Symbols = Mapping[str, torch.Tensor]
 """Rounded residuals by latent tensor, as :meth:`Codec.compress` takes them."""
-
-ICC_BOX, EXIF_BOX = b"ICCP", b"EXIF"
 
 _MEANT = 0.25  # of a quantisation step, which a warm start may be away from the stream's latents
 
@@ -63,7 +61,7 @@ def optimize(
 
     Args:
         image: PIL image, (H, W, 3) uint8 array, (3, H, W) float tensor in [0, 1], or a :class:`Picture`,
-            whose ICC profile and EXIF travel in the file.
+            whose boxes (ICC profile, EXIF, XMP, …) travel in the file.
         codec: name of a codec, or a loaded one (``quality`` and ``device`` are then its own).
         quality: rate point of the codec; its default if ``None``.
         profile: ``fast``, ``medium``, ``high``, ``max``, the path of a TOML file, or a profile.
@@ -116,7 +114,7 @@ def optimize_batch(
     """
     started = time.perf_counter()
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
-    pictures = [image if isinstance(image, Picture) else to_picture(image) for image in images]
+    pictures = [image if isinstance(image, Picture) else picture_of(image) for image in images]
     if len({picture.pixels.shape for picture in pictures}) != 1:
         raise UsageError("a batch holds images of one size")
     lmbda = _positive(codec.lmbda if lmbda is None else lmbda)
@@ -183,7 +181,7 @@ def encode(
         LofError: as for :func:`optimize`.
     """
     loaded = codec if isinstance(codec, Codec) else load_codec(codec, quality, device="cpu")
-    picture = image if isinstance(image, Picture) else to_picture(image)
+    picture = image if isinstance(image, Picture) else picture_of(image)
     symbols = _plain(loaded, loaded.analyse(loaded.pad(_to_tensor(picture))))
     return _pack(loaded, picture, symbols, format)
 
@@ -212,7 +210,7 @@ def decode_parsed(parsed: Parsed, *, name: str = "stream", weights: str | Path |
     except StreamError as error:
         raise StreamError(f"{name}: {error}") from error
     pixels = to_pixels(decoded, parsed.format)
-    return Picture(pixels, parsed.boxes.get(ICC_BOX), parsed.boxes.get(EXIF_BOX), ())
+    return Picture(pixels, parsed.boxes)
 
 
 def codec_for(parsed: Parsed, *, name: str = "stream", weights: str | Path | None = None) -> Codec:
@@ -262,7 +260,9 @@ def _plain(codec: Codec, latents: Latents) -> Symbols:
 
 def _pack(codec: Codec, picture: Picture, symbols: Symbols, format: Format) -> bytes:
     height, width = picture.pixels.shape[:2]
-    return pack(format, codec, codec.compress(symbols), height, width, _boxes(picture, format))
+    return pack(
+        format, codec, codec.compress(symbols), height, width, dict(picture.boxes) if format == "lof" else {}
+    )
 
 
 def _write(codec: Codec, picture: Picture, symbols: Symbols, lmbda: float, format: Format) -> Written:
@@ -283,13 +283,6 @@ def _measure(codec: Codec, original: Pixels, decoded: Pixels, size: int, lmbda: 
         distortion = error
     rate = bpp(size, *original.shape[:2])
     return Measured(size, rate, error, psnr(error), similarity, rate + lmbda * distortion)
-
-
-def _boxes(picture: Picture, format: Format) -> dict[bytes, bytes]:
-    if format != "lof":
-        return {}
-    kinds = {ICC_BOX: picture.icc, EXIF_BOX: picture.exif}
-    return {kind: data for kind, data in kinds.items() if data}
 
 
 def _to_tensor(picture: Picture) -> torch.Tensor:

@@ -18,7 +18,8 @@ from lof.files.inputs import Source, find
 from lof.jobs.events import Event, Failed, Finished, Started
 from lof.jobs.runner import run_job
 from lof.jobs.settings import JobSettings
-from lof.pictures.images import Picture, png_bytes
+from lof.pictures.picture import Picture
+from lof.pictures.writing import png_bytes
 from lof.pools import Here, Pool, make_pool
 from lof.profiles import parse_profile
 from lof.report import write_reports
@@ -55,7 +56,7 @@ def tiny_images(folder: Path, count: int, side: int = 32) -> list[Source]:
     for number in range(count):
         small = Image.fromarray(generator.integers(0, 256, (3, 3, 3), dtype=np.uint8))
         pixels = np.asarray(small.resize((side, side), Image.Resampling.BICUBIC))
-        write_atomically(folder / f"{number:06}.png", png_bytes(Picture(pixels, None, None, ())))
+        write_atomically(folder / f"{number:06}.png", png_bytes(Picture(pixels)))
     return find([str(folder)]).sources
 
 

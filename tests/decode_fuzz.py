@@ -17,7 +17,7 @@ import torch
 import lof
 from lof.containers import compressai as compressai_layout
 from lof.containers import lof as stream
-from lof.pictures.images import Picture
+from lof.pictures.picture import Picture
 
 SIDE = 64
 CASES = 300

@@ -21,7 +21,8 @@ import lof
 from lof.codecs import Codec
 from lof.containers import lof as stream
 from lof.errors import StreamError, UsageError
-from lof.pictures.images import Picture, to_pixels
+from lof.pictures.picture import Picture
+from lof.pictures.reading import picture_of
 from lof.profiles import parse_profile
 from lof.results import Measured, Result
 
@@ -179,7 +180,7 @@ class TestFigures:
 class TestInputs:
     def test_pillow_numpy_torch_and_pictures_give_the_same_bytes(self, tiny: Codec, crop: Pixels) -> None:
         tensor = torch.from_numpy(crop).permute(2, 0, 1).float() / 255
-        kinds = [crop, Image.fromarray(crop), tensor, Picture(crop, None, None, ())]
+        kinds = [crop, Image.fromarray(crop), tensor, Picture(crop)]
         assert len({lof.encode(image, codec=tiny) for image in kinds}) == 1
         assert len({lof.optimize(image, codec=tiny, profile=SHORT).data for image in kinds}) == 1
 
@@ -197,12 +198,12 @@ class TestInputs:
         result = lof.optimize(image, codec=tiny, profile=SHORT)
         decoded = lof.decode(result.data)
         assert decoded.icc == image.info["icc_profile"]
-        assert decoded.exif == to_pixels(image).exif
+        assert decoded.exif == picture_of(image).exif
         assert decoded.exif is not None
         again = Image.Exif()
         again.load(decoded.exif)
         assert (again[0x010F], again[0x0112]) == ("a camera", 1)
-        bare = lof.optimize(to_pixels(image).pixels, codec=tiny, profile=SHORT)
+        bare = lof.optimize(picture_of(image).pixels, codec=tiny, profile=SHORT)
         assert result.optimised.size - bare.optimised.size >= len(decoded.icc) + len(decoded.exif)
         assert np.array_equal(decoded.pixels, bare.pixels)
 

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 import lof
 from lof.cli import main
 from lof.codecs import codec_specs, load_codec
-from lof.pictures.images import Picture
+from lof.pictures.picture import Picture
 from lof.profiles import BUILT_IN, Profile, RelaxStage, Schedule, load_profile, parse_profile
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -59,7 +59,7 @@ def run(
 def picture(crop: NDArray[np.uint8]) -> Picture:
     exif = Image.Exif()
     exif[0x010F] = "Maker"
-    return Picture(crop[:100, :90], ICC, exif.tobytes().removeprefix(b"Exif\0\0"), ())
+    return Picture(crop[:100, :90], {b"iccp": ICC, b"exif": exif.tobytes().removeprefix(b"Exif\0\0")})
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_inspect_accounts_for_every_byte(run: Run, folder: Path, stream: bytes, 
     codec = load_codec("tiny", device="cpu")
     strings = {string["name"]: string["bytes"] for string in found["strings"]}
     assert list(strings) == ["y", "z"]
-    assert found["boxes"] == {"EXIF": len(picture.exif or b""), "ICCP": len(ICC)}
+    assert found["boxes"] == {"exif": len(picture.exif or b""), "iccp": len(ICC)}
     total = sum(strings.values()) + sum(found["boxes"].values()) + found["overhead_bytes"]
     assert total == found["bytes"] == len(stream)
     assert found["bpp"] == pytest.approx(8 * len(stream) / 9000)
@@ -222,7 +222,7 @@ def test_inspect_explains_itself_in_80_columns(run: Run, folder: Path) -> None:
         "in/a.jpg.lof format lof codec tiny, quality 4, trained for mse weights fingerprint "
     )
     assert "image 90 × 100 pixels" in text
-    assert f"box ICCP {len(ICC)} bytes" in text
+    assert f"box iccp {len(ICC)} bytes" in text
     assert "a decoder reads this file right if it computes every σ within this share of ours" in text
 
 

@@ -16,7 +16,9 @@ import torch
 from PIL import Image, ImageCms, ImageFile
 
 from lof.errors import ImageError
-from lof.pictures.images import Picture, png_bytes, read_picture, to_pixels
+from lof.pictures.picture import Picture
+from lof.pictures.reading import picture_of, read_picture
+from lof.pictures.writing import png_bytes
 
 RGB = np.random.default_rng(1).integers(0, 256, (13, 17, 3), dtype=np.uint8)
 SMOOTH = np.stack(np.broadcast_arrays(*np.ogrid[0:240:13j, 0:255:17j], 128), axis=-1).round().astype(np.uint8)
@@ -281,7 +283,7 @@ def test_extra_channels_of_a_tiff_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["LAB", "HSV", "YCbCr"])
 def test_other_colour_modes_are_refused(mode: str) -> None:
     with pytest.raises(ImageError, match=f"image: has the colour mode {mode}; convert"):
-        to_pixels(Image.new(mode, (2, 2)))
+        picture_of(Image.new(mode, (2, 2)))
 
 
 @pytest.mark.parametrize("name", ["a.tif", "a.png", "a.webp"])
@@ -487,7 +489,7 @@ def test_a_file_without_read_permission_is_one_clear_error(
 
 def test_an_array_is_taken_and_copied() -> None:
     array = RGB.copy()
-    picture = to_pixels(array[:, ::-1])
+    picture = picture_of(array[:, ::-1])
     array[:] = 0
     assert np.array_equal(picture.pixels, RGB[:, ::-1])
     assert picture.pixels.flags.c_contiguous
@@ -498,19 +500,19 @@ def test_an_array_is_taken_and_copied() -> None:
 )
 def test_other_arrays_are_refused(array: np.ndarray) -> None:
     with pytest.raises(ImageError, match=r"image: .*; "):
-        to_pixels(array)
+        picture_of(array)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
 def test_a_tensor_of_8_bit_values_comes_back_exactly(dtype: torch.dtype) -> None:
     tensor = (torch.from_numpy(RGB).permute(2, 0, 1) / 255).to(dtype)
-    picture = to_pixels(tensor)
+    picture = picture_of(tensor)
     assert np.array_equal(picture.pixels, RGB)
     assert picture.notes == ()
 
 
 def test_a_tensor_between_8_bit_values_is_rounded_with_a_note() -> None:
-    picture = to_pixels(torch.full((3, 2, 2), 100.4 / 255, requires_grad=True))
+    picture = picture_of(torch.full((3, 2, 2), 100.4 / 255, requires_grad=True))
     assert picture.pixels.tolist() == [[[100] * 3] * 2] * 2
     assert picture.notes == ("rounded to 8 bits per channel",)
 
@@ -531,18 +533,18 @@ def test_a_tensor_between_8_bit_values_is_rounded_with_a_note() -> None:
 )
 def test_other_tensors_and_types_are_refused(tensor: torch.Tensor) -> None:
     with pytest.raises(ImageError, match=r"image: .*; "):
-        to_pixels(tensor)
+        picture_of(tensor)
 
 
 def test_a_pillow_image_follows_the_rules_of_files(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(raw_png((2, 2), 16, 2, (b"\0" + b"\1\2" * 6) * 2))
     with Image.open(path) as image, pytest.raises(ImageError, match="image: has more than 8 bits"):
-        to_pixels(image)
+        picture_of(image)
     path = save(Image.fromarray(RGB), tmp_path / "b.jpg", exif=exif(6), icc_profile=SRGB)
     from_file = read_picture(path)
     with Image.open(path) as image:
-        picture = to_pixels(image)
+        picture = picture_of(image)
     assert np.array_equal(picture.pixels, from_file.pixels)
     assert (picture.icc, picture.exif, picture.notes) == (from_file.icc, from_file.exif, from_file.notes)
 
@@ -554,7 +556,7 @@ def test_a_png_holds_pixels_profile_and_exif(tmp_path: Path) -> None:
     after = read_picture(path)
     assert np.array_equal(after.pixels, before.pixels)
     assert (after.icc, after.exif, after.notes) == (before.icc, before.exif, ())
-    with Image.open(io.BytesIO(png_bytes(Picture(RGB, None, None, ())))) as bare:
+    with Image.open(io.BytesIO(png_bytes(Picture(RGB)))) as bare:
         assert bare.format == "PNG"
         assert "icc_profile" not in bare.info
         assert "exif" not in bare.info

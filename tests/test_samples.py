@@ -11,7 +11,7 @@ from skimage import data
 
 from lof.errors import OutputError
 from lof.files.inputs import find
-from lof.pictures.images import read_picture
+from lof.pictures.reading import read_picture
 from lof.pictures.samples import CREDITS_NAME, SAMPLES, write_samples
 
 

@@ -23,7 +23,7 @@ from lof.jobs import JobSettings, plan_job, run_job
 from lof.jobs.events import Finished
 from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.remote_manifest import RemoteManifest
-from lof.pictures.images import read_size
+from lof.pictures.reading import read_size
 from lof.pools import Processes
 from lof.profiles import parse_profile
 

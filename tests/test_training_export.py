@@ -14,7 +14,8 @@ import lof.cli.train  # noqa: F401  (adds its commands)
 from lof import api
 from lof.codecs import codec_spec, load_codec
 from lof.errors import TrainingError
-from lof.pictures.images import Picture, read_picture
+from lof.pictures.picture import Picture
+from lof.pictures.reading import read_picture
 from lof.training import export_weights, train
 from lof.training.card import PUBLISHED_ON_KODAK, bd_rate, model_card
 from lof.training.measure import measure, summarise
@@ -45,7 +46,7 @@ def test_exported_weights_are_what_was_measured(tmp_path: Path, photos: Path) ->
 def test_measured_rates_are_lengths_of_files(photos: Path) -> None:
     codec = load_codec("tiny", 4, device="cpu")
     pixels = read_picture(next(photos.glob("*.png"))).pixels
-    (measured,) = measure(codec, [Picture(pixels, None, None, ())])
+    (measured,) = measure(codec, [Picture(pixels)])
     data = api.encode(pixels, codec=codec)
     assert measured.size == len(data)
     error = pixels.astype(float) - api.decode(data).pixels

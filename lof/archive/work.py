@@ -23,7 +23,8 @@ from lof.errors import ImageError, LofError
 from lof.jobs import JobSettings
 from lof.jobs.work import throttled
 from lof.metrics import bpp, ms_ssim, mse
-from lof.pictures.images import Picture, picture_of
+from lof.pictures.picture import Picture
+from lof.pictures.reading import read_picture
 from lof.pools import Work
 from lof.profiles import Profile
 from lof.results import Pixels, Result
@@ -151,7 +152,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
     ) -> Streamed | Kept:
         from lof.api import optimize
 
-        picture = picture_of(item.data, item.path)
+        picture = read_picture(item.path, item.data)
         settings = item.settings or self.settings
         codec = settings.load()
         result = optimize(

@@ -12,7 +12,7 @@ from rich.text import Text
 from lof.files.inputs import Source, output_name, output_path
 from lof.files.storage import Location
 from lof.jobs import JobSettings, plan_job
-from lof.pictures.images import read_size
+from lof.pictures.reading import read_size
 from lof.report import figures
 
 _MOST_ROWS = 40

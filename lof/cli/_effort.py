@@ -37,7 +37,7 @@ def pick(
     """
     from lof.jobs.cost import Cost, measured_cost
     from lof.jobs.effort import choose, parse_duration
-    from lof.pictures.images import read_size
+    from lof.pictures.reading import read_size
     from lof.pools import threads_per_worker
 
     console = Console(stderr=True, highlight=False)

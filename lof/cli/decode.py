@@ -58,7 +58,7 @@ def decode(
 def _decode_one(path: Location, target: Location, weights: Path | None, force: bool) -> bool:
     """Whether the picture had to be written."""
     from lof import api
-    from lof.pictures.images import png_bytes
+    from lof.pictures.writing import png_bytes
 
     png = png_bytes(api.decode(read_stream(path), name=str(path), weights=weights))
     try:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 from lof.files.inputs import Source
-from lof.pictures.images import read_size
+from lof.pictures.reading import read_size
 
 Batch = tuple[Source, ...]
 """Images of one size by their headers."""

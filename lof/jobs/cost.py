@@ -16,7 +16,7 @@ import platformdirs
 
 from lof.errors import OutputError
 from lof.files.atomic import write_atomically
-from lof.pictures.images import picture_of
+from lof.pictures.reading import read_picture
 from lof.pictures.samples import SAMPLES, content
 from lof.profiles import MeanFieldStage, Profile
 
@@ -92,7 +92,7 @@ def _seconds(codec: Codec, evaluations: int, steps: int) -> float:
 
     stage = MeanFieldStage(kind="mean-field", evaluations=evaluations, steps=steps)
     profile = Profile(name="calibration", stage=(stage,))
-    pixels = picture_of(content(SAMPLES[0]), SAMPLES[0].name).pixels[:SIDE, :SIDE]
+    pixels = read_picture(SAMPLES[0].name, content(SAMPLES[0])).pixels[:SIDE, :SIDE]
     seconds = []
     for _ in range(2):
         started = time.perf_counter()

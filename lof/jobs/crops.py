@@ -12,7 +12,8 @@ from PIL import Image
 from lof.files.atomic import write_atomically
 from lof.files.storage import Location, open_read
 from lof.jobs.manifest import FOLDER
-from lof.pictures.images import Picture, png_bytes
+from lof.pictures.picture import Picture
+from lof.pictures.writing import png_bytes
 from lof.results import Pixels
 
 SIDE = 256
@@ -33,7 +34,7 @@ def write_crop(path: Location, original: Pixels, baseline: Pixels, optimised: Pi
     top, left = _where_it_fell_most(original, baseline, optimised)
     cut = slice(top, top + SIDE), slice(left, left + SIDE)
     side_by_side = np.concatenate([image[cut] for image in (original, baseline, optimised)], axis=1)
-    write_atomically(path, png_bytes(Picture(side_by_side, None, None, ())))
+    write_atomically(path, png_bytes(Picture(side_by_side)))
 
 
 def read_crop(path: Location) -> Triple | None:

@@ -19,7 +19,8 @@ from lof.jobs.crops import crop_path, write_crop
 from lof.jobs.events import Failed, Finished, Record
 from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.settings import JobSettings
-from lof.pictures.images import Picture, read_picture
+from lof.pictures.picture import Picture
+from lof.pictures.reading import read_picture
 from lof.pools import Work
 
 if TYPE_CHECKING:
@@ -209,14 +210,13 @@ def _read(path: Location) -> tuple[Picture, Record]:
 
 def _without_metadata(picture: Picture, settings: JobSettings) -> tuple[Picture, list[str]]:
     notes = list(picture.notes)
-    held = [name for name, data in (("ICC profile", picture.icc), ("EXIF", picture.exif)) if data]
-    if held and settings.strip:
-        notes.append(f"{' and '.join(held)} stripped")
-    elif held and settings.format != "lof":
-        notes.append(f"{' and '.join(held)} dropped, which --format {settings.format} cannot hold")
+    if picture.boxes and settings.strip:
+        notes.append(f"{picture.held} stripped")
+    elif picture.boxes and settings.format != "lof":
+        notes.append(f"{picture.held} dropped, which --format {settings.format} cannot hold")
     else:
         return picture, notes
-    return replace(picture, icc=None, exif=None), notes
+    return replace(picture, boxes={}), notes
 
 
 def throttled(on_progress: Callable[[Progress], None]) -> Callable[[Progress], None]:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lof.files.inputs import Source
-from lof.pictures.images import Picture, read_picture
+from lof.pictures.picture import Picture
+from lof.pictures.reading import read_picture
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def centre_crop(picture: Picture, size: int | None) -> Picture:
     if size is not None:
         top, left = (max(0, (side - size) // 2) for side in pixels.shape[:2])
         pixels = np.ascontiguousarray(pixels[top : top + size, left : left + size])
-    return Picture(pixels, None, None, ())
+    return Picture(pixels)
 
 
 def batches(sources: list[Source], size: int | None, batch: int) -> Iterator[list[Image]]:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lof.errors import ImageError, TrainingError, UsageError
 from lof.files.inputs import find
-from lof.pictures.images import Picture, read_picture
+from lof.pictures.picture import Picture
+from lof.pictures.reading import read_picture
 
 
 @dataclass(frozen=True)

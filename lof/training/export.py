@@ -15,7 +15,7 @@ from lof.codecs.msp.network import MSPNetwork
 from lof.codecs.weights import load_weights, without_lent_transforms
 from lof.errors import TrainingError
 from lof.files.atomic import write_atomically
-from lof.pictures.images import Picture
+from lof.pictures.picture import Picture
 from lof.training.card import Exported, model_card
 from lof.training.data import load_validation
 from lof.training.measure import Summary, build_codec, measure, shippable, summarise

@@ -16,7 +16,7 @@ from lof.codecs.weights import build_network
 from lof.containers.formats import to_pixels, unpack
 from lof.errors import TrainingError
 from lof.metrics import bpp, ms_ssim, mse, psnr
-from lof.pictures.images import Picture
+from lof.pictures.picture import Picture
 from lof.results import Measured
 
 State = dict[str, Tensor]
@@ -122,7 +122,7 @@ def summarise(measured: Sequence[Measured]) -> Summary:
 
 def _measure(codec: Codec, picture: Picture) -> Measured:
     height, width = picture.pixels.shape[:2]
-    plain = Picture(picture.pixels, None, None, ())
+    plain = Picture(picture.pixels)
     data = api.encode(plain, codec=codec)
     parsed = unpack(data)
     decoded = to_pixels(codec.decompress(parsed.strings, height, width), parsed.format)

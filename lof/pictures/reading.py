@@ -1,0 +1,160 @@
+"""Pictures in: from files and from memory. Nothing is lost silently.
+
+The codecs take 8-bit RGB. What can be brought there without loss of content is, with a note that says what
+was done; what cannot (16 bits per channel, transparency, several pages) is refused with a remedy.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lof.errors import ImageError
+from lof.files.storage import Location, open_read, parse
+from lof.pictures.colour import GREY, fit_profile, from_cmyk, without_alpha
+from lof.pictures.metadata import ORIENTATION, note_dropped, take_exif, take_icc
+from lof.pictures.picture import EXIF, ICC, Picture
+from lof.pictures.refusing import check_kind, check_size, open_file, pillow_errors_mapped, raw_mode
+
+if TYPE_CHECKING:
+    import torch
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")  # Pillow opens multi-picture JPEGs (MPO) as JPEG
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_picture(path: Location | str, content: bytes | None = None) -> Picture:
+    """Read a JPEG, PNG, WebP, TIFF or BMP file; its content decides, not its suffix.
+
+    Args:
+        path: where the file is; only a name for errors where its content is given.
+        content: the whole file, where it has been read already.
+
+    Raises:
+        ImageError: missing, unreadable, damaged, no image of these formats, over 65535 pixels on a side or
+            2²⁸ in all (checked before decoding), more than 8 bits per channel, transparent, or of several
+            pages.
+    """
+    try:
+        with _opened(path, content) as file, pillow_errors_mapped():
+            return _to_picture(Image.open(file, formats=FORMATS))
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
+def read_size(path: Location) -> tuple[int, int] | None:
+    """Width and height from the header alone, as the file stores them; ``None`` where there is none."""
+    try:
+        with open_read(path) as file, pillow_errors_mapped():
+            return Image.open(file, formats=FORMATS).size
+    except (OSError, ValueError, ImageError):
+        return None
+
+
+def picture_of(image: Image.Image | NDArray[Any] | torch.Tensor) -> Picture:
+    """Take an image from memory.
+
+    Args:
+        image: a Pillow image under the same rules as a file; an array ``(H, W, 3)`` uint8 RGB, copied; or a
+            tensor ``(3, H, W)`` of floats in 0…1 on any device, rounded to 8 bits (with a note where that
+            moves a value by more than float16 would).
+
+    Raises:
+        ImageError: another type, shape, dtype or range, or what ``read_picture`` refuses in a file.
+    """
+    try:
+        if isinstance(image, Image.Image):
+            with pillow_errors_mapped():
+                return _to_picture(image)
+        if isinstance(image, np.ndarray):
+            return _from_array(image)
+        return _from_tensor(image)
+    except ImageError as error:
+        raise ImageError(f"image: {error}") from error
+
+
+def _opened(path: Location | str, content: bytes | None) -> BinaryIO:
+    if content is not None:
+        return io.BytesIO(content)
+    return open_file(parse(path) if isinstance(path, str) else path)
+
+
+def _to_picture(image: Image.Image) -> Picture:
+    check_size(*image.size)
+    check_kind(image)
+    notes: list[str] = []
+    image, turned = _load(image)
+    exif, orientation = take_exif(image, notes)
+    icc = take_icc(image, notes)
+    note_dropped(image, notes)
+    grey = image.mode in GREY
+    if image.mode == "CMYK":
+        rgb, icc = from_cmyk(image, icc, notes)
+    else:
+        rgb = without_alpha(image, notes)
+        if image.mode in ("P", "PA"):
+            notes.append("palette expanded")
+        if grey:
+            notes.append("grey expanded to RGB")
+        rgb, icc = fit_profile(rgb, grey, icc, notes)
+    if turned in _TURNS or orientation in _TURNS:
+        notes.append(f"orientation {turned if turned in _TURNS else orientation} applied")
+    if orientation in _TURNS:
+        rgb = rgb.transpose(_TURNS[orientation])
+    kept = {ICC: icc, EXIF: exif}
+    boxes = {kind: data for kind, data in kept.items() if data}
+    return Picture(np.array(rgb, dtype=np.uint8, order="C"), boxes, tuple(notes))
+
+
+def _load(image: Image.Image) -> tuple[Image.Image, int]:
+    """Decode; also the orientation that Pillow applies by itself while it does (to TIFF only)."""
+    depth = {"L;2": 85, "L;4": 17}.get(raw_mode(image))
+    turned = getattr(image, "tag_v2", {}).get(ORIENTATION, 1)
+    image.load()
+    if depth and "transparency" in image.info:
+        # Pillow scales such greys to 0…255, but not the transparent one.
+        image = image.copy()
+        image.info["transparency"] *= depth
+    return image, turned
+
+
+def _from_array(array: NDArray[Any]) -> Picture:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise ImageError(
+            f"is an array of shape {array.shape} and dtype {array.dtype}; give (height, width, 3) uint8 RGB"
+        )
+    check_size(array.shape[1], array.shape[0])
+    return Picture(np.array(array, order="C"))
+
+
+def _from_tensor(tensor: torch.Tensor) -> Picture:
+    import torch
+
+    if not isinstance(tensor, torch.Tensor):
+        raise ImageError(f"is a {type(tensor).__name__}; give a Pillow image, a NumPy array or a tensor")
+    if not tensor.is_floating_point() or tensor.ndim != 3 or tensor.shape[0] != 3:
+        shape = tuple(tensor.shape)
+        raise ImageError(
+            f"is a tensor of shape {shape} and {tensor.dtype}; give (3, height, width) floats in 0…1"
+        )
+    check_size(tensor.shape[2], tensor.shape[1])
+    values = tensor.detach().to("cpu", torch.float32)
+    if not bool(((values >= 0) & (values <= 1)).all()):  # also catches NaN
+        raise ImageError("has values that are not in 0…1; clamp them first")
+    scaled = values * 255
+    rounded = scaled.round()
+    moved = float((scaled - rounded).abs().max())
+    notes = ("rounded to 8 bits per channel",) if moved > 0.07 else ()
+    return Picture(rounded.to(torch.uint8).permute(1, 2, 0).contiguous().numpy(), notes=notes)

@@ -1,0 +1,129 @@
+"""What is refused, and in which words: sizes, kinds of pixels, and files that cannot be read."""
+
+from __future__ import annotations
+
+import io
+import stat
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+
+from lof.errors import ImageError
+from lof.files.storage import Location, is_remote, read_bytes
+from lof.pictures.colour import GREY
+
+MAX_SIDE = 65535
+MAX_PIXELS = 2**28
+
+_MODES = GREY | {"P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK"}
+_DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 258, 277
+
+# What Pillow's readers raise on files that are damaged or made to hurt.
+PILLOW_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    ImageCms.PyCMSError,
+)
+_LOCK = threading.Lock()
+
+
+def open_file(path: Location) -> BinaryIO:
+    """An image file, open for reading; pipes and devices are not opened."""
+    try:
+        if is_remote(path):
+            return io.BytesIO(read_bytes(path))
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise ImageError("is a folder, not an image; name a file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("is not a regular file; save it as one first")
+        if status.st_size == 0 and not path.read_bytes():
+            raise ImageError("is empty; replace it with the complete image")
+        return path.open("rb")
+    except FileNotFoundError as error:
+        raise ImageError("does not exist; check the name") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"cannot be read ({reason}); check its name and permissions") from error
+
+
+@contextmanager
+def pillow_errors_mapped() -> Iterator[None]:
+    """Whatever Pillow raises on a file becomes an :class:`ImageError`."""
+    # Pillow's pixel limit is a module global and lower than ours: it is lifted for one reader at a time,
+    # and `check_size` takes its place before any pixel is decoded. Other libraries switch on the reading of
+    # truncated files, which would fill the missing part with grey. Pillow's warnings are no output of ours.
+    with _LOCK, warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        before = Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS, ImageFile.LOAD_TRUNCATED_IMAGES
+        Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS = None, True
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            yield
+        except MemoryError as error:
+            raise ImageError("too large for the memory of this machine; scale it down first") from error
+        except UnidentifiedImageError as error:
+            why = " ".join(str(warning.message) for warning in heard) or "unknown header"
+            raise ImageError(
+                f"no readable JPEG, PNG, WebP, TIFF or BMP image ({_one_line(why)}); convert it to 8-bit PNG"
+            ) from error
+        except PILLOW_ERRORS as error:
+            why = _one_line(str(error)) or type(error).__name__
+            raise ImageError(f"damaged or cut short ({why}); replace it with the complete image") from error
+        finally:
+            Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS, ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse what has no pixels or more than the containers hold."""
+    if width < 1 or height < 1:
+        raise ImageError(f"has {width}×{height} pixels; replace it with the complete image")
+    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+        raise ImageError(
+            f"has {width}×{height} pixels, more than {MAX_SIDE} on a side or {MAX_PIXELS} in all; "
+            "scale it down or cut it into tiles"
+        )
+
+
+def check_kind(image: Image.Image) -> None:
+    """Refuse what 8-bit RGB cannot hold; to be asked before the pixels are decoded."""
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(_BITS_PER_SAMPLE, 8)
+    deepest = max(bits) if isinstance(bits, tuple) else bits
+    # Pillow reads a 16-bit RGB PNG as an 8-bit one; only the decoder's raw mode still tells.
+    if image.mode in _DEEP or deepest > 8 or (image.format == "PNG" and ";16" in raw_mode(image)):
+        raise ImageError("has more than 8 bits per channel; convert it to 8 bits per channel first")
+    if image.mode not in _MODES:
+        raise ImageError(f"has the colour mode {image.mode}; convert it to 8-bit RGB first")
+    if tags.get(_SAMPLES_PER_PIXEL, 1) > len(image.getbands()):
+        raise ImageError("has extra channels besides its colours; save it as plain 8-bit RGB first")
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise ImageError("holds several frames or pages; save the one you want as a single image")
+
+
+def raw_mode(image: Image.Image) -> str:
+    """The layout of the pixels in the file, as Pillow calls it; empty once they are decoded."""
+    tiles = getattr(image, "tile", None)  # filled until the pixels are decoded
+    return str(tiles[0][3]) if tiles else ""
