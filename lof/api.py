@@ -15,6 +15,7 @@ from lof.codecs import DEFAULT_CODEC, Codec, Latents, hard_rounding, load_codec
 from lof.containers.formats import Format, Parsed, pack, pixel_offset, to_pixels, unpack
 from lof.errors import SearchError, StreamError, UsageError
 from lof.machine.memory import require_memory
+from lof.measure import region_of
 from lof.metrics import bpp, ms_ssim, mse, psnr
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
@@ -46,13 +47,13 @@ def optimize(
     image: ImageLike,
     *,
     codec: str | Codec = DEFAULT_CODEC,
-    quality: int | None = None,
+    quality: float | None = None,
     profile: str | Path | Profile = "medium",
     lmbda: float | None = None,
     seed: int = 0,
     device: str = "auto",
     format: Format = "lof",
-    weights: np.ndarray[Any, Any] | None = None,
+    region: np.ndarray[Any, Any] | None = None,
     warm_start: bytes | None = None,
     portable: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -69,7 +70,7 @@ def optimize(
         seed: of all randomness. Same image, profile, seed and device: same bytes.
         device: where the search runs; see :func:`lof.load_codec`.
         format: ``lof``, or ``compressai`` for the layout of CompressAI's ``examples/codec.py``.
-        weights: (H, W) non-negative, how much each pixel's error counts in the search.
+        region: (H, W) non-negative, how much each pixel's error counts.
         warm_start: a stream of this image by this codec, from whose latents the search starts.
         portable: widen what the search found (:meth:`Codec.widen`), so that CPUs with other instructions read it
             too; where the plain encoding is kept, it stays as it is.
@@ -86,7 +87,7 @@ def optimize(
         lmbda=lmbda,
         seed=seed,
         format=format,
-        weights=None if weights is None else [weights],
+        regions=None if region is None else [region],
         warm_starts=None if warm_start is None else [warm_start],
         portable=portable,
         on_progress=on_progress,
@@ -101,7 +102,7 @@ def optimize_batch(
     lmbda: float | None = None,
     seed: int = 0,
     format: Format = "lof",
-    weights: Sequence[np.ndarray[Any, Any]] | None = None,
+    regions: Sequence[np.ndarray[Any, Any]] | None = None,
     warm_starts: Sequence[bytes | None] | None = None,
     portable: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
@@ -120,6 +121,7 @@ def optimize_batch(
     lmbda = _positive(codec.lmbda if lmbda is None else lmbda)
     height, width = pictures[0].pixels.shape[:2]
     _require_memory(codec, height, width, len(pictures))
+    maps = None if regions is None else [region_of(region, height, width) for region in regions]
     tensors = [_to_tensor(picture) for picture in pictures]
     guesses = [codec.analyse(codec.pad(tensor)) for tensor in tensors]
     baselines = [
@@ -137,7 +139,7 @@ def optimize_batch(
         initial={name: torch.cat([start[name] for start in starts]) for name in codec.latents},
         lmbda=lmbda,
         seed=seed,
-        weights=None if weights is None else torch.stack([torch.as_tensor(w)[None].float() for w in weights]),
+        region=None if maps is None else torch.stack([torch.from_numpy(r)[None] for r in maps]),
         offset=pixel_offset(format),
         on_progress=on_progress,
     )
@@ -172,7 +174,7 @@ def encode(
     image: ImageLike,
     *,
     codec: str | Codec = DEFAULT_CODEC,
-    quality: int | None = None,
+    quality: float | None = None,
     format: Format = "lof",
 ) -> bytes:
     """The plain encoding: the encoder network's guess, rounded. What ``optimize`` is measured against.
@@ -206,7 +208,7 @@ def decode_parsed(parsed: Parsed, *, name: str = "stream", weights: str | Path |
     codec = codec_for(parsed, name=name, weights=weights)
     _require_memory(codec, parsed.height, parsed.width)
     try:
-        decoded = codec.decompress(parsed.strings, parsed.height, parsed.width)
+        decoded = codec.decompress(parsed.strings, parsed.height, parsed.width).image
     except StreamError as error:
         raise StreamError(f"{name}: {error}") from error
     pixels = to_pixels(decoded, parsed.format)
@@ -241,7 +243,7 @@ def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: i
         raise StreamError(
             f"warm start: has {parsed.width}×{parsed.height} pixels, the image {width}×{height}"
         )
-    decoded = codec.read_latents(parsed.strings, height, width)
+    decoded = codec.decompress(parsed.strings, height, width).values
     with torch.no_grad():  # predictions in the search's precision differ a little from the decoder's
         coded = codec.code({name: tensor.to(codec.device) for name, tensor in decoded.items()}, hard_rounding)
     latents = {}
@@ -268,7 +270,7 @@ def _pack(codec: Codec, picture: Picture, symbols: Symbols, format: Format) -> b
 def _write(codec: Codec, picture: Picture, symbols: Symbols, lmbda: float, format: Format) -> Written:
     """Write symbols, read the file back with the standard decoder, and measure what came out."""
     data = _pack(codec, picture, symbols, format)
-    decoded = codec.decompress(unpack(data).strings, *picture.pixels.shape[:2])
+    decoded = codec.decompress(unpack(data).strings, *picture.pixels.shape[:2]).image
     pixels = to_pixels(decoded, format)
     return Written(data, pixels, _measure(codec, picture.pixels, pixels, len(data), lmbda))
 

@@ -62,7 +62,7 @@ class Result:
     optimised: Measured
     baseline_pixels: Pixels
     codec: str
-    quality: int
+    quality: float
     profile: str
     lmbda: float
     kept: Literal["search", "plain"]

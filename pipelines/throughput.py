@@ -13,6 +13,7 @@ from typing import Annotated
 import torch
 import typer
 
+from lof.codecs import trainable
 from lof.machine.devices import resolve_device, resolve_precision
 from lof.training.data import Pool
 from lof.training.recipe import Recipe, load_recipe
@@ -65,7 +66,7 @@ def compare(recipe: Recipe, *, device: str = "auto", rounds: int = 5, steps: int
 
 
 def _stepper(recipe: Recipe, device: torch.device, precision: torch.dtype, *, plain: bool) -> Stepper:
-    net = recipe.spec.load_class().network(*recipe.sizes)
+    net = trainable(recipe.codec).network(*recipe.sizes)
     return Stepper(net, recipe, recipe.rung[0], device=device, precision=precision, plain=plain)
 
 

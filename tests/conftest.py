@@ -54,12 +54,12 @@ def crop(photograph: NDArray[np.uint8]) -> NDArray[np.uint8]:
 @pytest.fixture(scope="session")
 def zoo_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with untrained weights of every zoo codec, quality 1, mse and ms-ssim."""
-    from lof.codecs import codec_specs
+    from lof.codecs import codec_specs, trainable
 
     folder = tmp_path_factory.mktemp("weights")
     for number, spec in enumerate(s for s in codec_specs(hidden=True) if s.source == "zoo"):
         torch.manual_seed(number)
-        net = spec.load_class().network(*SMALL)
+        net = trainable(spec.name).network(*SMALL)
         with torch.no_grad():
             net.g_a[-1].weight.mul_(15)  # untrained encoders leave every latent at 0, which tests nothing
             for layer in getattr(net, "entropy_parameters", getattr(net, "h_s", []))[-2:]:

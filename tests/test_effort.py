@@ -8,12 +8,11 @@ from typing import Any
 
 import pytest
 
-from lof.codecs import codec_spec, load_codec
+from lof.codecs import TIERS, codec_for, codec_spec, load_codec, tiers_of
 from lof.errors import UsageError
 from lof.jobs.cost import Cost, measured_cost
 from lof.jobs.effort import choose, parse_duration
 from lof.profiles import BUILT_IN, load_profile
-from lof.tiers import TIERS, codec_for, tiers_of
 
 COSTS = {
     "msp-fast": Cost(fixed=1.0, evaluation=1.0, step=0.1),

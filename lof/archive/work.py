@@ -194,7 +194,7 @@ def _columns(
 ) -> dict[str, Any]:
     measured = result.optimised
     height, width = result.pixels.shape[:2]
-    symbols = codec.read_symbols(unpack(result.data).strings, height, width)
+    symbols = codec.decompress(unpack(result.data).strings, height, width).symbols
     return {
         "codec": codec.name,
         "quality": codec.quality,
@@ -276,7 +276,7 @@ class Decode(Work[DecodeItem, None, Decoded]):
             picture = decode_parsed(parsed, name=item.path, weights=weights)
             rounded = pixels_digest(picture.pixels) != item.pixels_sha256
             if rounded:
-                symbols = codec.read_symbols(parsed.strings, parsed.height, parsed.width)
+                symbols = codec.decompress(parsed.strings, parsed.height, parsed.width).symbols
                 if symbols_digest(symbols) != item.symbols_sha256:
                     told = item.symbols_sha256 is not None
                     return Decoded(error=_OTHER_SYMBOLS if told else _OTHER_PIXELS, checked=told)

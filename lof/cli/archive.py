@@ -138,11 +138,10 @@ def create(
     from lof.archive import Floors, Limits, Manifest, Policy, open_sources, size_of
     from lof.archive import create as create_archive
     from lof.cli import _archive
-    from lof.codecs import codec_spec
+    from lof.codecs import codec_for, codec_spec
     from lof.jobs import JobSettings
     from lof.pools import make_pool
     from lof.profiles import load_profile
-    from lof.tiers import codec_for
 
     plan = load_profile(profile)
     settings = JobSettings(
@@ -174,7 +173,7 @@ def create(
         _archive.show_json(asdict(summary))
     else:
         with Manifest(dst) as manifest:
-            portable = codec_spec(settings.codec).load_class().portable
+            portable = codec_spec(settings.codec).portable
             _archive.show_created(summary, manifest, None if portable else settings.codec)
     raise typer.Exit(summary.exit_code)
 

@@ -174,13 +174,13 @@ def optimize(
     """Find the images, do the job, show what came of it; the help stands in ``_HELP``."""
     from lof.cli import _display
     from lof.cli._effort import AUTO, pick
+    from lof.codecs import codec_for
     from lof.errors import UsageError
     from lof.files.inputs import find
     from lof.files.storage import parse
     from lof.jobs import JobSettings, run_job
     from lof.pools import make_pool
     from lof.profiles import load_profile
-    from lof.tiers import codec_for
 
     def settings_of(chosen: Profile, name: str) -> JobSettings:
         return JobSettings(

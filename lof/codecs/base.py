@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,8 +49,25 @@ class Coded:
         return self.bits_of(self.residual)
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What one reading of a stream's strings gives.
+
+    Attributes:
+        image: (3, height, width) float32 in [0, 1].
+        symbols: (1, C, h, w) int64 by latent tensor: the integers that :meth:`Codec.compress` was given. They alone
+            tell whether strings were read right: values and pixels also depend on how a CPU rounds.
+        values: (1, C, h, w) float32 by latent tensor, as the synthesis received them (``Coded.value``): where another
+            search can start.
+    """
+
+    image: Tensor
+    symbols: dict[str, Tensor]
+    values: Latents
+
+
 class Codec(ABC):
-    """A trained codec at one rate point, behind five verbs.
+    """A codec at one rate point, behind five verbs.
 
     Order of calls: :meth:`analyse` once per image; :meth:`code` and :meth:`synthesise` as often as the
     search likes; :meth:`compress` once the integers are decided; :meth:`decompress` on any stream.
@@ -60,33 +78,45 @@ class Codec(ABC):
 
     Ownership: arguments are never modified; returned tensors belong to the caller.
 
-    Invariants, checked for every registered codec by ``tests/test_codecs.py``:
+    Invariants, checked for any codec by :func:`lof.testing.check_codec`:
 
-    1. ``decompress(compress(symbols), shape)`` equals the exact synthesis of ``symbols``, bit by bit.
+    1. The image of ``decompress(compress(symbols), ...)`` equals the exact synthesis of ``symbols``, bit by bit.
     2. ``code(..., exact=True)`` with hard rounding gives the symbols that ``compress`` writes.
-    3. The sum of ``bits`` with hard rounding is within 1 % + 512 bits of the length of the strings.
+    3. The sum of ``bits`` with hard rounding is within 1 % + 512 bits of the length of the strings, if ``exact_bits``.
     4. Equal symbols give equal strings, in every process and at every thread count.
-    5. ``read_symbols(compress(symbols), shape)`` equals ``symbols``.
+    5. The symbols of ``decompress(compress(symbols), ...)`` equal ``symbols``.
     """
 
     latents: ClassVar[tuple[str, ...]]
     """Names of the latent tensors, in the order in which they are decoded."""
+    synthesised: ClassVar[tuple[str, ...]]
+    """Those of ``latents`` whose values reach the pixels; the others only say how these are coded."""
     stride: ClassVar[int]
     """Images are padded to multiples of this many pixels."""
     portable: ClassVar[bool] = False
     """Whether every CPU reads the same symbols: no floating-point number decides how they are coded."""
+    exact_bits: ClassVar[bool] = True
+    """Whether the bits of the elements add up to the strings' length; otherwise ``bits_of`` is a stand-in that a
+    search can follow (run lengths and Huffman codes have no cost of single elements), and :meth:`rate` tells."""
+    symbol_limit: ClassVar[int | None] = None
+    """Largest magnitude of a symbol that ``compress`` can write; any int32 if ``None``."""
 
     name: str
-    quality: int
+    quality: float
+    """A multiple of 1/64."""
     metric: str
+    """What the codec was made for: ``mse`` or ``ms-ssim``."""
     lmbda: float
+    """λ of ``bpp + λ·D`` that the codec was made for at this quality."""
     fingerprint: bytes
-    """SHA-256 over the names, shapes and values of all weights and tables."""
+    """SHA-256 over the names, shapes and values of all weights and tables; of nothing, where there are none."""
     device: torch.device
     precision: torch.dtype
     """Of the search's synthesis; what is written and reported never depends on it."""
     bytes_per_pixel: int
-    """Peak memory of a search per pixel of the batch, measured and rounded up; decoding needs less."""
+    """Peak memory of a search per pixel of the batch, measured and rounded up."""
+    decoding_bytes_per_pixel: int
+    """The same of ``decompress``."""
 
     @abstractmethod
     def analyse(self, images: Tensor) -> Latents:
@@ -133,36 +163,28 @@ class Codec(ABC):
         """
 
     @abstractmethod
-    def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
+    def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Decoded:
         """Strings to an image through the codec's own, unmodified decoder.
 
         Args:
             strings: as from :meth:`compress`.
             height, width: of the image, in pixels (not padded).
 
-        Returns:
-            (3, height, width) float32 in [0, 1].
-
         Raises:
             StreamError: the number of strings is not this codec's, or its decoder fails on them.
         """
 
-    @abstractmethod
-    def read_latents(self, strings: Sequence[bytes], height: int, width: int) -> Latents:
-        """The decoded latents, of one image, that the strings hold: where another search can start.
+    def rate(self, symbols: Mapping[str, Tensor]) -> Tensor:
+        """True bits of given symbols: the length of their strings, (B,) float64.
 
-        They are what the synthesis receives, ``Coded.value``. Arguments and errors as for :meth:`decompress`.
+        Args:
+            symbols: rounded residuals, (B, C, h, w), integers in any dtype.
         """
-
-    def read_symbols(self, strings: Sequence[bytes], height: int, width: int) -> dict[str, Tensor]:
-        """The integers that the strings hold, of one image: what :meth:`compress` was given, int64.
-
-        They alone tell whether strings were read right: latents and pixels also depend on how a CPU rounds.
-        Arguments and errors as for :meth:`decompress`.
-        """
-        with torch.no_grad():
-            coded = self.code(self.read_latents(strings, height, width), hard_rounding, exact=True)
-        return {name: coded[name].residual.to(torch.int64) for name in self.latents}
+        lengths = []
+        for index in range(len(next(iter(symbols.values())))):
+            one = {name: tensor[index : index + 1] for name, tensor in symbols.items()}
+            lengths.append(8 * sum(map(len, self.compress(one))))
+        return torch.tensor(lengths, dtype=torch.float64)
 
     def widen(self, symbols: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Nearly the same symbols of one image, with a :meth:`scale_margin` that other CPUs keep, where it can be had.
@@ -172,9 +194,9 @@ class Codec(ABC):
         """
         return dict(symbols)
 
-    @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """All weights and tables by name, from which ``load_codec`` makes the same codec again."""
+        """All weights and tables by name, from which ``load_codec`` makes the same codec again; none by default."""
+        return {}
 
     def scale_margin(self, strings: Sequence[bytes], height: int, width: int) -> float | None:
         """Smallest relative distance of any σ to a boundary of the entropy coder's scale table.
@@ -193,8 +215,11 @@ class Codec(ABC):
 
     def memory_needed(self, height: int, width: int, count: int = 1) -> int:
         """Peak bytes of a search over ``count`` images of this size, on top of the codec's own."""
-        padded_height, padded_width = self.padded_size(height, width)
-        return count * padded_height * padded_width * self.bytes_per_pixel
+        return count * math.prod(self.padded_size(height, width)) * self.bytes_per_pixel
+
+    def decoding_memory(self, height: int, width: int) -> int:
+        """Peak bytes of decoding one image of this size, on top of the codec's own."""
+        return math.prod(self.padded_size(height, width)) * self.decoding_bytes_per_pixel
 
     def pad(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) to the padded size, centred as CompressAI's ``examples/codec.py`` does.

@@ -1,264 +1,249 @@
-"""One table of every codec that lof knows; registering a codec is also testing it."""
+"""Every codec by name. A family registers its codecs beside its loader; a package of somebody else, by an entry point.
+
+Registering needs no torch: a family's ``__init__`` holds data and a loader that imports the rest when it is called.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Mapping
+import math
+import pkgutil
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, TypeVar
 
-from lof.codecs.msp.config import TIERS
 from lof.errors import UnknownCodecError
 
 if TYPE_CHECKING:
-    from lof.codecs.hyperprior.codec import CompressAICodec
+    from lof.codecs.base import Codec
+    from lof.codecs.trainable import Trainable
 
-Key = tuple[str, int]
+DEFAULT_CODEC = "mean-scale-96"
+ENTRY_POINTS = "lof.codecs"
+"""Group of the entry points that name modules of other packages; importing such a module registers its codecs."""
+QUALITY_UNIT = 64
+"""Qualities are multiples of 1/64, so that a file can state them exactly."""
+
+Key = tuple[str, float]
 """A rate point's name inside its codec: (metric, quality)."""
 
 
 @dataclass(frozen=True)
 class RatePoint:
-    """One trained member of a codec family.
+    """One trained rate.
 
     Attributes:
         lmbda: λ of the training loss ``bpp + λ·D``; D is ``255²·MSE``, or ``1 - MS-SSIM``.
-        sizes: arguments of the network's constructor, ``(N, M)`` for CompressAI's.
-        fingerprint: SHA-256 of bundled weights (hexadecimal), checked at every load; ``None`` for
-            weights that come from elsewhere.
+        fingerprint: SHA-256 of the weights that ship (hexadecimal), checked at every load; ``None`` for
+            weights that come from elsewhere, and for codecs without weights.
     """
 
     lmbda: float
-    sizes: tuple[int, ...]
     fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
-class CodecSpec:
-    """A codec family as the registry knows it.
+class Points:
+    """Rates of a codec that has a network for each of a few qualities."""
 
-    Attributes:
-        implementation: ``module:class`` below :mod:`lof.codecs`, imported when first used.
-        source: ``bundled`` weights ship in ``lof/codecs/data``; ``zoo`` weights are CompressAI's.
-        default_quality: what ``quality=None`` means.
-        transforms: codec whose ``g_a`` and ``g_s`` this one was trained on, and whose weights need not repeat them.
-        hidden: not listed; exists for tests and examples.
-    """
+    points: Mapping[Key, RatePoint]
 
-    name: str
-    implementation: str
-    rate_points: Mapping[Key, RatePoint]
-    source: Literal["bundled", "zoo"]
-    default_quality: int
-    summary: str
-    paper: str
-    licence: str
-    transforms: str | None = None
-    hidden: bool = False
-
-    def load_class(self) -> type[CompressAICodec]:
-        """Import the class behind this codec."""
-        module, _, attribute = self.implementation.partition(":")
-        found: type[CompressAICodec] = getattr(importlib.import_module(f"lof.codecs.{module}"), attribute)
-        return found
-
-    def rate_point(self, metric: str, quality: int) -> RatePoint:
+    def at(self, codec: str, metric: str, quality: float) -> RatePoint:
         """The rate point of that name.
 
         Raises:
             UnknownCodecError: there is none; the message lists those that exist.
         """
-        if (metric, quality) not in self.rate_points:
-            metrics = sorted({m for m, _ in self.rate_points})
-            if metric not in metrics:
-                raise UnknownCodecError(
-                    f"codec {self.name}: no metric {metric!r}; it has {', '.join(metrics)}"
-                )
-            qualities = ", ".join(str(q) for m, q in sorted(self.rate_points) if m == metric)
-            raise UnknownCodecError(f"codec {self.name}: no quality {quality}; it has {qualities}")
-        return self.rate_points[metric, quality]
+        if (metric, quality) in self.points:
+            return self.points[metric, quality]
+        metrics = sorted({known for known, _ in self.points})
+        if metric not in metrics:
+            raise UnknownCodecError(f"codec {codec}: no metric {metric!r}; it has {', '.join(metrics)}")
+        qualities = ", ".join(f"{q:g}" for m, q in sorted(self.points) if m == metric)
+        raise UnknownCodecError(f"codec {codec}: no quality {quality:g}; it has {qualities}")
+
+    def listed(self) -> dict[Key, RatePoint]:
+        """All rate points, in the order in which they were registered."""
+        return dict(self.points)
 
 
-# λ of CompressAI's zoo, quality 1 to 8 (its documentation, "Training").
-ZOO_MSE_LAMBDAS = (0.0018, 0.0035, 0.0067, 0.0130, 0.0250, 0.0483, 0.0932, 0.1800)
-ZOO_MS_SSIM_LAMBDAS = (2.40, 4.58, 8.73, 16.64, 31.73, 60.50, 115.37, 220.00)
+@dataclass(frozen=True)
+class Continuous:
+    """Rates of a codec whose one network serves every quality from ``lowest`` to ``highest``.
 
+    Attributes:
+        lmbda: λ at the lowest and at the highest quality; between them log λ is linear in the quality.
+        fingerprint: as in :class:`RatePoint`; one for all qualities.
+    """
 
-def _zoo_rate_points(small_up_to: int, small: tuple[int, int] = (128, 192)) -> dict[Key, RatePoint]:
-    points: dict[Key, RatePoint] = {}
-    for metric, lambdas in (("mse", ZOO_MSE_LAMBDAS), ("ms-ssim", ZOO_MS_SSIM_LAMBDAS)):
-        for quality, lmbda in enumerate(lambdas, start=1):
-            sizes = small if quality <= small_up_to else (192, 320)
-            points[metric, quality] = RatePoint(lmbda, sizes)
-    return points
+    lowest: float
+    highest: float
+    lmbda: tuple[float, float]
+    metric: str = "mse"
+    fingerprint: str | None = None
 
+    def at(self, codec: str, metric: str, quality: float) -> RatePoint:
+        """The rate point at a quality.
 
-def _msp(
-    name: str, fingerprints: Mapping[int, str], *, transforms: str | None = None, hidden: bool = False
-) -> CodecSpec:
-    tier = TIERS[name]
-    return CodecSpec(
-        name=name,
-        implementation="msp.codec:MSPCodec",
-        rate_points={
-            ("mse", quality): RatePoint(ZOO_MSE_LAMBDAS[quality - 1], tier.sizes, fingerprint=digits)
-            for quality, digits in fingerprints.items()
-        },
-        source="bundled",
-        default_quality=4,
-        summary=f"multi-scale progressive, {tier.evaluations} evaluations; ships with lof",
-        paper="Zhang et al. 2022",
-        licence="BSD-3-Clause",
-        transforms=transforms,
-        hidden=hidden,
-    )
-
-
-_SPECS = (
-    CodecSpec(
-        name="mean-scale-96",
-        implementation="hyperprior.codec:MeanScaleCodec",
-        rate_points={
-            ("mse", 2): RatePoint(
-                0.0035,
-                (96, 128),
-                fingerprint="ea39745b156601f6e942b815b0ae332c4d5a2b55aaf6a36270f1431af31853b6",
-            ),
-            ("mse", 4): RatePoint(
-                0.0130,
-                (96, 128),
-                fingerprint="a4c87a9fb004536b00523deb64e04af0e38744b6a4686f2675c38d53261de027",
-            ),
-            ("mse", 5): RatePoint(
-                0.0250,
-                (96, 128),
-                fingerprint="f4f40ca8b29cfb1d24968c7d1e9f58713ee701b3c1fdf152d7fd5b6da9d734d3",
-            ),
-            ("mse", 6): RatePoint(
-                0.0483,
-                (96, 128),
-                fingerprint="67f52a6d168b558b3303ee17abb73deb48b88e1565ac7f2647f86429b5782149",
-            ),
-        },
-        source="bundled",
-        default_quality=4,
-        summary="mean-scale hyperprior, N=96, M=128; ships with lof",
-        paper="Minnen et al., NeurIPS 2018",
-        licence="BSD-3-Clause",
-    ),
-    CodecSpec(
-        name="bmshj2018-factorized",
-        implementation="hyperprior.codec:FactorizedCodec",
-        rate_points=_zoo_rate_points(small_up_to=5),
-        source="zoo",
-        default_quality=4,
-        summary="factorised prior",
-        paper="Ballé et al., ICLR 2018",
-        licence="BSD-3-Clause-Clear (CompressAI)",
-    ),
-    CodecSpec(
-        name="bmshj2018-hyperprior",
-        implementation="hyperprior.codec:ScaleHyperpriorCodec",
-        rate_points=_zoo_rate_points(small_up_to=5),
-        source="zoo",
-        default_quality=4,
-        summary="scale hyperprior",
-        paper="Ballé et al., ICLR 2018",
-        licence="BSD-3-Clause-Clear (CompressAI)",
-    ),
-    CodecSpec(
-        name="mbt2018-mean",
-        implementation="hyperprior.codec:MeanScaleCodec",
-        rate_points=_zoo_rate_points(small_up_to=4),
-        source="zoo",
-        default_quality=4,
-        summary="mean-scale hyperprior",
-        paper="Minnen et al., NeurIPS 2018",
-        licence="BSD-3-Clause-Clear (CompressAI)",
-    ),
-    CodecSpec(
-        name="mbt2018",
-        implementation="hyperprior.serial:JointAutoregressiveCodec",
-        rate_points=_zoo_rate_points(small_up_to=4, small=(192, 192)),
-        source="zoo",
-        default_quality=4,
-        summary="hyperprior and serial context; slow to decode",
-        paper="Minnen et al., NeurIPS 2018",
-        licence="BSD-3-Clause-Clear (CompressAI)",
-    ),
-    CodecSpec(
-        name="tiny",
-        implementation="hyperprior.codec:MeanScaleCodec",
-        rate_points={
-            ("mse", 4): RatePoint(
-                0.0130,
-                (16, 24),
-                fingerprint="22002a029d7433f2c4a2e7fe288d9cf95dc785fc9a5f0f5fa6f7489a40f67534",
+        Raises:
+            UnknownCodecError: the quality is out of range or no multiple of 1/64, or the codec was not trained for
+                the metric.
+        """
+        if metric != self.metric:
+            raise UnknownCodecError(f"codec {codec}: no metric {metric!r}; it has {self.metric}")
+        if not self.lowest <= quality <= self.highest or quality * QUALITY_UNIT % 1:
+            raise UnknownCodecError(
+                f"codec {codec}: no quality {quality:g}; it has every multiple of 1/{QUALITY_UNIT} "
+                f"from {self.lowest:g} to {self.highest:g}"
             )
-        },
-        source="bundled",
-        default_quality=4,
-        summary="mean-scale hyperprior, N=16, M=24; for tests and examples",
-        paper="Minnen et al., NeurIPS 2018",
-        licence="BSD-3-Clause",
-        hidden=True,
-    ),
-    _msp(
-        "msp-fast",
-        {
-            2: "981983aaffff5467a410c0ed62a359fc52619ec8cf67739a163b21282e17e9d2",
-            4: "ac9be6b537dbd61f7feb3e44ea45759e3965ec9b13e963082d285aaba825ae42",
-            5: "86346599cca8af92c48a56d88a07247aff6c7897c90a1fe10a9ff9e0b8978b93",
-            6: "5869563199784dcbd99be8d7db1995f6f5d1504495d4d9e10c995f6b4f83394a",
-        },
-        transforms="mean-scale-96",
-    ),
-    _msp(
-        "msp-base",
-        {
-            2: "0ff456bacf5f202c7848ea3b07a6330eaf925d839ce545566d95daae8d1cd6d6",
-            4: "f42be7ca5d64174a3291560bd75524aa055e5e4977f54c057bc2674ed4cac873",
-            5: "45f17b1d11589c06863dd7241a290d42eb505f1aa442e713e78cf5a2d810813f",
-            6: "c4e813ef464834330a99203aec4d845df2a5059fd2ec7e83ee43b55c21e73855",
-        },
-        transforms="mean-scale-96",
-    ),
-    _msp(
-        "msp-high",
-        {
-            2: "9019fd8c0d1a8dc1c04b6c7a4772fdc3191bc434a4140624e1f53f599ad45f6e",
-            4: "40fe482b2ff46cfbdb024e3a8570fe42c8d3412dbda78c21d64de79c64c7bea8",
-            5: "c16b720cf2609eec2e573a52b324bb3c0351b4148c66a0966d81d4a1a3b9210b",
-            6: "42fbbf7cf9b22232e652d4f129305df82cebfe0d11247b5b716e7bcfe06ea665",
-        },
-        transforms="mean-scale-96",
-    ),
-    _msp(
-        "msp-tiny",
-        {4: "16c071bc8a382751fe5ef66fbfe4814b9edb1a0cc0478f7c94a44b20ff9b2627"},
-        hidden=True,
-    ),
-)
+        share = (quality - self.lowest) / (self.highest - self.lowest)
+        low, high = map(math.log, self.lmbda)
+        return RatePoint(math.exp(low + share * (high - low)), self.fingerprint)
 
-DEFAULT_CODEC = "mean-scale-96"
-_registry: dict[str, CodecSpec] = {}
+    def listed(self) -> dict[Key, RatePoint]:
+        """Rate points at the whole qualities, for lists and examples."""
+        whole = range(math.ceil(self.lowest), math.floor(self.highest) + 1)
+        return {(self.metric, float(quality)): self.at("", self.metric, quality) for quality in whole}
 
 
-def register(spec: CodecSpec) -> None:
-    """Add a codec to the table.
+@dataclass(frozen=True)
+class Request:
+    """What a loader is asked for: one codec at one rate point.
+
+    Attributes:
+        weights: folder to take the weights from, and from nowhere else; wherever they are found if ``None``.
+        device: where the search runs: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        precision: of the search's synthesis: ``auto``, ``bf16`` or ``fp32``.
+        download: whether missing weights may be fetched from the network.
+    """
+
+    spec: CodecSpec
+    metric: str
+    quality: float
+    point: RatePoint
+    weights: Path | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    download: bool = True
+
+
+Loader = Callable[[Request], "Codec"]
+
+
+@dataclass(frozen=True)
+class CodecSpec:
+    """A codec as the registry knows it: data, all of it printable without torch.
+
+    Attributes:
+        name: 1 to 64 of ``A-Z a-z 0-9 . _ -``; it stands in every file.
+        rates: its qualities.
+        default_quality: what ``quality=None`` means.
+        source: where its weights come from, in a word: ``bundled``, ``zoo``, ``none``.
+        summary, paper, licence: for lists and cards.
+        portable: as :attr:`lof.codecs.Codec.portable`.
+        hidden: not listed; exists for tests and examples.
+    """
+
+    name: str
+    rates: Points | Continuous
+    default_quality: float
+    summary: str
+    source: str = "none"
+    paper: str = ""
+    licence: str = ""
+    portable: bool = False
+    hidden: bool = False
+
+    def rate_point(self, metric: str, quality: float) -> RatePoint:
+        """λ and fingerprint at a quality.
+
+        Raises:
+            UnknownCodecError: the codec has no such rate point; the message says what it has.
+        """
+        return self.rates.at(self.name, metric, quality)
+
+    @property
+    def rate_points(self) -> dict[Key, RatePoint]:
+        """Rate points by metric and quality: all of them, or those at whole qualities of a continuous range."""
+        return self.rates.listed()
+
+    def load(
+        self,
+        quality: float | None = None,
+        *,
+        metric: str = "mse",
+        weights: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        download: bool = True,
+    ) -> Codec:
+        """The codec, trained, ready to search with and to decode. Arguments and errors as of :func:`load_codec`."""
+        quality = self.default_quality if quality is None else float(quality)
+        point = self.rate_point(metric, quality)
+        folder = None if weights is None else Path(weights).resolve()
+        return _loaders[self.name](Request(self, metric, quality, point, folder, device, precision, download))
+
+
+_specs: dict[str, CodecSpec] = {}
+_loaders: dict[str, Loader] = {}
+_tiers: dict[str, Mapping[str, str]] = {}
+_trainables: dict[str, Callable[[str], Trainable]] = {}
+
+_L = TypeVar("_L", bound=Loader)
+_T = TypeVar("_T", bound="Callable[[str], Trainable]")
+
+
+def register(*specs: CodecSpec) -> Callable[[_L], _L]:
+    """Register codecs that the decorated function loads.
 
     Raises:
         ValueError: a codec of that name is registered already.
     """
-    if spec.name in _registry:
-        raise ValueError(f"codec {spec.name!r} is registered already; choose another name")
-    _registry[spec.name] = spec
+
+    def decorate(loader: _L) -> _L:
+        for spec in specs:
+            if spec.name in _specs or spec.name in _tiers:
+                raise ValueError(f"codec {spec.name!r} is registered already; choose another name")
+            _specs[spec.name], _loaders[spec.name] = spec, loader
+        return loader
+
+    return decorate
+
+
+def register_tiers(name: str, by_profile: Mapping[str, str]) -> None:
+    """Register a name that stands for several codecs, of which the search's profile selects one.
+
+    Args:
+        by_profile: codec by profile name, cheapest first; ``medium`` decides for all other profiles.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if name in _specs or name in _tiers:
+        raise ValueError(f"codec {name!r} is registered already; choose another name")
+    _tiers[name] = MappingProxyType(dict(by_profile))
+
+
+def register_training(*names: str) -> Callable[[_T], _T]:
+    """Register the decorated function as what says, for these codecs, how they are trained."""
+
+    def decorate(find: _T) -> _T:
+        _trainables.update(dict.fromkeys(names, find))
+        return find
+
+    return decorate
 
 
 def codec_specs(*, hidden: bool = False) -> list[CodecSpec]:
     """All registered codecs in the order of registration; ``hidden`` ones on request."""
-    return [spec for spec in _registry.values() if hidden or not spec.hidden]
+    _find_families()
+    return [spec for spec in _specs.values() if hidden or not spec.hidden]
 
 
 def codec_spec(name: str) -> CodecSpec:
@@ -267,12 +252,65 @@ def codec_spec(name: str) -> CodecSpec:
     Raises:
         UnknownCodecError: there is none; the message names the nearest.
     """
-    if name in _registry:
-        return _registry[name]
-    near = difflib.get_close_matches(name, _registry, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(s.name for s in codec_specs())}"
-    raise UnknownCodecError(f"codec {name!r}: unknown; {hint}")
+    _find_families()
+    if name in _specs:
+        return _specs[name]
+    raise UnknownCodecError(f"codec {name!r}: unknown; {_hint(name)}")
 
 
-for _spec in _SPECS:
-    register(_spec)
+def codec_for(name: str | None, profile: str) -> str:
+    """The codec that ``name`` stands for beside a profile of that name.
+
+    Args:
+        name: of a codec, of several (``msp``), or ``None`` for the default codec.
+        profile: its name; one that is not shipped selects as ``medium`` does.
+    """
+    if name is None:
+        return DEFAULT_CODEC
+    _find_families()
+    by_profile = _tiers.get(name)
+    return name if by_profile is None else by_profile.get(profile, by_profile["medium"])
+
+
+def tiers_of(name: str | None) -> tuple[str, ...]:
+    """Every codec that ``name`` may stand for, cheapest first."""
+    _find_families()
+    if name is None or name not in _tiers:
+        return (name or DEFAULT_CODEC,)
+    return tuple(dict.fromkeys(_tiers[name].values()))
+
+
+def trainable(name: str) -> Trainable:
+    """How the codec of that name is trained.
+
+    Raises:
+        UnknownCodecError: there is no such codec, or it cannot be trained here.
+    """
+    spec = codec_spec(name)
+    if name not in _trainables:
+        known = ", ".join(known for known in _trainables if not _specs[known].hidden)
+        raise UnknownCodecError(f"codec {spec.name}: lof cannot train it; it trains {known}")
+    return _trainables[name](name)
+
+
+@cache
+def _find_families() -> None:
+    """Import what registers codecs: lof's own families, then those of other packages."""
+    here = importlib.import_module("lof.codecs")
+    for module in pkgutil.iter_modules(here.__path__, "lof.codecs."):
+        if module.ispkg:
+            importlib.import_module(module.name)
+    for entry in entry_points(group=ENTRY_POINTS):
+        try:
+            entry.load()
+        except Exception as error:  # a broken package of somebody else must not take lof with it
+            package = entry.dist.name if entry.dist else entry.value
+            warnings.warn(
+                f"the codecs of {package} cannot be used ({type(error).__name__}: {error}); update or remove it",
+                stacklevel=2,
+            )
+
+
+def _hint(name: str) -> str:
+    near = difflib.get_close_matches(name, [*_specs, *_tiers], n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(s.name for s in codec_specs())}"

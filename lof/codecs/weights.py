@@ -7,7 +7,8 @@ import os
 import pickle
 import re
 import urllib.error
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lof.codecs.registry import CodecSpec, RatePoint, codec_spec
 from lof.errors import WeightsError
 
 StateDict = dict[str, Tensor]
@@ -24,14 +24,64 @@ SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
 TRANSFORMS = ("g_a.", "g_s.")
 
 
+@dataclass(frozen=True)
+class Place:
+    """Whose weights are wanted, and where they may be.
+
+    Attributes:
+        zoo: CompressAI's, from its server; otherwise they ship with lof.
+        transforms: codec whose ``g_a`` and ``g_s`` these weights were made for, and need not repeat.
+    """
+
+    codec: str
+    metric: str
+    quality: float
+    zoo: bool = False
+    transforms: str | None = None
+
+    @property
+    def stem(self) -> str:
+        """Of the file's name: codec, metric unless it is mse, and quality."""
+        infix = "" if self.metric == "mse" else f"{self.metric}-"
+        return f"{self.codec}-{infix}{self.quality:g}"
+
+    @property
+    def bundled(self) -> Path:
+        """The safetensors file that ships with lof, or would."""
+        return Path(str(files("lof.codecs") / "data" / f"{self.stem}.safetensors"))
+
+    @property
+    def donor(self) -> Place | None:
+        """Where the transforms are that these weights need not repeat, if they were made for another codec's."""
+        if self.transforms is None:
+            return None
+        place = Place(self.transforms, self.metric, self.quality)
+        return place if place.bundled.is_file() else None
+
+    @property
+    def url(self) -> str:
+        """Of the zoo's file."""
+        from compressai.zoo.image import model_urls
+
+        return str(model_urls[self.codec][self.metric][int(self.quality)])
+
+
+def weights_name(codec: str, metric: str, quality: float) -> str:
+    """Name of a safetensors file that :func:`load_weights` finds in a folder."""
+    return f"{Place(codec, metric, quality).stem}.safetensors"
+
+
 def load_weights(
-    spec: CodecSpec, metric: str, quality: int, folder: Path | None
+    place: Place, folder: Path | None = None, *, download: bool = True
 ) -> tuple[StateDict, float | None]:
     """Find and read the weights of one rate point.
 
     Order: ``folder`` where the caller names one; weights bundled with lof; the folder that
-    ``LOF_WEIGHTS_DIR`` names; CompressAI's zoo, by download. Transforms that a file leaves to the codec of
-    ``spec.transforms`` are taken from there.
+    ``LOF_WEIGHTS_DIR`` names; CompressAI's zoo, by download. Transforms that a file leaves to another codec
+    are taken from there.
+
+    Args:
+        download: whether the zoo may be asked; never where ``LOF_OFFLINE`` is set.
 
     Returns:
         The state dict (floating-point tensors in float32), and λ where the file states one.
@@ -39,15 +89,15 @@ def load_weights(
     Raises:
         WeightsError: nowhere to be had, unreadable, or not what its file name's hash says.
     """
-    path = _local(spec, metric, quality, folder)
+    path = _local(place, folder)
     if path is None:
-        return _download(spec, metric, quality), None
+        return _download(place, allowed=download), None
     state, metadata = _read(path)
-    if spec.transforms and not transforms_of(state):
-        lent = _lent(spec.transforms, metric, quality)
-        if metadata.get("transforms") != _digest(lent):
+    if place.transforms and not transforms_of(state):
+        lent = _lent(place.donor) if place.donor else {}
+        if not lent or metadata.get("transforms") != _digest(lent):
             raise WeightsError(
-                f"{path}: made for other transforms than those of {spec.transforms}; export it again"
+                f"{path}: made for other transforms than those of {place.transforms}; export it again"
             )
         state |= lent
     return state, float(metadata["lambda"]) if "lambda" in metadata else None
@@ -58,21 +108,19 @@ def transforms_of(state: StateDict) -> StateDict:
     return {key: value for key, value in state.items() if key.startswith(TRANSFORMS)}
 
 
-def without_lent_transforms(
-    spec: CodecSpec, metric: str, quality: int, state: StateDict
-) -> tuple[StateDict, dict[str, str]]:
+def without_lent_transforms(place: Place, state: StateDict) -> tuple[StateDict, dict[str, str]]:
     """A state dict as it ships, and metadata that belong to it: transforms that another codec ships stay there."""
     own = transforms_of(state)
-    if not spec.transforms or (metric, quality) not in codec_spec(spec.transforms).rate_points:
+    if place.donor is None:
         return state, {}
-    digest = _digest(_lent(spec.transforms, metric, quality))
+    digest = _digest(_lent(place.donor))
     if _digest(own) != digest:
         return state, {}
     return {key: value for key, value in state.items() if key not in own}, {"transforms": digest}
 
 
-def _lent(codec: str, metric: str, quality: int) -> StateDict:
-    state, _ = load_weights(codec_spec(codec), metric, quality, None)
+def _lent(donor: Place) -> StateDict:
+    state, _ = load_weights(donor)
     return {key: value.half().float() for key, value in transforms_of(state).items()}
 
 
@@ -84,28 +132,19 @@ def _digest(state: StateDict) -> str:
     return digest.hexdigest()
 
 
-def bundled_file(spec: CodecSpec, metric: str, quality: int) -> Path:
-    """Path of a bundled rate point's safetensors file."""
-    return Path(str(files("lof.codecs") / "data" / weights_name(spec.name, metric, quality)))
+def build_network(network: Any, sizes: Sequence[int], weights: StateDict, origin: str) -> Any:
+    """A network of this class with these weights and its entropy coder's tables.
 
+    Tables stored in the weights are used as they are, since recomputing them elsewhere could give other bytes.
 
-def weights_name(codec: str, metric: str, quality: int) -> str:
-    """Name of a safetensors file that :func:`load_weights` finds in a folder."""
-    return f"{_stem(codec, metric, quality)}.safetensors"
-
-
-def build_network(spec: CodecSpec, point: RatePoint, weights: StateDict, origin: str) -> Any:
-    """A network of the codec's class with these weights and its entropy coder's tables.
-
-    Sizes are read from the weights, so any ``state_dict`` of the class will do. Tables stored in the
-    weights are used as they are, since recomputing them elsewhere could give other bytes.
+    Args:
+        network: a class with CompressAI's ``from_state_dict`` and ``update``.
+        sizes: arguments of its constructor.
 
     Raises:
         WeightsError: the weights are not of this class.
     """
-    network = spec.load_class().network
     # A network of the right class but without one tensor would decode noise; strict loading is not optional.
-    sizes = weights["sizes"].tolist() if "sizes" in weights else point.sizes
     try:
         empty = network(*sizes).state_dict()
     except (TypeError, ValueError) as error:
@@ -113,6 +152,9 @@ def build_network(spec: CodecSpec, point: RatePoint, weights: StateDict, origin:
     missing = sorted(key for key in empty.keys() - weights.keys() if not _is_table(key))
     if missing:
         raise WeightsError(f"{origin}: not weights of {network.__name__} ({missing[0]} is missing)")
+    broken = sorted(k for k, v in weights.items() if v.is_floating_point() and not bool(v.isfinite().all()))
+    if broken:
+        raise WeightsError(f"{origin}: damaged ({broken[0]} holds numbers that are not finite)")
     tables = {key: value for key, value in empty.items() if _is_table(key)}
     try:
         net = network.from_state_dict(tables | weights)
@@ -127,42 +169,32 @@ def _is_table(key: str) -> bool:
     return key.endswith(("_offset", "_quantized_cdf", "_cdf_length", "scale_table"))
 
 
-def _local(spec: CodecSpec, metric: str, quality: int, folder: Path | None) -> Path | None:
+def _local(place: Place, folder: Path | None) -> Path | None:
     if folder is not None:
-        return _find(spec, metric, quality, folder, required=True)
-    if spec.source == "bundled":
-        return bundled_file(spec, metric, quality)
+        return _find(place, folder, required=True)
+    if not place.zoo:
+        return place.bundled
     environment = os.environ.get("LOF_WEIGHTS_DIR")
-    return _find(spec, metric, quality, Path(environment), required=False) if environment else None
+    return _find(place, Path(environment), required=False) if environment else None
 
 
-def _find(spec: CodecSpec, metric: str, quality: int, folder: Path, *, required: bool) -> Path | None:
-    names = list(_file_names(spec, metric, quality))
+def _find(place: Place, folder: Path, *, required: bool) -> Path | None:
+    names = list(_file_names(place))
     for name in names:
         if (folder / name).is_file():
             return folder / name
     if required:
         raise WeightsError(
-            f"{folder}: no weights of {spec.name} quality {quality}; put {' or '.join(names[:2])} there"
+            f"{folder}: no weights of {place.codec} quality {place.quality:g}; put {' or '.join(names[:2])} there"
         )
     return None
 
 
-def _file_names(spec: CodecSpec, metric: str, quality: int) -> Iterator[str]:
-    if spec.source == "zoo":
-        yield _zoo_url(spec, metric, quality).rsplit("/", 1)[1]
+def _file_names(place: Place) -> Iterator[str]:
+    if place.zoo:
+        yield place.url.rsplit("/", 1)[1]
     for suffix in SUFFIXES:
-        yield _stem(spec.name, metric, quality) + suffix
-
-
-def _stem(name: str, metric: str, quality: int) -> str:
-    return f"{name}-{quality}" if metric == "mse" else f"{name}-{metric}-{quality}"
-
-
-def _zoo_url(spec: CodecSpec, metric: str, quality: int) -> str:
-    from compressai.zoo.image import model_urls
-
-    return str(model_urls[spec.name][metric][quality])
+        yield place.stem + suffix
 
 
 def _read(path: Path) -> tuple[StateDict, dict[str, str]]:
@@ -209,12 +241,16 @@ def _check_hash(path: Path) -> None:
         raise ValueError("its SHA-256 is not the one in its name; download it again")
 
 
-def _download(spec: CodecSpec, metric: str, quality: int) -> StateDict:
-    url = _zoo_url(spec, metric, quality)
-    name = url.rsplit("/", 1)[1]
+def _download(place: Place, *, allowed: bool) -> StateDict:
+    name = place.url.rsplit("/", 1)[1]
+    if not allowed or os.environ.get("LOF_OFFLINE", "0") not in ("", "0"):
+        raise WeightsError(
+            f"{name}: not on this machine, and lof downloads nothing here without being asked; give --download, "
+            f"or put the file into a folder and name it with --weights or LOF_WEIGHTS_DIR"
+        )
     try:
         loaded = torch.hub.load_state_dict_from_url(
-            url, map_location="cpu", check_hash=True, weights_only=True, progress=False
+            place.url, map_location="cpu", check_hash=True, weights_only=True, progress=False
         )
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise WeightsError(

@@ -60,7 +60,7 @@ def pack(
         return stream.write(
             stream.Stream(
                 codec=codec.name,
-                quality=codec.quality,
+                quality=int(codec.quality),
                 metric=codec.metric,
                 fingerprint=codec.fingerprint[:4],
                 height=height,
@@ -77,7 +77,7 @@ def pack(
     return compressai_layout.write(
         compressai_layout.ZooStream(
             codec=codec.name,
-            quality=codec.quality,
+            quality=int(codec.quality),
             metric=codec.metric,
             height=height,
             width=width,

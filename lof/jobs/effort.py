@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lof.codecs import tiers_of
 from lof.errors import UsageError
 from lof.jobs.cost import Cost
 from lof.profiles import BUILT_IN, Profile, load_profile
-from lof.tiers import tiers_of
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 

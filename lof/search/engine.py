@@ -42,7 +42,7 @@ def search(
     *,
     lmbda: float,
     seed: int = 0,
-    weights: Tensor | None = None,
+    region: Tensor | None = None,
     offset: float = 0.0,
     initial: Latents | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -53,14 +53,14 @@ def search(
         images: (B, 3, H, W) float32 in [0, 1], unpadded.
         lmbda: λ of ``bpp + λ·D``.
         seed: of all randomness; with the same profile and device, the same seed gives the same symbols.
-        weights, offset: as for :class:`Objective`.
+        region, offset: as for :class:`Objective`.
         initial: latents to start from; the encoder's guess if ``None``.
         on_progress: called after every gradient evaluation, in this thread.
 
     Raises:
         SearchError: the objective does not fit the images.
     """
-    objective = Objective(codec, images, lmbda, weights=weights, offset=offset)
+    objective = Objective(codec, images, lmbda, region=region, offset=offset)
     latents = codec.analyse(codec.pad(images)) if initial is None else initial
     with MemoryKept(codec.memory_needed(objective.height, objective.width, objective.batch)) as memory:
 

@@ -15,12 +15,14 @@ from lof.search.state import Search
 def run_greedy_flip(state: Search, stage: GreedyFlipStage) -> None:
     """Flip the share of elements that promise most, each latent tensor in turn."""
     names = list(state.best)
+    seen = state.codec.synthesised
+    side = [name for name in names if name not in seen]
     shares = {name: torch.full_like(state.best_cost, stage.share) for name in names}
     failures = torch.zeros_like(state.best_cost)
     curvature: dict[str, Tensor] = {}
     for turn in range(stage.evaluations):
-        # y carries most of the bits, so it has every second turn or more.
-        name = names[-1] if turn % 4 < 3 or len(names) == 1 else names[turn // 4 % (len(names) - 1)]
+        # What reaches the pixels carries most of the bits, so it has three turns of four.
+        name = seen[turn % len(seen)] if turn % 4 < 3 or not side else side[turn // 4 % len(side)]
         evaluation, gradients, probed = _differentiate(state)
         for key, probe in probed.items():
             curvature[key] = probe if key not in curvature else 0.7 * curvature[key] + 0.3 * probe
@@ -54,15 +56,15 @@ def _differentiate(state: Search) -> tuple[Evaluation, dict[str, Tensor], dict[s
     cost = bpp + state.objective.lmbda * distortion
     names = list(values)
     signs = 2 * torch.round(state.noise.uniform(visible.shape)) - 1
+    probing = signs * state.objective.error_curvature(visible).sqrt()
     inputs = [values[name] for name in names]
     # Without predicted means the image does not depend on the side latents: their probe is 0.
-    probes = torch.autograd.grad((visible * signs).sum(), inputs, retain_graph=True, materialize_grads=True)
+    probes = torch.autograd.grad((visible * probing).sum(), inputs, retain_graph=True, materialize_grads=True)
     gradients = torch.autograd.grad(cost.sum(), inputs)
-    scale = state.objective.error_curvature(visible)
     return (
         Evaluation(bpp, distortion, cost, coded),
         dict(zip(names, gradients, strict=True)),
-        {name: scale * probe.square() for name, probe in zip(names, probes, strict=True)},
+        {name: probe.square() for name, probe in zip(names, probes, strict=True)},
     )
 
 

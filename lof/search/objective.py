@@ -10,9 +10,7 @@ from torch import Tensor
 
 from lof.codecs import Codec, Coded
 from lof.errors import SearchError
-
-MS_SSIM_MIN_SIDE = 161
-"""Four halvings of an 11-pixel window: Wang et al. 2003 as pytorch-msssim implements it."""
+from lof.metrics import MS_SSIM_MIN_SIDE
 
 
 @dataclass(frozen=True)
@@ -39,12 +37,13 @@ class Objective:
         codec: prices and synthesises.
         images: (B, 3, H, W) float32 in [0, 1], unpadded.
         lmbda: λ, in bits per pixel per unit of distortion.
-        weights: (B, 1, H, W), non-negative, how much each pixel's error counts; scaled to mean 1.
+        region: (B, 1, H, W) float32, at least 0 with a mean of 1: how much each pixel's error counts; see
+            :func:`lof.measure.region_of`.
         offset: added to the target, in grey levels. A decoder that truncates to 8 bits wants its output
             half a level high.
 
     Raises:
-        SearchError: the images are too small for MS-SSIM, or the weights do not fit.
+        SearchError: the images are too small for MS-SSIM, or a region is given for it.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Objective:
         images: Tensor,
         lmbda: float,
         *,
-        weights: Tensor | None = None,
+        region: Tensor | None = None,
         offset: float = 0.0,
     ) -> None:
         self.codec, self.lmbda = codec, lmbda
@@ -64,7 +63,9 @@ class Objective:
                 f"a {self.width}×{self.height} image is too small for MS-SSIM "
                 f"(sides of {MS_SSIM_MIN_SIDE} px or more); use a codec trained for mse"
             )
-        self.weights = None if weights is None else self._normalised(weights)
+        if codec.metric == "ms-ssim" and region is not None:
+            raise SearchError("a region needs a codec trained for mse")
+        self.region = None if region is None else region.to(codec.device, torch.float32)
 
     @property
     def batch(self) -> int:
@@ -77,11 +78,16 @@ class Objective:
         return int(self.height * self.width)
 
     def error_curvature(self, decoded: Tensor) -> Tensor:
-        """Second derivative of ``λ·D`` by one decoded sample in [0, 1]: (B, 1, 1, 1) float32.
+        """Second derivative of ``λ·D`` by one decoded sample in [0, 1]: (B, 1, H or 1, W or 1) float32.
 
-        D is taken as proportional to the squared error, with the factor that holds for ``decoded``: exact
-        for the MSE without a weight map, the right size for everything else.
+        Exact for the MSE, with a region too. MS-SSIM is taken as proportional to the squared error, with the factor
+        that holds for ``decoded``.
         """
+        if self.codec.metric == "mse":
+            each = 2 * self.lmbda * 255**2 / (3 * self.pixels)
+            return torch.full((self.batch, 1, 1, 1), each, device=self.target.device) * (
+                1.0 if self.region is None else self.region
+            )
         with torch.no_grad():
             squared_error = (decoded.clamp(0, 1) - self.target).square().flatten(1).sum(1)
             curvature = 2 * self.lmbda * self.distortion(decoded) / squared_error.clamp_min(1e-12)
@@ -102,7 +108,7 @@ class Objective:
         match self.codec.metric:
             case "mse":
                 error = (decoded - self.target).square()
-                error = error if self.weights is None else error * self.weights
+                error = error if self.region is None else error * self.region
                 return 255**2 * error.flatten(1).mean(1)
             case "ms-ssim":
                 from pytorch_msssim import ms_ssim
@@ -112,19 +118,6 @@ class Objective:
                 )
                 return 1 - similarity
         raise ValueError(f"unknown metric {self.codec.metric!r}")
-
-    def _normalised(self, weights: Tensor) -> Tensor:
-        if self.codec.metric != "mse":
-            raise SearchError("a weight map needs a codec trained for mse")
-        weights = weights.to(self.target.device, torch.float32)
-        if weights.shape != (self.batch, 1, self.height, self.width):
-            raise SearchError(f"a weight map of shape {tuple(weights.shape)} does not fit the images")
-        if not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
-            raise SearchError("a weight map holds finite values of 0 or more only")
-        mean = weights.mean((1, 2, 3), keepdim=True)
-        if not bool((mean > 0).all()):
-            raise SearchError("a weight map needs at least one pixel above 0")
-        return weights / mean
 
 
 def symbols_of(coded: Mapping[str, Coded]) -> dict[str, Tensor]:

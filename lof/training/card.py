@@ -44,7 +44,7 @@ class Exported:
     path: Path
     codec: str
     metric: str
-    quality: int
+    quality: float
     lmbda: float
     sizes: tuple[int, ...]
     architecture: str
@@ -56,8 +56,7 @@ class Exported:
     @property
     def registry_line(self) -> str:
         """The entry of this rate point in the registry's table."""
-        point = f'RatePoint({self.lmbda!r}, {self.sizes!r}, fingerprint="{self.fingerprint}")'
-        return f'("{self.metric}", {self.quality}): {point},'
+        return f'("{self.metric}", {self.quality:g}): RatePoint({self.lmbda!r}, "{self.fingerprint}"),'
 
 
 def model_card(exported: Sequence[Exported], measured_on: str | None, kodak: bool) -> str:

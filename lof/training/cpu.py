@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from compressai.layers import GDN
 from torch import Tensor, nn
 
-from lof.codecs.msp.prior import FixedConv
+from lof.codecs.entropy.fixed import FixedConv
 
 
 def speed_up(net: nn.Module, dtype: torch.dtype) -> None:

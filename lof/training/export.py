@@ -9,16 +9,14 @@ from typing import cast
 
 from safetensors.torch import save as to_safetensors
 
-from lof.codecs import Codec
-from lof.codecs.msp.cost import decoding_cost
-from lof.codecs.msp.network import MSPNetwork
-from lof.codecs.weights import load_weights, without_lent_transforms
+from lof.codecs import Codec, trainable
+from lof.codecs.weights import weights_name
 from lof.errors import TrainingError
 from lof.files.atomic import write_atomically
 from lof.pictures.picture import Picture
 from lof.training.card import Exported, model_card
 from lof.training.data import load_validation
-from lof.training.measure import Summary, build_codec, measure, shippable, summarise
+from lof.training.measure import Summary, measure, shippable, summarise
 from lof.training.trained import Trained, quality_of, read_trained
 
 
@@ -28,7 +26,7 @@ def export_weights(
     *,
     measure_on: Path | None = None,
     codec: str | None = None,
-    quality: int | None = None,
+    quality: float | None = None,
     history: Mapping[str, str] | None = None,
     on_picture: Callable[[int, int], None] | None = None,
 ) -> list[Exported]:
@@ -77,7 +75,7 @@ def export_weights(
 
 
 def _completed(
-    trained: Trained, codec: str | None, quality: int | None, history: Mapping[str, str]
+    trained: Trained, codec: str | None, quality: float | None, history: Mapping[str, str]
 ) -> Trained:
     """With what the caller knows; everything that the file names need is there afterwards."""
     if trained.lmbda is None:
@@ -108,26 +106,24 @@ def _check_one_family(trained: Sequence[Trained]) -> None:
 
 
 def _write(trained: Trained, folder: Path) -> tuple[Path, Codec, str]:
-    spec, quality, lmbda = trained.spec, cast(int, trained.quality), cast(float, trained.lmbda)
-    state = shippable(spec, trained.sizes, trained.state, str(trained.path))
-    network = spec.load_class().network
+    quality, lmbda, name = cast(float, trained.quality), cast(float, trained.lmbda), trained.spec.name
+    family = trainable(name)
+    state = shippable(name, trained.sizes, trained.state, str(trained.path))
     named = len(trained.sizes) == 2
     sizes = [f"{n}={v}" for n, v in zip("NM", trained.sizes, strict=True)] if named else trained.sizes
-    architecture = f"{network.__name__}({', '.join(map(str, sizes))})"
-    infix = "" if trained.metric == "mse" else f"{trained.metric}-"
-    path = folder / f"{spec.name}-{infix}{quality}.safetensors"
-    state, lent = without_lent_transforms(spec, trained.metric, quality, state)
-    metadata = {"architecture": architecture, "lambda": repr(lmbda), **lent}
+    architecture = f"{family.network.__name__}({', '.join(map(str, sizes))})"
+    path = folder / weights_name(name, trained.metric, quality)
+    state, extra = family.compact(state, trained.metric, quality)
+    metadata = {"architecture": architecture, "lambda": repr(lmbda), **extra}
     write_atomically(path, to_safetensors(state, metadata))
-    reloaded, stated = load_weights(spec, trained.metric, quality, folder)
+    reloaded, stated = family.read(folder, trained.metric, quality)
     assert stated == lmbda
-    codec = build_codec(
-        spec,
-        quality=quality,
-        metric=trained.metric,
-        lmbda=lmbda,
+    codec = family.codec(
+        reloaded,
         sizes=trained.sizes,
-        state=reloaded,
+        metric=trained.metric,
+        quality=quality,
+        lmbda=lmbda,
         origin=str(path),
     )
     return path, codec, architecture
@@ -147,19 +143,7 @@ def _exported(
         fingerprint=codec.fingerprint.hex(),
         history=trained.history,
         summary=summary,
-        decoding=_decoding(codec),
-    )
-
-
-def _decoding(codec: Codec) -> str:
-    net = getattr(codec, "net", None)
-    if not isinstance(net, MSPNetwork):
-        return ""
-    cost = decoding_cost(net)
-    return (
-        f"Decoding takes {cost.evaluations} evaluations of a probability model of {cost.parameters / 1e6:.1f} million "
-        f"parameters, whatever the size of the image: {cost.prior_macs / 1e3:.1f} thousand multiplications per pixel, "
-        f"and {cost.synthesis_macs / 1e3:.1f} thousand for the synthesis."
+        decoding=trainable(codec.name).decoding_cost(codec),
     )
 
 

@@ -20,9 +20,8 @@ import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from torch import Tensor, nn
 
-from lof.codecs import codec_spec
+from lof.codecs import codec_spec, trainable
 from lof.codecs.entropy.mixture import MixtureConditional
-from lof.codecs.weights import load_weights
 from lof.errors import TrainingError
 from lof.files.atomic import write_atomically
 from lof.training.checkpoint import read_torch_file
@@ -219,7 +218,7 @@ def take_transforms(net: nn.Module, codec: str, metric: str, quality: int) -> No
     """
     spec = codec_spec(codec)
     spec.rate_point(metric, quality)
-    state, _ = load_weights(spec, metric, quality, None)
+    state, _ = trainable(codec).read(None, metric, quality)
     for name in TRANSFORMS:
         own: nn.Module = getattr(net, name)
         part = {key.removeprefix(f"{name}."): v for key, v in state.items() if key.startswith(f"{name}.")}

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lof.codecs import trainable
 from lof.errors import TrainingError
 from lof.machine.devices import resolve_device, resolve_precision
 from lof.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -20,7 +21,7 @@ from lof.training.data import Pool, Skipped, load_pool, load_validation
 from lof.training.frozen import LatentPool, analyse, calibrate, take_transforms
 from lof.training.hardware import describe_hardware
 from lof.training.journal import Journal, Record, plot, remove_torn_files
-from lof.training.measure import build_codec, load_weights_into, measure, shippable, summarise
+from lof.training.measure import load_weights_into, measure, shippable, summarise
 from lof.training.recipe import Recipe, Rung
 from lof.training.step import Stepper, learning_rate
 from lof.training.trained import read_trained
@@ -179,7 +180,7 @@ class _Run:
 
     def _stepper(self, index: int) -> tuple[Stepper, Pool | LatentPool]:
         torch.manual_seed(_seed(self.recipe.seed, index, -1, 0))
-        net = self.recipe.spec.load_class().network(*self.recipe.sizes)
+        net = trainable(self.recipe.codec).network(*self.recipe.sizes)
         start = Path(self.recipe.init) if index == 0 and self.recipe.init else None
         if index > 0:
             start = self._path_of(self.recipe.rung[index - 1])
@@ -242,14 +243,13 @@ class _Run:
     def _validate(self) -> None:
         recipe, rung = self.recipe, self.rung
         origin = f"{self.folder}, step {self.stepper.step}"
-        state = shippable(recipe.spec, recipe.sizes, self._averaged_state(), origin)
-        codec = build_codec(
-            recipe.spec,
-            quality=rung.quality,
-            metric=recipe.metric,
-            lmbda=rung.lmbda,
+        state = shippable(recipe.codec, recipe.sizes, self._averaged_state(), origin)
+        codec = trainable(recipe.codec).codec(
+            state,
             sizes=recipe.sizes,
-            state=state,
+            metric=recipe.metric,
+            quality=rung.quality,
+            lmbda=rung.lmbda,
             origin=origin,
         )
         found = summarise(measure(codec, self.pictures))

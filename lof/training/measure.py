@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from lof import api
-from lof.codecs import Codec, CodecSpec, RatePoint
-from lof.codecs.weights import build_network
+from lof.codecs import Codec, trainable
 from lof.containers.formats import to_pixels, unpack
 from lof.errors import TrainingError
 from lof.metrics import bpp, ms_ssim, mse, psnr
@@ -34,15 +32,14 @@ class Summary:
     cost: float
 
 
-def shippable(spec: CodecSpec, sizes: Sequence[int], state: Mapping[str, Tensor], origin: str) -> State:
+def shippable(codec: str, sizes: Sequence[int], state: Mapping[str, Tensor], origin: str) -> State:
     """Weights as they ship: parameters in float16, and the entropy coder's tables computed from those.
-
-    A network with a ``shippable_state`` of its own ships that.
 
     Raises:
         TrainingError: the weights are not of this codec's class and sizes.
     """
-    net = spec.load_class().network(*sizes)
+    family = trainable(codec)
+    net = family.network(*sizes)
     parameters = dict(net.named_parameters())
     # Tables of a state are those of other weights, if it has any.
     wanted = {k: v for k, v in state.items() if not k.endswith(_TABLES)}
@@ -50,9 +47,7 @@ def shippable(spec: CodecSpec, sizes: Sequence[int], state: Mapping[str, Tensor]
     load_weights_into(net, rounded, origin)
     net.eval()
     net.update(force=True)
-    if hasattr(net, "shippable_state"):
-        return cast(State, net.shippable_state())
-    return {k: (v.half() if k in parameters else v).contiguous() for k, v in net.state_dict().items()}
+    return family.ship(net)
 
 
 def load_weights_into(net: torch.nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
@@ -73,30 +68,6 @@ def load_weights_into(net: torch.nn.Module, state: Mapping[str, Tensor], origin:
             )
     # CompressAI's networks insist on tables in what they load; their own empty ones will do.
     net.load_state_dict({key: value for key, value in own.items() if key.endswith(_TABLES)} | kept)
-
-
-def build_codec(
-    spec: CodecSpec,
-    *,
-    quality: int,
-    metric: str,
-    lmbda: float,
-    sizes: Sequence[int],
-    state: State,
-    origin: str,
-) -> Codec:
-    """The codec of shipped weights, on the CPU in float32; the registry need not have this rate point."""
-    full = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-    point = RatePoint(lmbda, tuple(sizes))
-    return spec.load_class()(
-        build_network(spec, point, full, origin),
-        name=spec.name,
-        quality=quality,
-        metric=metric,
-        lmbda=lmbda,
-        device=torch.device("cpu"),
-        precision=torch.float32,
-    )
 
 
 def measure(codec: Codec, pictures: Iterable[Picture]) -> list[Measured]:
@@ -125,7 +96,7 @@ def _measure(codec: Codec, picture: Picture) -> Measured:
     plain = Picture(picture.pixels)
     data = api.encode(plain, codec=codec)
     parsed = unpack(data)
-    decoded = to_pixels(codec.decompress(parsed.strings, height, width), parsed.format)
+    decoded = to_pixels(codec.decompress(parsed.strings, height, width).image, parsed.format)
     rate, error, similarity = (
         bpp(len(data), height, width),
         mse(picture.pixels, decoded),

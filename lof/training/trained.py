@@ -10,8 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lof.codecs import CodecSpec, codec_spec, codec_specs
-from lof.codecs.registry import ZOO_MS_SSIM_LAMBDAS, ZOO_MSE_LAMBDAS
+from lof.codecs import CodecSpec, codec_spec, codec_specs, trainable
 from lof.errors import TrainingError
 from lof.training.checkpoint import FORMAT, Checkpoint, read_torch_file
 from lof.training.recipe import parse_recipe
@@ -30,7 +29,7 @@ class Trained:
     state: dict[str, Tensor]
     codec: str | None
     metric: str
-    quality: int | None
+    quality: float | None
     lmbda: float | None
     sizes: tuple[int, ...]
     history: Mapping[str, str]
@@ -65,10 +64,17 @@ def read_trained(path: Path) -> Trained:
     return _from_script(path, {**state, **averages}, content)
 
 
-def quality_of(lmbda: float, metric: str) -> int | None:
-    """The zoo's name of a rate point, 1 to 8, where λ is one of its own."""
-    lambdas = ZOO_MSE_LAMBDAS if metric == "mse" else ZOO_MS_SSIM_LAMBDAS
-    return next((i for i, known in enumerate(lambdas, start=1) if abs(known / lmbda - 1) < 0.01), None)
+def quality_of(lmbda: float, metric: str) -> float | None:
+    """The quality at which registered codecs have this λ, if any does."""
+    points = (item for spec in codec_specs(hidden=True) for item in spec.rate_points.items())
+    return next(
+        (
+            quality
+            for (known, quality), point in points
+            if known == metric and abs(point.lmbda / lmbda - 1) < 0.01
+        ),
+        None,
+    )
 
 
 def _from_checkpoint(path: Path, checkpoint: Checkpoint) -> Trained:
@@ -106,11 +112,11 @@ def _from_script(path: Path, state: dict[str, Tensor], content: Mapping[str, Any
     if "spent" in content:
         history["time"] = f"{content['spent'] / 60:.2f} h"
     lmbda = arguments.get("lmbda")
-    sizes = _sizes(state)
+    codec, sizes = _codec_of(state)
     return Trained(
         path=path,
         state=state,
-        codec=_codec_of(sizes, state),
+        codec=codec,
         metric="mse",
         quality=None if lmbda is None else quality_of(lmbda, "mse"),
         lmbda=lmbda,
@@ -128,23 +134,22 @@ def _from_safetensors(path: Path) -> Trained:
         raise TrainingError(f"{path}: cannot be read as weights ({error}); name another file") from error
     full = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
     lmbda = float(about["lambda"]) if "lambda" in about else None
-    sizes = _sizes(full)
+    codec, sizes = _codec_of(full)
     quality = None if lmbda is None else quality_of(lmbda, "mse")
-    return Trained(path, full, _codec_of(sizes, full), "mse", quality, lmbda, sizes, {})
+    return Trained(path, full, codec, "mse", quality, lmbda, sizes, {})
 
 
-def _sizes(state: Mapping[str, Tensor]) -> tuple[int, ...]:
-    """N and M, where the analysis transform is laid out as CompressAI's; nothing otherwise."""
-    if "g_a.0.weight" in state and "g_a.6.weight" in state:
-        return state["g_a.0.weight"].shape[0], state["g_a.6.weight"].shape[0]
-    return ()
-
-
-def _codec_of(sizes: tuple[int, ...], state: Mapping[str, Tensor]) -> str | None:
-    """The bundled codec of these sizes whose network has exactly these parameters."""
+def _codec_of(state: Mapping[str, Tensor]) -> tuple[str | None, tuple[int, ...]]:
+    """The codec that ships with lof whose network has exactly these parameters, and its sizes."""
+    sizes: tuple[int, ...] = ()
     for spec in codec_specs(hidden=True):
-        if spec.source == "bundled" and sizes in {point.sizes for point in spec.rate_points.values()}:
-            parameters = {name for name, _ in spec.load_class().network(*sizes).named_parameters()}
+        if spec.source != "bundled":
+            continue
+        family = trainable(spec.name)
+        sizes = family.sizes_in(state) or sizes
+        shipped, _ = family.read(None, *next(iter(spec.rate_points)))
+        if family.sizes_in(state) and family.sizes_in(state) == family.sizes_in(shipped):
+            parameters = {name for name, _ in family.network(*family.sizes_in(state)).named_parameters()}
             if parameters <= state.keys():
-                return spec.name
-    return None
+                return spec.name, family.sizes_in(state)
+    return None, sizes

@@ -18,7 +18,8 @@ from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor
 
 from lof.codecs.base import Coded, Latents, Quantize
-from lof.codecs.hyperprior.codec import CompressAICodec, exact_arithmetic, margin
+from lof.codecs.hyperprior.codec import BottleneckCodec, margin
+from lof.codecs.network import exact_arithmetic
 
 _SIDE, _REACH = 5, 2
 """Of the window of context, in places of y: its side, and from its centre."""
@@ -30,7 +31,7 @@ class _Take(Protocol):
         ...
 
 
-class JointAutoregressiveCodec(CompressAICodec):
+class JointAutoregressiveCodec(BottleneckCodec):
     """``mbt2018``: Gaussians whose means and scales hyperprior and context predict (Minnen et al. 2018)."""
 
     latents = ("z", "y")
@@ -64,7 +65,6 @@ class JointAutoregressiveCodec(CompressAICodec):
     def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
         """See :meth:`Codec.compress`."""
         bottleneck, conditional = self.net.entropy_bottleneck, self.net.gaussian_conditional
-        median = bottleneck._get_medians().reshape(1, -1, 1, 1)
         y = symbols["y"].to("cpu", torch.float32)
         written: list[int] = []
         indexes: list[int] = []
@@ -76,7 +76,7 @@ class JointAutoregressiveCodec(CompressAICodec):
             return piece + means
 
         with torch.no_grad(), exact_arithmetic():
-            z_string = bottleneck.compress(symbols["z"].to("cpu", torch.float32) + median)[0]
+            z_string = bottleneck.compress(symbols["z"].to("cpu", torch.float32) + self._median())[0]
             self._walk(z_string, symbols["z"].shape[-2:], take)
         encoder = BufferedRansEncoder()
         encoder.encode_with_indexes(written, indexes, *_tables(conditional))
@@ -87,31 +87,36 @@ class JointAutoregressiveCodec(CompressAICodec):
         self._check_strings(strings)
         shape = self._string_shape(height, width)
         with self._reading(), torch.no_grad(), exact_arithmetic():
-            scales = self._decode([s + self._slack(s, shape) for s in strings], shape)[2]
+            *_, scales = self._decode([s + self._slack(s, shape) for s in strings], shape)
         return margin(self.net.gaussian_conditional, scales)
 
     def _analyse_side(self, y: Tensor) -> Latents:
         return {"z": self.net.h_a(y)}
 
-    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> Latents:
-        z_hat, y_hat, _ = self._decode(strings, shape)
-        return {"z": z_hat, "y": y_hat}
+    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> tuple[Latents, Latents]:
+        z_hat, y_hat, y, _ = self._decode(strings, shape)
+        return {"z": torch.round(z_hat - self._median()), "y": y}, {"z": z_hat, "y": y_hat}
 
-    def _decode(self, strings: Sequence[bytes], shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    def _decode(
+        self, strings: Sequence[bytes], shape: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """z, y, the symbols of y, and every σ."""
         conditional = self.net.gaussian_conditional
         tables = _tables(conditional)
         decoder = RansDecoder()
         decoder.set_stream(strings[0])
+        symbols: list[Tensor] = []
         seen: list[Tensor] = []
 
         def take(rows: Tensor, columns: Tensor, means: Tensor, scales: Tensor) -> Tensor:
             seen.append(scales)
             indexes = conditional.build_indexes(scales).flatten().tolist()
             found = torch.tensor(decoder.decode_stream(indexes, *tables), dtype=torch.float32)
-            return found.reshape(means.shape) + means
+            symbols.append(found.reshape(means.shape))
+            return symbols[-1] + means
 
         z_hat, y_hat = self._walk(strings[1], shape, take)
-        return z_hat, y_hat, torch.cat(seen)
+        return z_hat, y_hat, torch.cat(symbols, -1).reshape(y_hat.shape), torch.cat(seen)
 
     def _walk(self, z_string: bytes, shape: Sequence[int], take: _Take) -> tuple[Tensor, Tensor]:
         # σ and μ must come from the very tensor that the decoder will have, read back from the string.

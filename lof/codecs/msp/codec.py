@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from lof.codecs.base import Coded, Latents, Quantize
-from lof.codecs.hyperprior.codec import CompressAICodec
 from lof.codecs.msp import layout
 from lof.codecs.msp.decoder import STRIDE, Decoder, exact_sums
 from lof.codecs.msp.layout import Part
 from lof.codecs.msp.network import MSPNetwork
+from lof.codecs.network import NetworkCodec
 
 
-class MSPCodec(CompressAICodec):
+class MSPCodec(NetworkCodec):
     """An MSP tier at one rate point.
 
     ``net`` computes as the decoder does, in exact sums; ``fast``, for the search, without rounding of
@@ -56,27 +56,24 @@ class MSPCodec(CompressAICodec):
         """See :meth:`Codec.compress`."""
         return [self.decoder.encode(symbols["y"])]
 
-    def read_latents(self, strings: Sequence[bytes], height: int, width: int) -> Latents:
-        """See :meth:`Codec.read_latents`."""
-        self._check_strings(strings)
-        with self._reading():
-            return self._read(strings, self._string_shape(height, width))
-
     def state(self) -> dict[str, Tensor]:
         """See :meth:`Codec.state`."""
         return cast(MSPNetwork, self.net).shippable_state()
 
-    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> Latents:
-        return {"y": self.decoder.values(strings[0], *shape)}
+    @classmethod
+    def sizes_in(cls, state: Mapping[str, Tensor]) -> tuple[int, ...]:
+        """MSP's weights state their sizes."""
+        return tuple(state["sizes"].tolist()) if "sizes" in state else ()
 
-    def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
-        """See :meth:`Codec.decompress`."""
-        self._check_strings(strings)
-        with self._reading():
-            image = self.decoder.decode(strings[0], height, width)[0].clamp(0, 1)
-            if bool(image.isnan().any()):
-                raise ValueError("their symbols are far beyond any image's")
-        return self.crop(image, height, width).clone()
+    def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> tuple[Latents, Latents]:
+        symbols, values = self.decoder.read(strings[0], *shape)
+        return {"y": symbols}, {"y": values}
+
+    def _decoded(self, y: Tensor) -> Tensor:
+        return self.decoder.synthesise(y)
+
+    def _slack(self, string: bytes, shape: tuple[int, int]) -> bytes:
+        return b""  # the decoder appends its own
 
 
 def _code(net: MSPNetwork, y: Tensor, quantize: Quantize) -> Coded:

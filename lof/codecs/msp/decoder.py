@@ -49,10 +49,10 @@ class Decoder:
         Raises:
             StreamError: no encoder wrote this.
         """
-        return self.synthesise(self.values(string, -(-height // STRIDE), -(-width // STRIDE)))
+        return self.synthesise(self.read(string, -(-height // STRIDE), -(-width // STRIDE))[1])
 
-    def values(self, string: bytes, rows: int, columns: int) -> Tensor:
-        """y as the synthesis takes it, (1, M, rows, columns) float32, multiples of 1/64.
+    def read(self, string: bytes, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+        """The symbols of y, and y as the synthesis takes it, multiples of 1/64; each (1, M, rows, columns) float32.
 
         Raises:
             StreamError: no encoder wrote this.
@@ -61,21 +61,23 @@ class Decoder:
             raise StreamError("the string is not that of an MSP stream; compress the image again")
         decoder = ans.RansDecoder()
         decoder.set_stream(string + slack(string, rows * columns * self.config.latent_channels))
-        pieces: list[Tensor] = []
+        symbols: list[Tensor] = []
+        values: list[Tensor] = []
 
         def take(part: Part, mean: Tensor | None, form: Tensor | None) -> Tensor:
             centre, coding = self._coded_with(part, mean, form, (rows, columns))
-            symbols: list[int] = []
+            read: list[int] = []
             for wanted, tables in coding:
-                symbols += decoder.decode_stream(wanted, tables.cdfs, tables.lengths, tables.offsets)
-            pieces.append(_place(symbols, centre, part, rows, columns))
-            return pieces[-1]
+                read += decoder.decode_stream(wanted, tables.cdfs, tables.lengths, tables.offsets)
+            symbols.append(_place(read, torch.zeros_like(centre), part, rows, columns))
+            values.append(_place(read, centre, part, rows, columns))
+            return values[-1]
 
         self._walk(take)
-        return self._natural(pieces, rows, columns)
+        return self._natural(symbols, rows, columns), self._natural(values, rows, columns)
 
     def encode(self, symbols: Tensor) -> bytes:
-        """Inverse of :meth:`values`, from the symbols (1, M, rows, columns), integers in any dtype."""
+        """Inverse of :meth:`read`, from the symbols (1, M, rows, columns), integers in any dtype."""
         rows, columns = symbols.shape[-2:]
         ordered = layout.pad(symbols.to("cpu", torch.float32).index_select(1, self.net.order), self.config)
         inside = layout.pad(torch.ones(1, self.config.latent_channels, rows, columns), self.config)

@@ -10,11 +10,12 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.models import CompressionModel
 from torch import Tensor
 
+from lof.codecs.entropy.fixed import FixedConv
 from lof.codecs.entropy.mixture import MEAN_UNIT, MixtureConditional, scale_of
 from lof.codecs.msp import layout
 from lof.codecs.msp.config import MSPConfig
 from lof.codecs.msp.layout import Part
-from lof.codecs.msp.prior import FixedConv, Prior
+from lof.codecs.msp.prior import Prior
 from lof.codecs.msp.transforms import analysis, synthesis
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lof.codecs.entropy.fixed import ACTIVATION_UNIT, CEILING, UNSET, FixedConv, powers_of_two
 from lof.codecs.entropy.mixture import (
     MEAN_UNIT,
     SCALE_MIN,
@@ -28,77 +29,10 @@ from lof.codecs.entropy.mixture import (
 from lof.codecs.msp.config import MSPConfig
 from lof.codecs.msp.layout import Step
 
-ACTIVATION_UNIT = 32
-"""Activations are multiples of 1/32."""
-CEILING = 255 / ACTIVATION_UNIT
-WEIGHT_LIMIT = 127
-SUM_LIMIT = 2**24
-MIN_SHIFT, MAX_SHIFT, UNSET = -8, 16, -128
-
 INDEX_UNIT = 8
 """Scales are predicted in units of this many places of the table, about a factor e: as fast to learn as means."""
 SCALES_APART, START_WEIGHT = 0.8, 32
 """Where a mixture's components start: neighbours' scales, in that unit, and weights."""
-
-
-class FixedConv(nn.Conv2d):
-    """A convolution that keeps its input's size, and whose weights can be put on a fixed-point grid.
-
-    ``shift`` is :data:`UNSET` in the channels of weights that are on no grid yet.
-    """
-
-    shift: Tensor
-
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
-        self.register_buffer("shift", torch.full((outputs,), UNSET, dtype=torch.int8))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, rows, columns) to (B, outputs, rows, columns)."""
-        if self.kernel_size != (1, 1):
-            return super().forward(x)
-        # The same as a product of matrices: faster where there are few places.
-        return F.linear(x.permute(0, 2, 3, 1), self.weight[:, :, 0, 0], self.bias).permute(0, 3, 1, 2)
-
-    @torch.no_grad()
-    def to_grid(self) -> None:
-        """Round weights and biases to the finest grid on which no sum of products leaves float32's integers."""
-        weight, bias = self.weight.double(), cast(Tensor, self.bias).double()
-        shift = torch.full_like(self.shift, MIN_SHIFT)
-        for candidate in range(MIN_SHIFT + 1, MAX_SHIFT + 1):
-            shift[_fits(weight, bias, 2.0**candidate)] = candidate
-        unit = _powers(shift)
-        self.weight.copy_(torch.round(weight * unit.reshape(-1, 1, 1, 1)) / unit.reshape(-1, 1, 1, 1))
-        self.bias.copy_(torch.round(bias * unit * ACTIVATION_UNIT) / (unit * ACTIVATION_UNIT))  # type: ignore
-        self.shift.copy_(shift)
-
-    def counts(self) -> dict[str, Tensor]:
-        """Weights (int8) and biases (int32) as counts of their grid's unit: ``2**-shift``, and 1/32 of it."""
-        unit = _powers(self.shift)
-        weight = torch.round(self.weight.double() * unit.reshape(-1, 1, 1, 1))
-        bias = torch.round(cast(Tensor, self.bias).double() * unit * ACTIVATION_UNIT)
-        return {"weight": weight.to(torch.int8), "bias": bias.to(torch.int32)}
-
-    @staticmethod
-    def from_counts(weight: Tensor, bias: Tensor, shift: Tensor) -> dict[str, Tensor]:
-        """Inverse of :meth:`counts`, without loss."""
-        unit = _powers(shift)
-        return {
-            "weight": (weight.double() / unit.reshape(-1, 1, 1, 1)).float(),
-            "bias": (bias.double() / (unit * ACTIVATION_UNIT)).float(),
-        }
-
-
-def _powers(exponents: Tensor) -> Tensor:
-    # torch.pow need not be exact, not even here.
-    return torch.tensor([2.0**e for e in exponents.tolist()], dtype=torch.float64, device=exponents.device)
-
-
-def _fits(weight: Tensor, bias: Tensor, unit: float) -> Tensor:
-    """(channels,): whether 8-bit weights and exact sums are possible on the grid of ``1 / unit``."""
-    units = torch.round(weight * unit).abs().flatten(1)
-    offset = torch.round(bias * unit * ACTIVATION_UNIT).abs()
-    return (units.amax(1) <= WEIGHT_LIMIT) & (255 * units.sum(1) + offset < SUM_LIMIT)
 
 
 class Prior(nn.Module):
@@ -178,7 +112,7 @@ class Prior(nn.Module):
     def calibrate(self, spread: Tensor) -> None:
         """Start from latents' standard deviations, (M,), in coding order."""
         powers = torch.round(torch.log2(spread.clamp_min(2**-6)))
-        self.spread.copy_(_powers(powers))
+        self.spread.copy_(powers_of_two(powers))
         index = torch.log(spread.clamp_min(SCALE_MIN) / SCALE_MIN) / (SCALE_STEP * INDEX_UNIT)
         for level in (self.fine, self.coarse)[: min(2, self.config.levels)]:
             for number in range(len(level.steps)):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 import lof
-from lof.codecs import codec_spec, hard_rounding, load_codec
+from lof.codecs import hard_rounding, load_codec
 from lof.codecs.msp import layout
 from lof.codecs.msp.codec import MSPCodec
 from lof.codecs.msp.config import TIERS, MSPConfig
@@ -25,7 +25,7 @@ from lof.codecs.msp.decoder import Decoder, exact_sums
 from lof.codecs.msp.network import MSPNetwork
 from lof.codecs.msp.prior import FixedConv
 from lof.codecs.msp.transforms import TiledSynthesis, synthesis
-from lof.codecs.weights import bundled_file
+from lof.codecs.weights import Place
 from lof.errors import StreamError
 from lof.profiles import BUILT_IN, load_profile
 from lof.search import symbols_of
@@ -187,7 +187,7 @@ class TestExactness:
     ) -> None:
         data = lof.encode(crop, codec=codec)
         string = lof.containers.lof.read(data).strings[0]
-        file = bundled_file(codec_spec("msp-tiny"), "mse", 4)
+        file = Place("msp-tiny", "mse", 4).bundled
         again = NumpyDecoder(load_file(file)).decode(string, 8, 8)
         assert np.array_equal(again, (64 * codec.decoder.values(string, 8, 8)[0].double()).numpy())
 
@@ -285,7 +285,7 @@ def test_the_decoder_stands_alone(
     coded = codec.code(latent, hard_rounding, exact=True)
     string = codec.compress(symbols_of(coded))[0]
     (tmp_path / "string").write_bytes(string)
-    weights = bundled_file(codec_spec("msp-tiny"), "mse", 4)
+    weights = Place("msp-tiny", "mse", 4).bundled
     arguments = [str(weights), str(tmp_path / "string"), "96", "144", str(threads)]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", STANDALONE, *arguments],
@@ -339,7 +339,7 @@ def test_crafted_strings_never_crash(data: bytes) -> None:
     codec = load_codec("msp-tiny", device="cpu", precision="fp32")
     string = data[: len(data) // 4 * 4]
     try:
-        decoded = codec.decompress([string], 40, 24)
+        decoded = codec.decompress([string], 40, 24).image
     except StreamError:
         return
     assert decoded.shape == (3, 40, 24)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import lof
 from lof.codecs import Codec, codec_spec, codec_specs
-from lof.codecs.weights import bundled_file
+from lof.codecs.weights import Place
 from lof.containers.formats import FORMATS
 from lof.profiles import parse_profile
 
@@ -46,7 +46,7 @@ POINTS = [
     (spec.name, metric, quality)
     for spec in codec_specs(hidden=True)
     for metric, quality in spec.rate_points
-    if (spec.source == "bundled" or quality == 1) and not spec.implementation.startswith("msp.")
+    if (spec.source == "bundled" or quality == 1) and not spec.name.startswith("msp")
 ]
 FILES = [
     (*point, format)
@@ -119,9 +119,9 @@ def cases(
         spec = codec_spec(name)
         if spec.source == "zoo":
             where = zoo_weights
-            weights = zoo_weights / f"{name}{'' if metric == 'mse' else '-' + metric}-{quality}.safetensors"
+            weights = zoo_weights / f"{name}{'' if metric == 'mse' else '-' + metric}-{quality:g}.safetensors"
         else:
-            where, weights = None, bundled_file(spec, metric, quality)
+            where, weights = None, Place(name, metric, quality).bundled
         codec = lof.load_codec(name, quality, metric=metric, weights=where, device="cpu")
         found[name, metric, quality, format] = list(write_cases(codec, format, weights, photograph, folder))
     jobs = [
@@ -130,7 +130,7 @@ def cases(
         for case in some
         for part in (case.path, case.weights, case.path.with_suffix(".npy"))
     ]
-    decoder = Path(__file__).with_name("standalone_decoder.py")
+    decoder = Path(__file__).parents[1] / "standalone_decoder.py"
     done = subprocess.run(
         [sys.executable, "-I", "-W", "ignore", "-c", WITHOUT_LOF, str(decoder)],
         input=json.dumps(jobs),
@@ -162,7 +162,7 @@ def test_searched_files_are_among_those_decoded(
 
 
 def test_the_decoder_names_nothing_of_lof() -> None:
-    source = Path(__file__).with_name("standalone_decoder.py").read_text(encoding="utf-8")
+    source = Path(__file__).parents[1] / "standalone_decoder.py".read_text(encoding="utf-8")
     imported = {
         line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import", "from"))
     }

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from lof.codecs import trainable
 from lof.errors import TrainingError
 from lof.pictures.samples import write_samples
 from lof.training import export_weights, parse_recipe
@@ -56,7 +57,7 @@ def recipe_of(folder: Path, **changes: Any) -> Recipe:
 def both_halves_in_one_process(recipe: Recipe) -> Stepper:
     pool = load_pool(recipe.data.train, recipe.crop, CPU)
     torch.manual_seed(_seed(recipe.seed, 0, -1, 0))
-    net = recipe.spec.load_class().network(*recipe.sizes)
+    net = trainable(recipe.codec).network(*recipe.sizes)
 
     class BothHalves(torch.nn.Module):
         def __init__(self, loss: torch.nn.Module) -> None:

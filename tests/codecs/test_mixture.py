@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import lof
-from lof.codecs import codec_spec, hard_rounding, load_codec
+from lof.codecs import hard_rounding, load_codec, trainable
 from lof.codecs.entropy.mixture import (
     MixtureConditional,
     MixtureTables,
@@ -121,7 +121,7 @@ class TestForm:
 class TestGradients:
     def test_equal_components_are_drawn_as_the_one_gaussian(self) -> None:
         torch.manual_seed(0)
-        net, mixed = (codec_spec("msp-tiny").load_class().network(*sizes) for sizes in (SIZES[:-1], SIZES))
+        net, mixed = (trainable("msp-tiny").network(*sizes) for sizes in (SIZES[:-1], SIZES))
         for one in (net, mixed):
             LatentRate(one, precision=torch.float32)
         y, mean = 3 * torch.randn(1, 24, 6, 6), torch.randn(1, 24, 6, 6).requires_grad_()
@@ -153,7 +153,7 @@ class TestGradients:
 
     def test_the_transforms_get_a_gradient_where_they_are_trained_too(self) -> None:
         torch.manual_seed(0)
-        net = codec_spec("msp-tiny").load_class().network(*SIZES)
+        net = trainable("msp-tiny").network(*SIZES)
         model = RateDistortion(net, lmbda=0.01, metric="mse", precision=torch.float32)
         loss, *_ = model(torch.rand(1, 3, 64, 64))
         loss.backward()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lof.codecs import codec_spec, load_codec
+from lof.codecs import load_codec, trainable
 from lof.codecs.msp.prior import FixedConv
 from lof.errors import TrainingError
 from lof.training import export_weights, parse_recipe, train
@@ -97,7 +97,7 @@ def test_latents_are_kept_for_the_next_run_and_made_anew_for_other_transforms(
 ) -> None:
     pool = load_pool([str(photos)], 64, CPU)
     torch.manual_seed(0)
-    net = codec_spec("tiny").load_class().network(16, 24)
+    net = trainable("tiny").network(16, 24)
     take_transforms(net, "tiny", "mse", 4)
     cache = tmp_path / "latents.pt"
     first = analyse(pool, net, torch.float32, cache)
@@ -113,7 +113,7 @@ def test_latents_are_kept_for_the_next_run_and_made_anew_for_other_transforms(
 
 def test_batches_are_cuts_of_the_latents(photos: Path) -> None:
     pool = load_pool([str(photos)], 64, CPU)
-    net = codec_spec("tiny").load_class().network(16, 24)
+    net = trainable("tiny").network(16, 24)
     latents = analyse(pool, net, torch.float32, None)
     batch = latents.batch(12, seed=3)
     assert batch.shape == (12, 24, 4, 4)
@@ -129,7 +129,7 @@ def test_batches_are_cuts_of_the_latents(photos: Path) -> None:
 
 def test_the_rate_is_that_of_rounded_latents_and_scales_get_its_gradient() -> None:
     torch.manual_seed(0)
-    net = codec_spec("tiny").load_class().network(16, 24)
+    net = trainable("tiny").network(16, 24)
     plain = copy.deepcopy(net.gaussian_conditional)
     LatentRate(net, precision=torch.float32)
     y, means = 3 * torch.randn(1, 24, 6, 6), torch.randn(1, 24, 6, 6)

@@ -13,7 +13,7 @@ from compressai.layers import MaskedConv2d
 from PIL import Image
 
 import lof.cli.train  # noqa: F401  (adds its commands)
-from lof.codecs import codec_spec, codec_specs
+from lof.codecs import codec_spec, codec_specs, trainable
 from lof.errors import TrainingError
 from lof.training import load_recipe, parse_recipe, train
 from lof.training.cpu import speed_up
@@ -52,8 +52,10 @@ def test_every_shipped_recipe_loads_and_names_a_registered_codec_of_its_sizes() 
     for name in BUILT_IN:
         recipe = load_recipe(name)
         assert recipe.name == name
-        codecs = [recipe.spec, *([codec_spec(recipe.frozen)] if recipe.frozen else [])]
-        assert recipe.sizes in {p.sizes for codec in codecs for p in codec.rate_points.values()}
+        codec = recipe.spec if recipe.spec.source == "bundled" else codec_spec(recipe.frozen or "")
+        family = trainable(codec.name)
+        shipped, _ = family.read(None, *next(iter(codec.rate_points)))
+        assert recipe.sizes == family.sizes_in(shipped)
 
 
 @pytest.mark.parametrize(
@@ -139,12 +141,15 @@ def test_crops_are_exact_cuts_of_the_pictures_half_of_them_flipped(tmp_path: Pat
     assert not torch.equal(batch, pool.batch(200, seed=2))
 
 
-@pytest.mark.parametrize("name", sorted({s.implementation for s in codec_specs(hidden=True)}))
-def test_every_registered_class_trains(name: str) -> None:
-    spec = next(s for s in codec_specs(hidden=True) if s.implementation == name)
+@pytest.mark.parametrize("name", ["tiny", "msp-tiny", *(s.name for s in codec_specs() if s.source == "zoo")])
+def test_every_family_trains(name: str) -> None:
+    spec = codec_spec(name)
     torch.manual_seed(0)
-    sizes = next(iter(spec.rate_points.values())).sizes if spec.source == "bundled" else (8, 12)
-    net = spec.load_class().network(*sizes)
+    sizes: tuple[int, ...] = (8, 12)
+    if spec.source == "bundled":
+        shipped, _ = trainable(name).read(None, "mse", 4)
+        sizes = trainable(name).sizes_in(shipped)
+    net = trainable(spec.name).network(*sizes)
     for module in net.modules():
         if isinstance(module, MaskedConv2d):
             module.weight.data *= module.mask  # as every use of it does, in place
@@ -161,7 +166,7 @@ def test_every_registered_class_trains(name: str) -> None:
 
 def test_the_synthesis_gets_rounded_latents_and_the_rate_noisy_ones() -> None:
     torch.manual_seed(0)
-    net = codec_spec("tiny").load_class().network(8, 12)
+    net = trainable("tiny").network(8, 12)
     RateDistortion(net, lmbda=0.01, metric="mse", precision=torch.float32)
     y, means = 5 * torch.randn(1, 12, 4, 4), torch.randn(1, 12, 4, 4)
     y.requires_grad_()
@@ -178,7 +183,7 @@ def test_the_synthesis_gets_rounded_latents_and_the_rate_noisy_ones() -> None:
 
 def test_the_faster_layers_of_the_cpu_give_the_same_gradients() -> None:
     torch.manual_seed(0)
-    net = codec_spec("tiny").load_class().network(16, 24).to(memory_format=torch.channels_last)
+    net = trainable("tiny").network(16, 24).to(memory_format=torch.channels_last)
     other = copy.deepcopy(net)
     speed_up(other, torch.bfloat16)
     images = torch.rand(2, 3, 64, 64)
@@ -202,7 +207,7 @@ def test_the_learning_rate_warms_up_holds_and_decays() -> None:
 
 def test_a_step_moves_the_average_towards_the_weights(photos: Path) -> None:
     recipe = recipe_of(photos, ema=0.5)
-    net = codec_spec("tiny").load_class().network(16, 24)
+    net = trainable("tiny").network(16, 24)
     stepper = Stepper(net, recipe, recipe.rung[0], device=CPU, precision=torch.float32)
     before = stepper.ema["g_a.0.weight"].clone()
     stepper.advance(torch.rand(2, 3, 64, 64))

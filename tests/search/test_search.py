@@ -159,7 +159,7 @@ class TestEngine:
     def test_traced_cost_is_the_cost_of_the_symbols(self, codec: Codec, images: torch.Tensor) -> None:
         found = search(codec, images[:1], profile_of(MEAN_FIELD), lmbda=codec.lmbda)[0]
         strings = codec.compress(found.symbols)
-        decoded = codec.decompress(strings, 64, 64)
+        decoded = codec.decompress(strings, 64, 64).image
         bpp = 8 * sum(map(len, strings)) / 64**2
         distortion = 255**2 * float((decoded - images[0]).square().mean())
         last = found.trace[-1]
@@ -211,7 +211,7 @@ class TestObjective:
 
         def error(weights: torch.Tensor | None) -> torch.Tensor:
             found = search(codec, images[:1], profile_of(MEAN_FIELD), lmbda=codec.lmbda, weights=weights)[0]
-            decoded = codec.decompress(codec.compress(found.symbols), 64, 64)
+            decoded = codec.decompress(codec.compress(found.symbols), 64, 64).image
             return (decoded - images[0]).square().mean((0, 1))
 
         plain, weighted = error(None), error(left)

@@ -1,0 +1,82 @@
+"""The one true cost: rate from the file's length, distortion on the decoded 8-bit image, ``bpp + λ·D``.
+
+What keeps or drops a search's result, studies, archives' floors, model cards and reports all measure here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lof.errors import SearchError
+from lof.metrics import bpp, ms_ssim, mse, psnr
+from lof.results import Measured, Pixels
+
+METRICS = ("mse", "ms-ssim")
+Region = NDArray[np.float32]
+"""(H, W), at least 0 with a mean of 1: how much each pixel's error counts."""
+
+
+@dataclass(frozen=True)
+class TrueCost:
+    """What one image's encodings are judged by.
+
+    Attributes:
+        original: (H, W, 3) uint8.
+        lmbda: λ, in bits per pixel for each unit of D.
+        metric: D is the mean squared error in squared grey levels for ``mse``, ``1 - MS-SSIM`` for ``ms-ssim``.
+        region: counts pixels differently, for ``mse`` alone; see :func:`region_of`.
+    """
+
+    original: Pixels
+    lmbda: float
+    metric: str = "mse"
+    region: Region | None = None
+
+    def measure(self, size: int, decoded: Pixels) -> Measured:
+        """A file of ``size`` bytes that decodes to ``decoded``, measured.
+
+        Raises:
+            SearchError: the image is too small for MS-SSIM and the metric is that.
+            ImageError: the images differ in size.
+        """
+        error, similarity = mse(self.original, decoded), ms_ssim(self.original, decoded)
+        rate = bpp(size, *self.original.shape[:2])
+        if self.metric == "ms-ssim":
+            if similarity is None:
+                raise SearchError("the image is too small for MS-SSIM; use a codec trained for mse")
+            distortion = 1 - similarity
+        else:
+            distortion = error if self.region is None else self._weighted(decoded)
+        return Measured(size, rate, error, psnr(error), similarity, rate + self.lmbda * distortion)
+
+    def _weighted(self, decoded: Pixels) -> float:
+        assert self.region is not None
+        error = np.square(self.original.astype(np.float32) - decoded).mean(2)
+        return float((self.region * error).mean(dtype=np.float64))
+
+
+def region_of(weights: NDArray[Any], height: int, width: int) -> Region:
+    """A map of weights, scaled to a mean of 1.
+
+    Args:
+        weights: (H, W), finite, at least 0, of any scale.
+
+    Raises:
+        SearchError: it does not fit the image, or holds something else.
+    """
+    region = np.asarray(weights, np.float32)
+    if region.shape != (height, width):
+        size = "×".join(map(str, reversed(region.shape)))
+        raise SearchError(
+            f"region: has {size} values, the image {width}×{height} pixels; give one for each pixel"
+        )
+    if not np.isfinite(region).all() or (region < 0).any():
+        raise SearchError("region: holds values that are not finite or below 0; give weights of 0 or more")
+    mean = float(region.mean(dtype=np.float64))
+    if not mean > 0:
+        raise SearchError("region: is 0 everywhere; give at least one pixel a weight above 0")
+    return region / np.float32(mean)

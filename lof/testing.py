@@ -1,0 +1,239 @@
+"""The codec contract as checks that run on any codec: what lof's own codecs are held to.
+
+>>> from lof import load_codec
+>>> from lof.testing import check_codec
+>>> check_codec(load_codec("my-codec"))  # doctest: +SKIP
+
+With pytest, each check is a test of its own::
+
+    @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+    def test_contract(check):
+        check(load_codec("my-codec"), picture())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lof.codecs import QUALITY_UNIT, Codec, hard_rounding
+from lof.errors import StreamError
+from lof.results import Pixels
+
+Symbols = Mapping[str, Tensor]
+Check = Callable[[Codec, Pixels], None]
+
+SIZES = ((128, 128), (1, 1), (65, 3), (100, 127))
+"""Rows and columns of what is cut from the picture."""
+
+
+def check_codec(codec: Codec, image: Pixels | None = None) -> None:
+    """Run every check.
+
+    Args:
+        codec: loaded, on any device.
+        image: (H, W, 3) uint8, at least 128×128; :func:`picture` if ``None``.
+
+    Raises:
+        AssertionError: the codec breaks the contract; the message says where.
+    """
+    for check in CHECKS:
+        check(codec, picture() if image is None else image)
+
+
+def picture(side: int = 160) -> Pixels:
+    """A picture to check with, (side, side, 3) uint8: slopes, edges, texture and noise, the same every time."""
+    random = np.random.default_rng(1)
+    row, column = np.mgrid[:side, :side] / side
+    waves = 0.5 + 0.2 * np.sin(9 * row) + 0.2 * np.sin(40 * column * row)
+    disc = (row - 0.5) ** 2 + (column - 0.4) ** 2 < 0.06
+    planes = [waves + 0.2 * disc, 0.8 * waves + 0.1 * column, 0.4 + 0.3 * row - 0.2 * disc]
+    noisy = np.stack(planes, 2) + random.normal(0, 0.02, (side, side, 3))
+    return np.ascontiguousarray((255 * noisy.clip(0, 1)).astype(np.uint8))
+
+
+def check_attributes(codec: Codec, image: Pixels) -> None:
+    """Names, quality and fingerprint are what files and reports can state."""
+    assert codec.latents, "latents: name at least one tensor"
+    assert codec.synthesised, "synthesised: name at least one tensor"
+    assert set(codec.synthesised) <= set(codec.latents), "synthesised: holds a name that latents lacks"
+    assert len(set(codec.latents)) == len(codec.latents), "latents: each name once"
+    assert codec.quality * QUALITY_UNIT % 1 == 0, f"quality {codec.quality}: no multiple of 1/{QUALITY_UNIT}"
+    assert codec.metric in ("mse", "ms-ssim"), f"metric {codec.metric!r}: neither mse nor ms-ssim"
+    assert codec.lmbda > 0, f"lmbda {codec.lmbda}: not above 0"
+    assert len(codec.fingerprint) == 32, "fingerprint: not the 32 bytes of a SHA-256"
+    assert codec.memory_needed(256, 256) > 0, "memory_needed: not above 0"
+    assert codec.decoding_memory(256, 256) > 0, "decoding_memory: not above 0"
+
+
+def check_decoding_is_the_exact_synthesis(codec: Codec, image: Pixels) -> None:
+    """Invariants 1, 2 and 5: strings decode to the exact synthesis of their symbols, at every size."""
+    for height, width in SIZES:
+        part = image[:height, :width]
+        latents = codec.analyse(codec.pad(_batch(part)))
+        with torch.no_grad():
+            coded = codec.code(latents, hard_rounding, exact=True)
+            values = {name: c.value for name, c in coded.items()}
+            exact = codec.crop(codec.synthesise(values, exact=True), height, width)[0].clamp(0, 1)
+        symbols = {name: torch.round(c.residual).to(torch.int32) for name, c in coded.items()}
+        decoded = codec.decompress(codec.compress(symbols), height, width)
+        size = f"{width}×{height}"
+        assert decoded.image.shape == (3, height, width), f"decompress: a {size} image has another shape"
+        assert torch.equal(decoded.image, exact.cpu()), (
+            f"decompress: a {size} image is not the exact synthesis"
+        )
+        for name in codec.latents:
+            same = torch.equal(decoded.symbols[name].to(torch.int32), symbols[name].cpu())
+            assert same, f"decompress: other symbols of {name} than were written ({size})"
+            near = torch.allclose(decoded.values[name], values[name].cpu(), atol=1e-3)
+            assert near, f"decompress: other values of {name} than code gives ({size})"
+
+
+def check_bits_are_those_of_the_strings(codec: Codec, image: Pixels) -> None:
+    """Invariant 3, and what ``rate`` says."""
+    latents = codec.analyse(codec.pad(_batch(image)))
+    with torch.no_grad():
+        coded = codec.code(latents, hard_rounding, exact=True)
+        estimated = sum(float(c.bits.sum()) for c in coded.values())
+    symbols = _rounded(codec, image)
+    written = 8 * sum(map(len, codec.compress(symbols)))
+    assert written > 0, "compress: no bytes"
+    if codec.exact_bits:
+        close = abs(estimated - written) < 0.01 * written + 512
+        assert close, f"bits_of: {estimated:.0f} bits where the strings have {written}; is exact_bits true?"
+    told = float(codec.rate(symbols)[0])
+    assert abs(told - written) <= 0.01 * written + 512, (
+        f"rate: {told:.0f} bits where the strings have {written}"
+    )
+
+
+def check_strings_are_repeatable(codec: Codec, image: Pixels) -> None:
+    """Invariant 4: equal symbols give equal strings, with one thread and with two."""
+    symbols = _rounded(codec, image)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        once = codec.compress(symbols)
+        torch.set_num_threads(2)
+        again = codec.compress(symbols)
+        read = codec.decompress(once, *image.shape[:2]).symbols
+    finally:
+        torch.set_num_threads(threads)
+    assert once == again, "compress: other strings with two threads than with one"
+    for name in codec.latents:
+        same = torch.equal(read[name].to(torch.int32), symbols[name].cpu())
+        assert same, f"decompress: other symbols of {name} with two threads"
+
+
+def check_unlikely_elements_cost_more(codec: Codec, image: Pixels) -> None:
+    """No element costs less than nothing, and all cost more far from what is expected."""
+    with torch.no_grad():
+        coded = codec.code(codec.analyse(codec.pad(_batch(image))), hard_rounding)
+        for name, one in coded.items():
+            assert float(one.bits.min()) >= 0, f"bits_of: elements of {name} with less than 0 bits"
+            more = one.bits_of(one.residual + 30).sum() > one.bits.sum()
+            assert bool(more), f"bits_of: symbols of {name} that are 30 larger cost no more"
+
+
+def check_outliers(codec: Codec, image: Pixels) -> None:
+    """Symbols far outside of any table, up to ``symbol_limit``, survive writing and reading."""
+    largest = min(20_000, codec.symbol_limit or 20_000)
+    symbols = _rounded(codec, image)
+    for name in codec.synthesised:
+        flat = symbols[name].view(-1)
+        flat[: min(2, len(flat))] = torch.tensor([-largest, largest], dtype=torch.int32)[: len(flat)]
+    decoded = codec.decompress(codec.compress(symbols), *image.shape[:2])
+    assert bool(decoded.image.isfinite().all()), "decompress: an image that is not finite"
+    for name in codec.latents:
+        same = torch.equal(decoded.symbols[name].to(torch.int32), symbols[name].cpu())
+        assert same, f"decompress: symbols of {name} as large as {largest} are not read back"
+
+
+def check_gradients_reach_every_latent(codec: Codec, image: Pixels) -> None:
+    """A search can move every latent tensor."""
+    found = codec.analyse(codec.pad(_batch(image)))
+    latents = {name: tensor.clone().requires_grad_() for name, tensor in found.items()}
+    coded = codec.code(latents, lambda _, residual: residual)
+    decoded = codec.synthesise({name: c.value for name, c in coded.items()})
+    (torch.stack([c.bits.sum() for c in coded.values()]).sum() + decoded.square().sum()).backward()
+    for name, tensor in latents.items():
+        assert tensor.grad is not None, f"no gradient reaches {name}"
+        assert bool(tensor.grad.isfinite().all()), f"the gradient of {name} is not finite"
+        assert float(tensor.grad.abs().sum()) > 0, f"the gradient of {name} is 0 everywhere"
+
+
+def check_pixels_come_from_synthesised(codec: Codec, image: Pixels) -> None:
+    """The image depends on every tensor named in ``synthesised``, and on no other."""
+    with torch.no_grad():
+        coded = codec.code(codec.analyse(codec.pad(_batch(image))), hard_rounding)
+    values = {name: c.value.detach().clone().requires_grad_() for name, c in coded.items()}
+    decoded = codec.synthesise(values)
+    gradients = torch.autograd.grad(decoded.square().sum(), list(values.values()), allow_unused=True)
+    for name, gradient in zip(values, gradients, strict=True):
+        reaches = gradient is not None and float(gradient.abs().sum()) > 0
+        assert reaches == (name in codec.synthesised), (
+            f"synthesised: {name} {'reaches' if reaches else 'does not reach'} the pixels"
+        )
+
+
+def check_images_of_a_batch_are_independent(codec: Codec, image: Pixels) -> None:
+    """Every image of a batch is priced as if it were alone."""
+    two = torch.cat([_batch(image[:64, :64]), _batch(image[-64:, -64:])])
+    with torch.no_grad():
+        both = codec.code(codec.analyse(codec.pad(two)), hard_rounding)
+        alone = codec.code(codec.analyse(codec.pad(two[1:])), hard_rounding)
+    for name, one in alone.items():
+        same = torch.allclose(both[name].bits[1:].sum(), one.bits.sum(), rtol=1e-2)
+        assert same, f"code: {name} of an image costs other bits beside another image"
+
+
+def check_other_strings_are_refused(codec: Codec, image: Pixels) -> None:
+    """Strings of another kind end in a :class:`StreamError`, shortened ones in that or in a picture."""
+    strings = codec.compress(_rounded(codec, image))
+    for damage in ([], [*strings, b"more"], [b""] * len(strings)):
+        try:
+            codec.decompress(damage, *image.shape[:2])
+        except StreamError as error:
+            assert "\n" not in str(error), "decompress: an error of several lines"
+        else:
+            raise AssertionError(
+                f"decompress: {len(damage)} strings of {list(map(len, damage))} bytes are taken"
+            )
+    for keep in (8, 12, 64):
+        cut = [string[: max(8, min(len(string), keep))] for string in strings]
+        try:
+            decoded = codec.decompress(cut, *image.shape[:2]).image
+        except StreamError:
+            continue
+        assert decoded.shape == (3, *image.shape[:2]), "decompress: a shortened stream gives another size"
+
+
+CHECKS: tuple[Check, ...] = (
+    check_attributes,
+    check_decoding_is_the_exact_synthesis,
+    check_bits_are_those_of_the_strings,
+    check_strings_are_repeatable,
+    check_unlikely_elements_cost_more,
+    check_outliers,
+    check_gradients_reach_every_latent,
+    check_pixels_come_from_synthesised,
+    check_images_of_a_batch_are_independent,
+    check_other_strings_are_refused,
+)
+"""All checks, each a function of a codec and a picture that raises AssertionError."""
+
+
+def _batch(image: Pixels) -> Tensor:
+    """(1, 3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
+
+
+def _rounded(codec: Codec, image: Pixels) -> dict[str, Tensor]:
+    """The plain encoding's symbols, (1, C, h, w) int32."""
+    latents = codec.analyse(codec.pad(_batch(image)))
+    with torch.no_grad():
+        coded = codec.code(latents, hard_rounding, exact=True)
+    return {name: torch.round(c.residual).to(torch.int32).clone() for name, c in coded.items()}

@@ -1,0 +1,133 @@
+"""Where weights come from, and what is refused."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lof.codecs import codec_specs, load_codec
+from lof.codecs.weights import Place, load_weights, without_lent_transforms
+from lof.errors import LofError, WeightsError
+
+MSP = Place("msp-base", "mse", 4, transforms="mean-scale-96")
+
+
+class TestWeights:
+    def test_bundled_weights_match_their_registered_fingerprint(self) -> None:
+        for spec in codec_specs(hidden=True):
+            for (metric, quality), point in spec.rate_points.items():
+                if spec.source == "bundled":
+                    codec = load_codec(spec.name, quality, metric=metric, device="cpu")
+                    assert codec.fingerprint.hex() == point.fingerprint
+                    assert codec.lmbda == point.lmbda
+
+    def test_without_a_network_the_error_names_the_file_and_where_to_put_it(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+        with pytest.raises(
+            WeightsError, match=r"mbt2018-mean-3-723404a8\.pth\.tar: .*--weights or LOF_WEIGHTS_DIR"
+        ):
+            load_codec("mbt2018-mean", 3, device="cpu")
+
+    def test_the_folder_in_the_environment_is_used(
+        self, zoo_weights: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("LOF_WEIGHTS_DIR", str(zoo_weights))
+        found = load_codec("bmshj2018-hyperprior", 1, device="cpu", precision="fp32")
+        named = load_codec("bmshj2018-hyperprior", 1, weights=zoo_weights, device="cpu")
+        assert found.fingerprint == named.fingerprint
+
+    @pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x04\x95" + b"\0" * 50])
+    @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+    def test_damaged_weights_are_one_clear_error(self, tmp_path: Path, content: bytes, suffix: str) -> None:
+        (tmp_path / f"mbt2018-mean-1{suffix}").write_bytes(content)
+        with pytest.raises(WeightsError, match=f"mbt2018-mean-1{suffix}: cannot be read as weights"):
+            load_codec("mbt2018-mean", 1, weights=tmp_path, device="cpu")
+
+    def test_weights_of_another_architecture_are_refused(self, tmp_path: Path, zoo_weights: Path) -> None:
+        wrong = zoo_weights / "bmshj2018-factorized-1.safetensors"
+        (tmp_path / "mbt2018-mean-1.safetensors").write_bytes(wrong.read_bytes())
+        with pytest.raises(WeightsError, match="not weights of MeanScaleHyperprior"):
+            load_codec("mbt2018-mean", 1, weights=tmp_path, device="cpu")
+
+    def test_a_zoo_file_whose_hash_is_not_the_one_in_its_name_is_refused(self, tmp_path: Path) -> None:
+        torch.save({"state_dict": {}}, tmp_path / "mbt2018-mean-1-e522738d.pth.tar")
+        with pytest.raises(WeightsError, match="SHA-256 is not the one in its name"):
+            load_codec("mbt2018-mean", 1, weights=tmp_path, device="cpu")
+
+    def test_a_checkpoint_that_would_run_code_is_refused(self, tmp_path: Path) -> None:
+        class Evil:
+            def __reduce__(self) -> tuple[object, tuple[str]]:
+                return os.system, (f"touch {tmp_path}/ran",)
+
+        torch.save({"state_dict": Evil()}, tmp_path / "mbt2018-mean-1.pt")
+        with pytest.raises(LofError):
+            load_codec("mbt2018-mean", 1, weights=tmp_path, device="cpu")
+        assert not (tmp_path / "ran").exists()
+
+    def test_old_parameter_names_are_understood(self, tmp_path: Path, zoo_weights: Path) -> None:
+        new = load_file(zoo_weights / "mbt2018-mean-1.safetensors")
+        old = {}
+        for key, value in new.items():
+            for plural, singular in (("matrices", "_matrix"), ("biases", "_bias"), ("factors", "_factor")):
+                if f".{plural}." in key:
+                    old[f"module.entropy_bottleneck.{singular}{key[-1]}"] = value
+                    break
+            else:
+                old[f"module.{key}"] = value
+        assert old.keys() != new.keys()
+        torch.save({"state_dict": old}, tmp_path / "mbt2018-mean-1.pth")
+        ours = load_codec("mbt2018-mean", 1, weights=tmp_path, device="cpu")
+        assert (
+            ours.fingerprint == load_codec("mbt2018-mean", 1, weights=zoo_weights, device="cpu").fingerprint
+        )
+
+    def test_transforms_that_another_codec_ships_are_taken_from_there(self, tmp_path: Path) -> None:
+        shipped = MSP.bundled
+        assert not any(key.startswith(("g_a.", "g_s.")) for key in load_file(shipped))
+        whole, _ = load_weights(MSP)
+        donor, _ = load_weights(Place("mean-scale-96", "mse", 4))
+        assert torch.equal(whole["g_s.0.weight"], donor["g_s.0.weight"])
+        kept, metadata = without_lent_transforms(MSP, whole)
+        assert kept.keys() == load_file(shipped).keys()
+
+        save_file(kept, tmp_path / "msp-base-4.safetensors", metadata)
+        again = load_codec("msp-base", 4, weights=tmp_path, device="cpu")
+        assert again.fingerprint == load_codec("msp-base", 4, device="cpu").fingerprint
+        save_file(kept, tmp_path / "msp-base-4.safetensors", {"transforms": 64 * "0"})
+        with pytest.raises(WeightsError, match="made for other transforms than those of mean-scale-96"):
+            load_weights(MSP, tmp_path)
+
+    def test_transforms_of_its_own_stay_with_a_codec(self, tmp_path: Path) -> None:
+        whole, _ = load_weights(MSP)
+        own = whole | {"g_s.0.weight": whole["g_s.0.weight"] + 1}
+        assert without_lent_transforms(MSP, own) == (own, {})
+        save_file(own, tmp_path / "msp-base-4.safetensors")
+        read, _ = load_weights(MSP, tmp_path)
+        assert torch.equal(read["g_s.0.weight"], own["g_s.0.weight"])
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_numbers_that_are_not_finite_are_refused(
+        self, tmp_path: Path, zoo_weights: Path, value: float
+    ) -> None:
+        state = load_file(zoo_weights / "mbt2018-mean-1.safetensors")
+        state["g_s.0.weight"][0, 0, 0, 0] = value
+        save_file(state, tmp_path / "mbt2018-mean-1.safetensors")
+        with pytest.raises(WeightsError, match=r"damaged \(g_s.0.weight holds numbers that are not finite\)"):
+            load_codec("mbt2018-mean", 1, weights=tmp_path, device="cpu")
+
+    def test_nothing_is_downloaded_unless_it_is_allowed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        with pytest.raises(WeightsError, match="downloads nothing here without being asked"):
+            load_codec("mbt2018-mean", 3, device="cpu", download=False)
+        monkeypatch.setenv("LOF_OFFLINE", "1")
+        with pytest.raises(WeightsError, match="downloads nothing here without being asked"):
+            load_codec("mbt2018-mean", 3, device="cpu")
