@@ -196,12 +196,10 @@ def check_other_strings_are_refused(codec: Codec, image: Pixels) -> None:
     for damage in ([], [*strings, b"more"], [b""] * len(strings)):
         try:
             codec.decompress(damage, *image.shape[:2])
-        except StreamError as error:
-            assert "\n" not in str(error), "decompress: an error of several lines"
-        else:
-            raise AssertionError(
-                f"decompress: {len(damage)} strings of {list(map(len, damage))} bytes are taken"
-            )
+        except StreamError:
+            continue
+        lengths = [len(string) for string in damage]
+        raise AssertionError(f"decompress: takes strings of {lengths} bytes, which are no stream's")
     for keep in (8, 12, 64):
         cut = [string[: max(8, min(len(string), keep))] for string in strings]
         try:

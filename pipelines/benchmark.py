@@ -129,7 +129,7 @@ def _methods(profiles: str, sga_steps: int) -> list[Profile]:
     return methods
 
 
-def _qualities(codec: str, chosen: str) -> list[int]:
+def _qualities(codec: str, chosen: str) -> list[float]:
     if chosen.strip():
         return qualities_of(chosen)
     return sorted(quality for metric, quality in codec_spec(codec).rate_points if metric == "mse")

@@ -34,7 +34,7 @@ class Point:
         seconds: per image.
     """
 
-    quality: int
+    quality: float
     bpp: float
     psnr: float
     ms_ssim: float | None
@@ -76,7 +76,7 @@ class Benchmark:
 
     methods: list[Method]
     images: list[str]
-    qualities: list[int]
+    qualities: list[float]
     reference: str | None
 
     @property
@@ -121,7 +121,7 @@ def summarise(rows: Sequence[Record], methods: Sequence[str], reference: str | N
         return None
     by_place = {(row["method"], row["quality"], row["image"]): row for row in rows}
 
-    def of(method: str) -> dict[int, list[Record]]:
+    def of(method: str) -> dict[float, list[Record]]:
         return {quality: [by_place[method, quality, image] for image in images] for quality in qualities}
 
     plain = of(PLAIN)
@@ -196,7 +196,7 @@ def notes(benchmark: Benchmark) -> list[str]:
     return said
 
 
-def _method(name: str, by_quality: dict[int, list[Record]], plain: dict[int, list[Record]]) -> Method:
+def _method(name: str, by_quality: dict[float, list[Record]], plain: dict[float, list[Record]]) -> Method:
     points = [_point(quality, rows) for quality, rows in by_quality.items()]
     curves = zip(_curves(plain), _curves(by_quality), strict=True)
     deltas = [delta for pair in curves if (delta := bjontegaard_deltas(*pair)) is not None]
@@ -218,7 +218,7 @@ def _method(name: str, by_quality: dict[int, list[Record]], plain: dict[int, lis
     )
 
 
-def _point(quality: int, rows: Sequence[Record]) -> Point:
+def _point(quality: float, rows: Sequence[Record]) -> Point:
     similarities = [s for row in rows if (s := row["optimised"]["ms_ssim"]) is not None]
     return Point(
         quality=quality,
@@ -231,7 +231,7 @@ def _point(quality: int, rows: Sequence[Record]) -> Point:
     )
 
 
-def _curves(by_quality: dict[int, list[Record]]) -> list[Curve]:
+def _curves(by_quality: dict[float, list[Record]]) -> list[Curve]:
     """Each image's own curve, in the images' order."""
     return [
         [(row["optimised"]["bpp"], _psnr(row)) for row in rows]

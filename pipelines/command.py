@@ -27,14 +27,14 @@ def run(command: Callable[..., Any]) -> None:
         sys.exit(error.exit_code)
 
 
-def qualities_of(text: str) -> list[int]:
+def qualities_of(text: str) -> list[float]:
     """Rate points from ``2,4,6``, sorted.
 
     Raises:
-        UsageError: something between the commas is no whole number.
+        UsageError: something between the commas is no number.
     """
     try:
-        return sorted({int(quality) for quality in text.split(",")})
+        return sorted({float(quality) for quality in text.split(",")})
     except ValueError:
         raise UsageError(f"--qualities {text}: give numbers by commas, as 2,4,6") from None
 

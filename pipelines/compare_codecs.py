@@ -82,7 +82,7 @@ def main(
     print(text)
 
 
-def _entry(text: str, qualities: list[int]) -> Entry:
+def _entry(text: str, qualities: list[float]) -> Entry:
     label, named, rest = text.rpartition("=")
     name, _, weights = rest.partition(":")
     folder = Path(weights) if weights else None
@@ -118,7 +118,7 @@ def _timed(journal: Journal, entry: Entry, image: Image, threads: int) -> float:
         took = []
         for _ in range(ROUNDS):
             started = time.perf_counter()
-            decoded = entry.timed.decompress(parsed.strings, parsed.height, parsed.width)
+            decoded = entry.timed.decompress(parsed.strings, parsed.height, parsed.width).image
             to_pixels(decoded, parsed.format)
             took.append(time.perf_counter() - started)
         journal.append({"key": key, "seconds": min(took)})
@@ -126,7 +126,7 @@ def _timed(journal: Journal, entry: Entry, image: Image, threads: int) -> float:
 
 
 def _key(codec: Codec, method: str, image: Image) -> str:
-    return f"{codec.name} {codec.quality} {codec.fingerprint.hex()[:16]} {method} {image.digest[:16]}"
+    return f"{codec.name} {codec.quality:g} {codec.fingerprint.hex()[:16]} {method} {image.digest[:16]}"
 
 
 def _row(journal: Journal, key: str, label: str, codec: Codec, method: str, image: Image) -> Record:

@@ -21,7 +21,7 @@ from pipelines.benchmark_report import PLAIN
 class Point:
     """One rate point of a codec; means over images, each counting once."""
 
-    quality: int
+    quality: float
     bpp: float
     psnr: float
 
