@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from lof.codecs import DEFAULT_CODEC, Codec, Latents, hard_rounding, load_codec
-from lof.containers.formats import Format, Parsed, pack, pixel_offset, to_pixels, unpack
+from lof.containers import DEFAULT_CONTAINER, Stream, container, unpack
+from lof.containers.digest import symbols_digest
 from lof.errors import SearchError, StreamError, UsageError
 from lof.machine.memory import require_memory
 from lof.measure import region_of
@@ -52,7 +53,7 @@ def optimize(
     lmbda: float | None = None,
     seed: int = 0,
     device: str = "auto",
-    format: Format = "lof",
+    format: str = DEFAULT_CONTAINER,
     region: np.ndarray[Any, Any] | None = None,
     warm_start: bytes | None = None,
     portable: bool = False,
@@ -101,7 +102,7 @@ def optimize_batch(
     *,
     lmbda: float | None = None,
     seed: int = 0,
-    format: Format = "lof",
+    format: str = DEFAULT_CONTAINER,
     regions: Sequence[np.ndarray[Any, Any]] | None = None,
     warm_starts: Sequence[bytes | None] | None = None,
     portable: bool = False,
@@ -140,7 +141,7 @@ def optimize_batch(
         lmbda=lmbda,
         seed=seed,
         region=None if maps is None else torch.stack([torch.from_numpy(r)[None] for r in maps]),
-        offset=pixel_offset(format),
+        offset=container(format).pixel_offset,
         on_progress=on_progress,
     )
     results = []
@@ -175,7 +176,7 @@ def encode(
     *,
     codec: str | Codec = DEFAULT_CODEC,
     quality: float | None = None,
-    format: Format = "lof",
+    format: str = DEFAULT_CONTAINER,
 ) -> bytes:
     """The plain encoding: the encoder network's guess, rounded. What ``optimize`` is measured against.
 
@@ -189,7 +190,7 @@ def encode(
 
 
 def decode(data: bytes, *, name: str = "stream", weights: str | Path | None = None) -> Picture:
-    """Decode a file of either format through the codec's own decoder.
+    """Decode a file in any container through the codec's own decoder.
 
     Args:
         data: the whole file.
@@ -203,7 +204,7 @@ def decode(data: bytes, *, name: str = "stream", weights: str | Path | None = No
     return decode_parsed(unpack(data, name), name=name, weights=weights)
 
 
-def decode_parsed(parsed: Parsed, *, name: str = "stream", weights: str | Path | None = None) -> Picture:
+def decode_parsed(parsed: Stream, *, name: str = "stream", weights: str | Path | None = None) -> Picture:
     """:func:`decode` for a file that has been read already."""
     codec = codec_for(parsed, name=name, weights=weights)
     _require_memory(codec, parsed.height, parsed.width)
@@ -211,11 +212,11 @@ def decode_parsed(parsed: Parsed, *, name: str = "stream", weights: str | Path |
         decoded = codec.decompress(parsed.strings, parsed.height, parsed.width).image
     except StreamError as error:
         raise StreamError(f"{name}: {error}") from error
-    pixels = to_pixels(decoded, parsed.format)
+    pixels = container(parsed.container).to_pixels(decoded)
     return Picture(pixels, parsed.boxes)
 
 
-def codec_for(parsed: Parsed, *, name: str = "stream", weights: str | Path | None = None) -> Codec:
+def codec_for(parsed: Stream, *, name: str = "stream", weights: str | Path | None = None) -> Codec:
     """The codec that a file asks for, checked against the fingerprint in the file.
 
     Raises:
@@ -224,7 +225,7 @@ def codec_for(parsed: Parsed, *, name: str = "stream", weights: str | Path | Non
     codec = load_codec(parsed.codec, parsed.quality, metric=parsed.metric, weights=weights, device="cpu")
     if parsed.fingerprint and codec.fingerprint[:4] != parsed.fingerprint:
         raise StreamError(
-            f"{name}: written with other weights of {parsed.codec} quality {parsed.quality} "
+            f"{name}: written with other weights of {parsed.codec} quality {parsed.quality:g} "
             f"(fingerprint {parsed.fingerprint.hex()}, here {codec.fingerprint[:4].hex()}); name theirs with --weights"
         )
     return codec
@@ -260,18 +261,29 @@ def _plain(codec: Codec, latents: Latents) -> Symbols:
         return symbols_of(codec.code(latents, hard_rounding, exact=True))
 
 
-def _pack(codec: Codec, picture: Picture, symbols: Symbols, format: Format) -> bytes:
+def _pack(codec: Codec, picture: Picture, symbols: Symbols, format: str) -> bytes:
     height, width = picture.pixels.shape[:2]
-    return pack(
-        format, codec, codec.compress(symbols), height, width, dict(picture.boxes) if format == "lof" else {}
+    kind = container(format)
+    kind.require(codec.name)
+    stream = Stream(
+        codec=codec.name,
+        quality=codec.quality,
+        metric=codec.metric,
+        height=height,
+        width=width,
+        strings=tuple(codec.compress(symbols)),
+        fingerprint=codec.fingerprint[:4],
+        digest=symbols_digest({name: symbols[name].cpu().numpy() for name in codec.latents}),
+        boxes={box: data for box, data in picture.boxes.items() if kind.keeps(box)},
     )
+    return kind.pack(stream)
 
 
-def _write(codec: Codec, picture: Picture, symbols: Symbols, lmbda: float, format: Format) -> Written:
+def _write(codec: Codec, picture: Picture, symbols: Symbols, lmbda: float, format: str) -> Written:
     """Write symbols, read the file back with the standard decoder, and measure what came out."""
     data = _pack(codec, picture, symbols, format)
-    decoded = codec.decompress(unpack(data).strings, *picture.pixels.shape[:2]).image
-    pixels = to_pixels(decoded, format)
+    decoded = codec.decompress(unpack(data).strings, *picture.pixels.shape[:2])
+    pixels = container(format).to_pixels(decoded.image)
     return Written(data, pixels, _measure(codec, picture.pixels, pixels, len(data), lmbda))
 
 

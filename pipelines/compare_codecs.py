@@ -23,7 +23,7 @@ import typer
 
 from lof.api import encode, optimize_batch
 from lof.codecs import Codec, codec_spec, load_codec
-from lof.containers.formats import to_pixels, unpack
+from lof.containers import container, unpack
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
 from lof.pictures.batches import Image, batches, spread
@@ -119,7 +119,7 @@ def _timed(journal: Journal, entry: Entry, image: Image, threads: int) -> float:
         for _ in range(ROUNDS):
             started = time.perf_counter()
             decoded = entry.timed.decompress(parsed.strings, parsed.height, parsed.width).image
-            to_pixels(decoded, parsed.format)
+            container(parsed.container).to_pixels(decoded)
             took.append(time.perf_counter() - started)
         journal.append({"key": key, "seconds": min(took)})
     return float(journal.rows[key]["seconds"])

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 import lof
-from lof.containers import compressai as compressai_layout
-from lof.containers import lof as stream
+from lof.containers import Stream, container, unpack
 from lof.pictures.picture import Picture
 
 SIDE = 64
@@ -43,21 +42,22 @@ def damaged(rng: random.Random, string: bytes) -> bytes:
     return rng.choice(kinds)()
 
 
-def crafted(rng: random.Random, valid: stream.Stream, zoo: compressai_layout.ZooStream) -> Iterator[bytes]:
+def crafted(rng: random.Random, valid: Stream, zoo: Stream) -> Iterator[bytes]:
     """Files that every check of their format lets through."""
+    own = container("lof")
     for _ in range(CASES):
         strings = list(valid.strings)
         for index in rng.choice([(0,), (1,), (0, 1)]):
             strings[index] = damaged(rng, strings[index])
-        yield stream.write(replace(valid, strings=tuple(strings)))
+        yield own.pack(replace(valid, strings=tuple(strings)))
     for height, width in ((1, 1), (300, 200), (65, 64)):
-        yield stream.write(replace(valid, height=height, width=width))
-    yield stream.write(replace(valid, strings=valid.strings[::-1]))
-    yield stream.write(replace(valid, strings=valid.strings[:1]))
-    yield stream.write(replace(valid, strings=valid.strings * 2))
+        yield own.pack(replace(valid, height=height, width=width))
+    yield own.pack(replace(valid, strings=valid.strings[::-1]))
+    yield own.pack(replace(valid, strings=valid.strings[:1]))
+    yield own.pack(replace(valid, strings=valid.strings * 2))
     for _ in range(CASES // 10):
         strings = [damaged(rng, string) for string in zoo.strings]
-        yield compressai_layout.write(replace(zoo, strings=tuple(strings)))
+        yield container("compressai").pack(replace(zoo, strings=tuple(strings)))
 
 
 def main(weights: str) -> None:
@@ -68,13 +68,12 @@ def main(weights: str) -> None:
     zoo = lof.load_codec("mbt2018-mean", 1, weights=weights, device="cpu")
     for data in crafted(
         rng,
-        stream.read(lof.encode(pixels, codec=tiny)),
-        compressai_layout.read(lof.encode(pixels, codec=zoo, format="compressai")),
+        unpack(lof.encode(pixels, codec=tiny)),
+        unpack(lof.encode(pixels, codec=zoo, format="compressai")),
     ):
-        own = stream.is_stream(data)
-        header = stream.read(data) if own else compressai_layout.read(data)
+        header = unpack(data)
         try:
-            picture = lof.decode(data, weights=None if own else weights)
+            picture = lof.decode(data, weights=None if header.codec == "tiny" else weights)
         except lof.LofError as error:
             print("refused" if "\n" not in str(error) else f"not one line: {error}", flush=True)
         else:

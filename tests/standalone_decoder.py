@@ -2,10 +2,12 @@
 
     python standalone_decoder.py FILE WEIGHTS.safetensors OUTPUT.npy [FILE WEIGHTS OUTPUT ...]
 
-Written from two descriptions: of the container (the docstring of ``lof/containers/lof.py``) and, for files that do not
-start with its magic, of CompressAI's ``examples/codec.py``. The output is (H, W, 3) uint8, RGB.
+Written from three descriptions: of the container (the docstring of ``lof/containers/lof.py``), of the digest of its
+symbols (``lof/containers/digest.py``) and, for files that do not start with its magic, of CompressAI's
+``examples/codec.py``. The output is (H, W, 3) uint8, RGB.
 """
 
+import hashlib
 import struct
 import sys
 import zlib
@@ -55,13 +57,39 @@ def varint(data, at):
             return value, at
 
 
+def watch(model, seen):
+    """Let ``model`` note in ``seen`` the symbols that it decodes, just before it adds their means."""
+    dequantize = type(model).dequantize
+
+    def noting(symbols, means=None, dtype=torch.float):
+        seen.append(symbols)
+        return dequantize(symbols, means, dtype)
+
+    model.dequantize = noting
+
+
+def symbols_digest(net, seen):
+    """The first 4 bytes of the SHA-256 over all symbols, in the order in which they are decoded."""
+    digest = hashlib.sha256()
+    for name, parts in seen.items():
+        symbols = parts[0]
+        if len(parts) > 1:  # one place after the other, row by row
+            width = seen["z"][0].shape[-1] * 4
+            symbols = torch.stack(parts, -1).reshape(1, net.M, -1, width)
+        digest.update(bytes([len(name)]) + name.encode() + struct.pack("<3I", *symbols.shape[1:]))
+        digest.update(symbols.numpy().astype("<i4").tobytes())
+    return digest.digest()[:4]
+
+
 def decode_container(data, weights):
     """The image in a lof file."""
-    assert data[:4] == b"\xc1of\x01", "not a lof file of version 1"
+    assert data[:4] == b"\xc1of\x02", "not a lof file of version 2"
     assert zlib.crc32(data[:-4]) == int.from_bytes(data[-4:], "little"), "damaged"
     codec, at = varint(data, 4)
-    count = (data[at + 1] & 15) + 1  # data[at] is the quality
-    at += 6  # quality, flags, fingerprint of the weights
+    _, at = varint(data, at)  # the quality
+    count = (data[at] & 15) + 1
+    digest = data[at + 5 : at + 9]  # behind the flags and the fingerprint of the weights
+    at += 9
     height, at = varint(data, at)
     width, at = varint(data, at)
     strings = []
@@ -73,8 +101,13 @@ def decode_container(data, weights):
     padded_height, padded_width = -(-height // 64) * 64, -(-width // 64) * 64
     stride = 16 if codec == 2 else 64
     net = load_network(NETWORKS[codec], weights)
+    seen = {"z": [], "y": []} if count == 2 else {"y": []}
+    watch(net.entropy_bottleneck, seen["z" if count == 2 else "y"])
+    if count == 2:
+        watch(net.gaussian_conditional, seen["y"])
     with torch.no_grad():
         x = net.decompress(strings, (padded_height // stride, padded_width // stride))["x_hat"][0]
+    assert symbols_digest(net, seen) == digest, "other symbols than were written"
     top, left = (padded_height - height) // 2, (padded_width - width) // 2
     x = x[:, top : top + height, left : left + width]
     return (x.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()

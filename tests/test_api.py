@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 
 import lof
 from lof.codecs import Codec
-from lof.containers import lof as stream
+from lof.containers import container, unpack
 from lof.errors import StreamError, UsageError
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
@@ -127,7 +127,7 @@ class TestNeverWorse:
         assert (result.codec, result.quality, result.kept) == ("mean-scale-96", 4, "search")
         assert result.rate_change < -0.03
         assert result.optimised.psnr > 25
-        strings = stream.read(result.data).strings
+        strings = unpack(result.data).strings
         assert len(result.data) - sum(map(len, strings)) <= 32
 
 
@@ -261,7 +261,7 @@ def test_a_portable_result_is_never_worse_and_keeps_its_distance_from_boundaries
     assert (free.kept, portable.kept) == ("search", "search")
     assert portable.baseline == free.baseline
     assert portable.optimised.cost < 1.005 * free.optimised.cost
-    margins = [codec.scale_margin(stream.read(r.data).strings, 320, 320) or 0.0 for r in (free, portable)]
+    margins = [codec.scale_margin(unpack(r.data).strings, 320, 320) or 0.0 for r in (free, portable)]
     assert margins[0] < 3e-6 <= margins[1]
 
 
@@ -284,8 +284,8 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process(tmp_path: Path, cro
 
 class TestDecode:
     def test_a_file_of_other_weights_says_which(self, tiny: Codec, crop: Pixels) -> None:
-        written = stream.read(lof.encode(crop, codec=tiny))
-        other = stream.write(replace(written, fingerprint=b"\xde\xad\xbe\xef"))
+        written = unpack(lof.encode(crop, codec=tiny))
+        other = container("lof").pack(replace(written, fingerprint=b"\xde\xad\xbe\xef"))
         message = (
             rf"^face\.lof: written with other weights of tiny quality 4 \(fingerprint deadbeef, "
             rf"here {tiny.fingerprint[:4].hex()}\); name theirs with --weights$"
@@ -297,8 +297,8 @@ class TestDecode:
     def test_a_string_that_no_encoder_ends_with_is_refused(
         self, tiny: Codec, crop: Pixels, string: bytes
     ) -> None:
-        written = stream.read(lof.encode(crop, codec=tiny))
-        crafted = stream.write(replace(written, strings=(string, written.strings[1])))
+        written = unpack(lof.encode(crop, codec=tiny))
+        crafted = container("lof").pack(replace(written, strings=(string, written.strings[1])))
         with pytest.raises(StreamError, match=r"^x: the strings are not those of a tiny stream"):
             lof.decode(crafted, name="x")
 

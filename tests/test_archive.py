@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import lof
-import lof.containers.lof
 from lof.archive import Floors, Manifest, Policy, Row, open_sources, restore, verify
 from lof.archive.names import is_safe, object_name, safe_parts, stays_inside
 from lof.archive.store import Store

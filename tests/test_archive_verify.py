@@ -18,11 +18,11 @@ from PIL import Image
 from safetensors.torch import save_file as save_weights
 
 import lof
-import lof.containers.lof
 from lof.archive import Manifest, Policy, improve, open_sources, restore, verify
 from lof.archive.manifest import NAME
 from lof.archive.store import Store
 from lof.codecs import load_codec
+from lof.containers import container, unpack
 from lof.pools import Here
 
 
@@ -116,8 +116,8 @@ def test_a_manifest_of_version_1_is_read_and_brought_to_this_one(made: Path) -> 
 
 def test_a_stream_of_other_weights_is_unchecked_and_not_called_damaged(made: Path) -> None:
     stream = (made / "dst/streams/photos/a.png.lof").read_bytes()
-    parsed = lof.containers.lof.read(stream)
-    other = lof.containers.lof.write(replace(parsed, fingerprint=b"\0\0\0\0"))
+    parsed = unpack(stream)
+    other = container("lof").pack(replace(parsed, fingerprint=b"\0\0\0\0"))
     with Store(made / "dst") as store:
         row = store.manifest.get("photos/a.png")
         assert row is not None

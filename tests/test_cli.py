@@ -219,7 +219,7 @@ def test_inspect_explains_itself_in_80_columns(run: Run, folder: Path) -> None:
     assert max(map(len, outcome.lines)) <= 80
     text = " ".join(outcome.out.split())
     assert text.startswith(
-        "in/a.jpg.lof format lof codec tiny, quality 4, trained for mse weights fingerprint "
+        "in/a.jpg.lof format lof's own format codec tiny, quality 4, trained for mse weights fingerprint "
     )
     assert "image 90 × 100 pixels" in text
     assert f"box iccp {len(ICC)} bytes" in text

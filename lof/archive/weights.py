@@ -40,7 +40,7 @@ def keep_weights(dst: Path, codec: Codec) -> None:
         raise WeightsError(f"{path}: does not read back as it was written; check the disk")
 
 
-def kept_weights(dst: Path | None, codec: str, quality: int, metric: str, fingerprint: str) -> Path | None:
+def kept_weights(dst: Path | None, codec: str, quality: float, metric: str, fingerprint: str) -> Path | None:
     """Folder of the kept weights of a stream; ``None`` where lof ships the very same, or none are kept."""
     from lof.codecs import codec_spec
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from lof.archive.digests import pixels_digest, symbols_digest
 from lof.archive.weights import kept_weights
-from lof.containers.formats import unpack
+from lof.containers import unpack
 from lof.errors import ImageError, LofError
 from lof.jobs import JobSettings
 from lof.jobs.work import throttled
@@ -268,7 +268,7 @@ class Decode(Work[DecodeItem, None, Decoded]):
         try:
             parsed = unpack(item.stream, item.path)
             weights = self.weights or kept_weights(
-                self.archive, parsed.codec, parsed.quality, parsed.metric, (parsed.fingerprint or b"").hex()
+                self.archive, parsed.codec, parsed.quality, parsed.metric, parsed.fingerprint.hex()
             )
             checked = False
             codec = codec_for(parsed, name=item.path, weights=weights)

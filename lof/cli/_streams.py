@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lof.containers import SUFFIXES
 from lof.errors import StreamError
 from lof.files.inputs import Source, find
 from lof.files.storage import Location, read_bytes
@@ -15,7 +16,9 @@ from lof.files.storage import Location, read_bytes
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        help="Streams (.lof, .bin), folders or quoted globs.", metavar="INPUTS", show_default=False
+        help=f"Streams ({', '.join(SUFFIXES)}), folders or quoted globs.",
+        metavar="INPUTS",
+        show_default=False,
     ),
 ]
 Weights = Annotated[
@@ -27,14 +30,12 @@ Weights = Annotated[
 
 
 def find_streams(inputs: Sequence[str]) -> list[Source]:
-    """The files that ``inputs`` name; in folders, those that end like a stream of either format.
+    """The files that ``inputs`` name; in folders, those that end like a stream.
 
     Raises:
         UsageError: see :func:`lof.files.inputs.find`.
     """
-    from lof.containers.formats import SUFFIXES
-
-    return find(inputs, frozenset(SUFFIXES.values())).sources
+    return find(inputs, frozenset(SUFFIXES)).sources
 
 
 def read_stream(path: Location) -> bytes:

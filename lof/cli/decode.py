@@ -10,6 +10,7 @@ import typer
 
 from lof.cli import app
 from lof.cli._streams import Inputs, Weights, find_streams, read_stream
+from lof.containers import SUFFIXES
 from lof.errors import LofError, OutputError, UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import Source
@@ -17,7 +18,7 @@ from lof.files.storage import Location
 from lof.report.figures import printable
 
 _HELP = (
-    "Decode streams of either format to PNG, with their ICC profile and EXIF.\n\n"
+    "Decode streams to PNG, with their ICC profile and EXIF.\n\n"
     "`photo.jpg.lof` becomes `photo.jpg.png`, beside it or in the same place below OUT. What cannot be "
     "decoded is named at the end; all else is written."
 )
@@ -94,8 +95,6 @@ def _targets(sources: Sequence[Source], out: Path | None) -> list[Location]:
 
 
 def _target(source: Source, out: Path | None) -> Location:
-    from lof.containers.formats import SUFFIXES
-
     place = source.path if out is None else out.joinpath(*source.relative.parts)
-    name = place.stem if place.suffix.lower() in SUFFIXES.values() else place.name
+    name = place.stem if place.suffix.lower() in SUFFIXES else place.name
     return place.with_name(f"{name}.png")

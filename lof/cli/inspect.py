@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,14 +13,12 @@ from rich.text import Text
 
 from lof.cli import app
 from lof.cli._streams import Weights, read_stream
+from lof.containers import SUFFIXES, Stream, container, unpack
 from lof.errors import LofError
 from lof.report.figures import count, printable
 
-if TYPE_CHECKING:
-    from lof.containers.formats import Parsed
-
 _HELP = (
-    "Show what is in a stream of either format: codec, sizes, bytes of every string and box, and how far the "
+    "Show what is in a stream: codec, sizes, bytes of every string and box, and how far the "
     "decoder is from reading it differently.\n\n"
     "What only the codec knows is left out, with the reason, where its weights are missing."
 )
@@ -28,14 +26,12 @@ _HELP = (
 
 @app.command("inspect", help=_HELP)
 def inspect(
-    file: Annotated[Path, typer.Argument(help="A stream (.lof, .bin).", show_default=False)],
+    file: Annotated[Path, typer.Argument(help=f"A stream ({', '.join(SUFFIXES)}).", show_default=False)],
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
     weights: Weights = None,
 ) -> None:
     """Read, describe, print; the help stands in ``_HELP``."""
-    from lof.containers.formats import unpack
-
     data = read_stream(file)
     parsed = unpack(data, str(file))
     found = _describe(parsed, len(data)) | _ask_codec(parsed, str(file), weights)
@@ -50,17 +46,18 @@ def inspect(
         _print(found)
 
 
-def _describe(parsed: Parsed, size: int) -> dict[str, Any]:
+def _describe(parsed: Stream, size: int) -> dict[str, Any]:
     """What the file says by itself."""
     from lof.metrics import bpp
 
     payload = sum(map(len, parsed.strings)) + sum(map(len, parsed.boxes.values()))
     return {
-        "format": parsed.format,
+        "format": parsed.container,
         "codec": parsed.codec,
         "quality": parsed.quality,
         "metric": parsed.metric,
         "fingerprint": parsed.fingerprint.hex() or None,
+        "symbols_digest": parsed.digest.hex() or None,
         "height": parsed.height,
         "width": parsed.width,
         "bytes": size,
@@ -70,7 +67,7 @@ def _describe(parsed: Parsed, size: int) -> dict[str, Any]:
     }
 
 
-def _ask_codec(parsed: Parsed, name: str, weights: Path | None) -> dict[str, Any]:
+def _ask_codec(parsed: Stream, name: str, weights: Path | None) -> dict[str, Any]:
     """What only the codec knows, or why it could not be asked."""
     from lof import api
 
@@ -97,8 +94,8 @@ def _print(found: dict[str, Any]) -> None:
 
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
-        ("format", {"lof": "lof", "compressai": "CompressAI, examples/codec.py"}[found["format"]]),
-        ("codec", f"{found['codec']}, quality {found['quality']}, trained for {found['metric']}"),
+        ("format", container(found["format"]).summary),
+        ("codec", f"{found['codec']}, quality {found['quality']:g}, trained for {found['metric']}"),
         ("weights", _weights(found)),
         ("image", f"{found['width']} × {found['height']} pixels"),
         ("file", f"{count(found['bytes'])} bytes, {found['bpp']:.4f} bits per pixel"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lof.cli import app
+from lof.containers import CONTAINERS, DEFAULT_CONTAINER
 
 if TYPE_CHECKING:
     from lof.files.storage import Location
@@ -150,10 +151,10 @@ def optimize(
     format: Annotated[
         str,
         typer.Option(
-            help="lof, or compressai for the layout of CompressAI's examples/codec.py.",
+            help=" or ".join(f"{known.name} ({known.summary})" for known in CONTAINERS.values()) + ".",
             rich_help_panel=_OUTPUT,
         ),
-    ] = "lof",
+    ] = DEFAULT_CONTAINER,
     strip: Annotated[
         bool, typer.Option("--strip", help="Leave ICC profile and EXIF out.", rich_help_panel=_OUTPUT)
     ] = False,
@@ -193,7 +194,7 @@ def optimize(
             seed=seed,
             device=device,
             precision=precision,
-            format=format,  # type: ignore[arg-type]  # JobSettings checks it
+            format=format,
             strip=strip,
         )
 

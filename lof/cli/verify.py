@@ -9,6 +9,7 @@ import typer
 
 from lof.cli import app
 from lof.cli._streams import Inputs, Weights, find_streams, read_stream
+from lof.containers import container, unpack
 from lof.errors import LofError
 from lof.files.storage import Location
 from lof.report.figures import printable
@@ -16,7 +17,7 @@ from lof.report.figures import printable
 Verdict = Literal["ok", "damaged", "unchecked"]
 
 _HELP = (
-    "Decode streams of either format and say of each whether it is whole; nothing is written.\n\n"
+    "Decode streams and say of each whether it is whole; nothing is written.\n\n"
     "Exit code 1 if any is damaged, or cannot be checked since its weights are missing."
 )
 
@@ -40,7 +41,6 @@ def verify(inputs: Inputs, *, weights: Weights = None) -> None:
 def _check(path: Location, weights: Path | None) -> tuple[Verdict, str]:
     """The verdict, and the line about it: the stream's name and what there is to say."""
     from lof import api
-    from lof.containers.formats import unpack
 
     name = str(path)
     verdict: Verdict = "unchecked"  # at each step, what its failure would mean
@@ -54,4 +54,5 @@ def _check(path: Location, weights: Path | None) -> tuple[Verdict, str]:
         api.decode_parsed(parsed, name=name, weights=weights)
     except LofError as error:
         return verdict, str(error)
-    return "ok", name if parsed.format == "lof" else f"{name}: it decodes; this format has no checksum"
+    whole = container(parsed.container).checksum
+    return "ok", name if whole else f"{name}: it decodes; this format has no checksum"

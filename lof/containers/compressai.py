@@ -26,10 +26,23 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from lof.containers.lof import METRICS, Cursor, check_size
+from lof.containers.base import (
+    KNOWN_PIXELS_PER_BYTE,
+    MAX_PIXELS,
+    METRICS,
+    Container,
+    Cursor,
+    Stream,
+    check_size,
+)
 from lof.errors import StreamError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lof.results import Pixels
 
 PADDING: Final = 64
 """The script pads every image to multiples of this many pixels, whatever the model needs."""
@@ -55,6 +68,11 @@ class ZooModel:
     strings: int
     qualities: int
 
+    def latent_shape(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns that the script writes for an image of ``height`` × ``width`` pixels."""
+        per_tile = PADDING // self.stride
+        return -(-height // PADDING) * per_tile, -(-width // PADDING) * per_tile
+
 
 ZOO_MODELS: Final[Mapping[str, ZooModel]] = MappingProxyType(
     {
@@ -70,98 +88,88 @@ ZOO_MODELS: Final[Mapping[str, ZooModel]] = MappingProxyType(
 _NAMES: Final = {model.number: name for name, model in ZOO_MODELS.items()}
 
 
-@dataclass(frozen=True)
-class ZooStream:
-    """What a file says.
+class CompressAIContainer(Container):
+    """Holds the streams of the zoo's codecs, without fingerprint, digest and metadata."""
 
-    Attributes:
-        codec: name of a model in :data:`ZOO_MODELS`.
-        quality: 1 to 8, for the cheng2020 models 1 to 6.
-        metric: what the model was trained for, ``"mse"`` or ``"ms-ssim"``.
-        height: rows of the image in pixels, 1..65535.
-        width: columns of the image in pixels, 1..65535.
-        shape: rows and columns of the latents; what :func:`latent_shape` says.
-        strings: what the model's ``compress`` returned, in its order.
-    """
+    name = "compressai"
+    summary = "the layout of CompressAI's examples/codec.py"
+    suffix = ".bin"
+    codecs = "zoo codecs"
+    pixel_offset = 0.5
 
-    codec: str
-    quality: int
-    metric: str
-    height: int
-    width: int
-    shape: tuple[int, int]
-    strings: tuple[bytes, ...]
+    def recognises(self, head: bytes) -> bool:
+        """See :meth:`Container.recognises`; the number of a model is all there is to see."""
+        return bool(head) and head[0] in _NAMES
 
+    def holds(self, codec: str) -> bool:
+        """See :meth:`Container.holds`: the zoo's codecs for images, each with fixed rates."""
+        return codec in ZOO_MODELS
 
-def can_hold(codec: str) -> bool:
-    """Whether the layout has a number for ``codec`` (the zoo's codecs for images, each with fixed rates)."""
-    return codec in ZOO_MODELS
+    def keeps(self, kind: bytes) -> bool:
+        """See :meth:`Container.keeps`: none."""
+        return False
 
+    def to_pixels(self, decoded: Tensor) -> Pixels:
+        """See :meth:`Container.to_pixels`; rounded down."""
+        return super().to_pixels(decoded.clamp(0, 1).mul(255).floor().div(255))
 
-def latent_shape(codec: str, height: int, width: int) -> tuple[int, int]:
-    """The latent shape that the script writes for an image of ``height`` × ``width`` pixels."""
-    per_tile = PADDING // ZOO_MODELS[codec].stride
-    return -(-height // PADDING) * per_tile, -(-width // PADDING) * per_tile
+    def pack(self, stream: Stream, name: str = "stream") -> bytes:
+        """See :meth:`Container.pack`."""
+        _check(stream, name, MAX_PIXELS)
+        if stream.boxes:
+            raise StreamError(
+                f"{name}: CompressAI's layout holds no metadata; leave it out or write a lof file"
+            )
+        code = METRICS.index(stream.metric) << 4 | int(stream.quality) - 1
+        model = ZOO_MODELS[stream.codec]
+        size = (stream.height, stream.width)
+        shape = model.latent_shape(*size)
+        parts = [_HEAD.pack(model.number, code, *size, _BIT_DEPTH, *shape, len(stream.strings))]
+        for string in stream.strings:
+            parts += [_LENGTH.pack(len(string)), string]
+        return b"".join(parts)
 
-
-def write(stream: ZooStream, name: str = "stream") -> bytes:
-    """The file that holds ``stream``.
-
-    Raises:
-        StreamError: a field is out of range or the layout has no such codec; the message starts with
-            ``name``.
-    """
-    _check(stream, name)
-    code = METRICS.index(stream.metric) << 4 | stream.quality - 1
-    number = ZOO_MODELS[stream.codec].number
-    size = (stream.height, stream.width)
-    parts = [_HEAD.pack(number, code, *size, _BIT_DEPTH, *stream.shape, len(stream.strings))]
-    for string in stream.strings:
-        parts += [_LENGTH.pack(len(string)), string]
-    return b"".join(parts)
-
-
-def read(data: bytes, name: str = "stream") -> ZooStream:
-    """What the file ``data`` says; never allocates more than a small multiple of ``len(data)``.
-
-    Raises:
-        StreamError: ``data`` is no such file, cut short, absurd, or holds what lof does not decode; the
-            message is one line that starts with ``name``.
-    """
-    cursor = Cursor(data, name)
-    if data and data[0] not in _NAMES:
-        raise StreamError(
-            f"{name}: is neither a lof file nor one of CompressAI's codec.py for the codecs "
-            f"{', '.join(ZOO_MODELS)}; check the path"
+    def unpack(self, data: bytes, name: str = "stream", max_pixels: int = MAX_PIXELS) -> Stream:
+        """See :meth:`Container.unpack`."""
+        cursor = Cursor(data, name)
+        if data and data[0] not in _NAMES:
+            raise StreamError(
+                f"{name}: is no file of CompressAI's codec.py for the codecs {', '.join(ZOO_MODELS)}; check the path"
+            )
+        number, code, height, width, depth, *shape, count = _HEAD.unpack(cursor.take(_HEAD.size))
+        codec, model = _NAMES[number], ZOO_MODELS[_NAMES[number]]
+        if depth != _BIT_DEPTH:
+            raise StreamError(
+                f"{name}: says {depth} bits per sample where lof reads {_BIT_DEPTH} (early versions of codec.py "
+                "left this number out); encode the image again with CompressAI 1.2"
+            )
+        if code >> 4 >= len(METRICS):
+            raise _malformed(name, f"there is no metric number {code >> 4}")
+        if count != model.strings:
+            raise _malformed(name, _count_error(codec, count))
+        strings = tuple(cursor.take(_LENGTH.unpack(cursor.take(_LENGTH.size))[0]) for _ in range(count))
+        if cursor.left:
+            raise _malformed(name, f"the bytes after its last string ({cursor.left}) belong to nothing")
+        stream = Stream(
+            codec, float((code & 15) + 1), METRICS[code >> 4], height, width, strings, container=self.name
         )
-    number, code, height, width, depth, *shape, count = _HEAD.unpack(cursor.take(_HEAD.size))
-    codec = _NAMES[number]
-    if depth != _BIT_DEPTH:
-        raise StreamError(
-            f"{name}: says {depth} bits per sample where lof reads {_BIT_DEPTH} (early versions of codec.py "
-            "left this number out); encode the image again with CompressAI 1.2"
-        )
-    if code >> 4 >= len(METRICS):
-        raise _malformed(name, f"there is no metric number {code >> 4}")
-    if count != ZOO_MODELS[codec].strings:
-        raise _malformed(name, _count_error(codec, count))
-    strings = tuple(cursor.take(_LENGTH.unpack(cursor.take(_LENGTH.size))[0]) for _ in range(count))
-    if cursor.left:
-        raise _malformed(name, f"the bytes after its last string ({cursor.left}) belong to nothing")
-    size = (shape[0], shape[1])
-    stream = ZooStream(codec, (code & 15) + 1, METRICS[code >> 4], height, width, size, strings)
-    _check(stream, name)
-    return stream
+        _check(stream, name, max_pixels)
+        expected = model.latent_shape(height, width)
+        if tuple(shape) != expected:
+            raise _malformed(
+                name, f"its latent shape {_by(*shape)} does not fit its image, which needs {_by(*expected)}"
+            )
+        return stream
 
 
-def _check(stream: ZooStream, name: str) -> None:
-    if not can_hold(stream.codec):
+def _check(stream: Stream, name: str, max_pixels: int) -> None:
+    if stream.codec not in ZOO_MODELS:
         raise StreamError(
             f"{name}: CompressAI's layout has no place for the codec {stream.codec}, only for "
             f"{', '.join(ZOO_MODELS)}; write a lof file instead"
         )
     model = ZOO_MODELS[stream.codec]
-    if not 1 <= stream.quality <= model.qualities:
+    if stream.quality not in range(1, model.qualities + 1):
         raise _malformed(
             name, f"{stream.codec} has the qualities 1 to {model.qualities}, not {stream.quality}"
         )
@@ -169,20 +177,15 @@ def _check(stream: ZooStream, name: str) -> None:
         raise _malformed(name, f"the metric {stream.metric!r} is not one of {', '.join(METRICS)}")
     if len(stream.strings) != model.strings:
         raise _malformed(name, _count_error(stream.codec, len(stream.strings)))
-    check_size(stream.height, stream.width, sum(map(len, stream.strings)), name)
-    expected = latent_shape(stream.codec, stream.height, stream.width)
-    if stream.shape != expected:
-        raise _malformed(
-            name, f"its latent shape {_by(stream.shape)} does not fit its image, which needs {_by(expected)}"
-        )
+    check_size(stream, name, max_pixels=max_pixels, pixels_per_byte=KNOWN_PIXELS_PER_BYTE)
 
 
 def _count_error(codec: str, count: int) -> str:
     return f"the number of strings of {codec} is {ZOO_MODELS[codec].strings}, not {count}"
 
 
-def _by(shape: tuple[int, int]) -> str:
-    return f"{shape[0]} × {shape[1]}"
+def _by(rows: int, columns: int) -> str:
+    return f"{rows} × {columns}"
 
 
 def _malformed(name: str, what: str) -> StreamError:

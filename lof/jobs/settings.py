@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lof.containers import compressai as compressai_layout
-from lof.containers.formats import FORMATS, SUFFIXES, Format
+from lof.containers import DEFAULT_CONTAINER, container
 from lof.errors import UsageError
 from lof.profiles import Profile
 
@@ -42,19 +41,18 @@ class JobSettings:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
-    format: Format = "lof"
+    format: str = DEFAULT_CONTAINER
     strip: bool = False
 
     def __post_init__(self) -> None:
         if self.lmbda is not None and not (self.lmbda > 0 and math.isfinite(self.lmbda)):
             raise UsageError(f"lambda {self.lmbda}: must be a number above 0")
-        if self.format not in FORMATS:
-            raise UsageError(f"format {self.format!r}: unknown; use one of {', '.join(FORMATS)}")
+        container(self.format)
 
     @property
     def suffix(self) -> str:
         """What output names end in."""
-        return SUFFIXES[self.format]
+        return container(self.format).suffix
 
     def load(self, device: str | None = None) -> Codec:
         """The codec, on the job's device or another one.
@@ -73,8 +71,7 @@ class JobSettings:
             device=device or self.device,
             precision=self.precision,
         )
-        if self.format == "compressai" and not compressai_layout.can_hold(codec.name):
-            raise UsageError(f"--format compressai holds zoo codecs only, not {codec.name}; use --format lof")
+        container(self.format).require(codec.name)
         return codec
 
     def digest(self, codec: Codec) -> str:

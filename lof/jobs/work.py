@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lof.containers import container
 from lof.errors import ImageError, LofError
 from lof.files.atomic import sha256, write_atomically
 from lof.files.inputs import Source, output_name, output_path
@@ -209,14 +210,13 @@ def _read(path: Location) -> tuple[Picture, Record]:
 
 
 def _without_metadata(picture: Picture, settings: JobSettings) -> tuple[Picture, list[str]]:
-    notes = list(picture.notes)
-    if picture.boxes and settings.strip:
-        notes.append(f"{picture.held} stripped")
-    elif picture.boxes and settings.format != "lof":
-        notes.append(f"{picture.held} dropped, which --format {settings.format} cannot hold")
-    else:
-        return picture, notes
-    return replace(picture, boxes={}), notes
+    kind = container(settings.format)
+    lost = {box: data for box, data in picture.boxes.items() if settings.strip or not kind.keeps(box)}
+    if not lost:
+        return picture, list(picture.notes)
+    why = "stripped" if settings.strip else f"dropped, which --format {settings.format} cannot hold"
+    kept = {box: data for box, data in picture.boxes.items() if box not in lost}
+    return replace(picture, boxes=kept), [*picture.notes, f"{replace(picture, boxes=lost).held} {why}"]
 
 
 def throttled(on_progress: Callable[[Progress], None]) -> Callable[[Progress], None]:

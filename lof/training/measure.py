@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lof import api
 from lof.codecs import Codec, trainable
-from lof.containers.formats import to_pixels, unpack
+from lof.containers import container, unpack
 from lof.errors import TrainingError
 from lof.metrics import bpp, ms_ssim, mse, psnr
 from lof.pictures.picture import Picture
@@ -96,7 +96,7 @@ def _measure(codec: Codec, picture: Picture) -> Measured:
     plain = Picture(picture.pixels)
     data = api.encode(plain, codec=codec)
     parsed = unpack(data)
-    decoded = to_pixels(codec.decompress(parsed.strings, height, width).image, parsed.format)
+    decoded = container(parsed.container).to_pixels(codec.decompress(parsed.strings, height, width).image)
     rate, error, similarity = (
         bpp(len(data), height, width),
         mse(picture.pixels, decoded),

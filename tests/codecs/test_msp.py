@@ -26,6 +26,7 @@ from lof.codecs.msp.network import MSPNetwork
 from lof.codecs.msp.prior import FixedConv
 from lof.codecs.msp.transforms import TiledSynthesis, synthesis
 from lof.codecs.weights import Place
+from lof.containers import unpack
 from lof.errors import StreamError
 from lof.profiles import BUILT_IN, load_profile
 from lof.search import symbols_of
@@ -186,7 +187,7 @@ class TestExactness:
         self, codec: MSPCodec, crop: NDArray[np.uint8]
     ) -> None:
         data = lof.encode(crop, codec=codec)
-        string = lof.containers.lof.read(data).strings[0]
+        string = unpack(data).strings[0]
         file = Place("msp-tiny", "mse", 4).bundled
         again = NumpyDecoder(load_file(file)).decode(string, 8, 8)
         assert np.array_equal(again, (64 * codec.decoder.values(string, 8, 8)[0].double()).numpy())

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import lof
 from lof.codecs import Codec, codec_spec, codec_specs
 from lof.codecs.weights import Place
-from lof.containers.formats import FORMATS
+from lof.containers import CONTAINERS
 from lof.profiles import parse_profile
 
 SIZES = [(65, 63), (1, 1), (1, 100), (64, 64)]
@@ -49,10 +49,7 @@ POINTS = [
     if (spec.source == "bundled" or quality == 1) and not spec.name.startswith("msp")
 ]
 FILES = [
-    (*point, format)
-    for point in POINTS
-    for format in FORMATS
-    if format == "lof" or codec_spec(point[0]).source == "zoo"
+    (*point, format) for point in POINTS for format, known in CONTAINERS.items() if known.holds(point[0])
 ]
 
 # A process in which lof cannot be had by any means, and that has none of it at the end.
@@ -96,8 +93,8 @@ def write_cases(
     sizes = SIZES if codec.quality in (1, 4) else SIZES[:1]
     for height, width in FOR_MS_SSIM if codec.metric == "ms-ssim" else sizes:
         pixels = np.ascontiguousarray(photograph[64 : 64 + height, 160 : 160 + width])
-        result = lof.optimize(pixels, codec=codec, profile=PROFILE, format=format)  # type: ignore[arg-type]
-        plain = lof.encode(pixels, codec=codec, format=format)  # type: ignore[arg-type]
+        result = lof.optimize(pixels, codec=codec, profile=PROFILE, format=format)
+        plain = lof.encode(pixels, codec=codec, format=format)
         stem = f"{codec.name}-{codec.metric}-{codec.quality}-{format}-{height}x{width}"
         for made_by, data, promised in (
             (f"optimize ({result.kept})", result.data, result.pixels),
@@ -162,8 +159,18 @@ def test_searched_files_are_among_those_decoded(
 
 
 def test_the_decoder_names_nothing_of_lof() -> None:
-    source = Path(__file__).parents[1] / "standalone_decoder.py".read_text(encoding="utf-8")
+    source = (Path(__file__).parents[1] / "standalone_decoder.py").read_text(encoding="utf-8")
     imported = {
         line.split()[1].split(".")[0] for line in source.splitlines() if line.startswith(("import", "from"))
     }
-    assert imported == {"struct", "sys", "zlib", "functools", "numpy", "torch", "compressai", "safetensors"}
+    assert imported == {
+        "hashlib",
+        "struct",
+        "sys",
+        "zlib",
+        "functools",
+        "numpy",
+        "torch",
+        "compressai",
+        "safetensors",
+    }

@@ -6,8 +6,6 @@ import contextlib
 import io
 import random
 import struct
-import subprocess
-import sys
 import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,12 +17,16 @@ from compressai.zoo.image import cfgs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lof.containers.compressai import PADDING, ZOO_MODELS, ZooStream, can_hold, latent_shape, read, write
-from lof.containers.lof import MAX_SIDE, METRICS, is_stream
+from lof.containers import Stream, container
+from lof.containers.base import MAX_SIDE, METRICS
+from lof.containers.compressai import PADDING, ZOO_MODELS
 from lof.errors import StreamError
 
-KODAK = ZooStream("mbt2018-mean", 3, "mse", 512, 768, (8, 12), (b"y" * 64, b"z" * 12))
-SMALL = ZooStream("bmshj2018-factorized", 8, "ms-ssim", 1, 65, (4, 8), (b"",))
+COMPRESSAI = container("compressai")
+read, write = COMPRESSAI.unpack, COMPRESSAI.pack
+
+KODAK = Stream("mbt2018-mean", 3, "mse", 512, 768, (b"y" * 64, b"z" * 12))
+SMALL = Stream("bmshj2018-factorized", 8, "ms-ssim", 1, 65, (b"",))
 
 GOLDEN = {
     "0302000002000000030008000000080000000c0000000200000003797979000000027a7a": replace(
@@ -35,19 +37,18 @@ GOLDEN = {
 
 
 @st.composite
-def streams(draw: st.DrawFn) -> ZooStream:
+def streams(draw: st.DrawFn) -> Stream:
     codec = draw(st.sampled_from(sorted(ZOO_MODELS)))
     model = ZOO_MODELS[codec]
-    height = draw(st.sampled_from([1, 63, 64, 65, 512, 4095]) | st.integers(1, 4095))
-    width = draw(st.sampled_from([1, 63, 64, 65, 768, 4095]) | st.integers(1, 4095))
+    height = draw(st.sampled_from([1, 63, 64, 65, 512]) | st.integers(1, 1024))
+    width = draw(st.sampled_from([1, 63, 64, 65, 768]) | st.integers(1, 1024))
     strings = draw(st.lists(st.binary(max_size=200), min_size=model.strings, max_size=model.strings))
     quality, metric = draw(st.integers(1, model.qualities)), draw(st.sampled_from(METRICS))
-    shape = latent_shape(codec, height, width)
-    return ZooStream(codec, quality, metric, height, width, shape, tuple(strings))
+    return Stream(codec, quality, metric, height, width, tuple(strings))
 
 
-def reference_read(data: bytes) -> ZooStream:
-    """The steps of the script's decoder, with the numbers of the installed zoo."""
+def reference_read(data: bytes) -> tuple[Stream, tuple[int, ...]]:
+    """The steps of the script's decoder, with the numbers of the installed zoo: the stream, and the latent shape."""
     file = io.BytesIO(data)
 
     def uints(count: int) -> tuple[int, ...]:
@@ -56,21 +57,19 @@ def reference_read(data: bytes) -> ZooStream:
     model, code = struct.unpack(">2B", file.read(2))
     height, width = uints(2)
     assert struct.unpack(">B", file.read(1)) == (8,)
-    rows, columns = uints(2)
+    shape = uints(2)
     strings = tuple(file.read(uints(1)[0]) for _ in range(uints(1)[0]))
     assert not file.read()
     metric = {0: "mse", 1: "ms-ssim"}[code >> 4]
-    return ZooStream(
-        list(zoo.models)[model], (code & 15) + 1, metric, height, width, (rows, columns), strings
-    )
+    return Stream(list(zoo.models)[model], (code & 15) + 1, metric, height, width, strings), shape
 
 
 @given(streams())
 @settings(deadline=None)
-def test_what_is_written_is_read_back_by_both_readers(stream: ZooStream) -> None:
+def test_what_is_written_is_read_back_by_both_readers(stream: Stream) -> None:
     data = write(stream)
     assert read(data) == stream
-    assert reference_read(data) == stream
+    assert reference_read(data)[0] == stream
 
 
 def test_the_bytes_of_the_layout_are_those_of_the_script() -> None:
@@ -110,34 +109,28 @@ def test_the_models_return_the_shape_and_the_strings_that_the_table_says(codec: 
     with torch.no_grad():
         out = network.compress(torch.rand(1, 3, *padded))
     strings = tuple(per_image[0] for per_image in out["strings"])
-    assert tuple(out["shape"]) == latent_shape(codec, height, width)
+    assert tuple(out["shape"]) == ZOO_MODELS[codec].latent_shape(height, width)
     assert len(strings) == ZOO_MODELS[codec].strings
-    stream = ZooStream(codec, 1, "mse", height, width, tuple(out["shape"]), strings)
-    held = reference_read(write(stream))
+    held, shape = reference_read(write(Stream(codec, 1, "mse", height, width, strings)))
     with torch.no_grad():
-        decoded = network.decompress([[string] for string in held.strings], held.shape)["x_hat"]
+        decoded = network.decompress([[string] for string in held.strings], shape)["x_hat"]
     assert list(decoded.shape) == [1, 3, *padded]
 
 
-def test_the_module_needs_neither_compressai_nor_torch() -> None:
-    code = "import sys, lof.containers.compressai; sys.exit(bool({'torch', 'compressai'} & set(sys.modules)))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 def test_only_the_zoo_codecs_for_images_of_fixed_rate_can_be_held() -> None:
-    assert can_hold("mbt2018-mean")
-    assert not can_hold("mean-scale-96")
-    assert not can_hold("mbt2018-mean-vbr")
-    assert not can_hold("ssf2020")
+    assert COMPRESSAI.holds("mbt2018-mean")
+    assert not COMPRESSAI.holds("mean-scale-96")
+    assert not COMPRESSAI.holds("mbt2018-mean-vbr")
+    assert not COMPRESSAI.holds("ssf2020")
 
 
 def test_no_file_of_the_layout_is_taken_for_a_lof_file() -> None:
     for number in range(len(zoo.models)):
-        assert not is_stream(bytes([number]) + b"of")
+        assert not container("lof").recognises(bytes([number]) + b"of")
 
 
 @pytest.mark.parametrize("stream", [KODAK, SMALL], ids=["kodak", "small"])
-def test_a_file_cut_anywhere_is_one_clear_error(stream: ZooStream) -> None:
+def test_a_file_cut_anywhere_is_one_clear_error(stream: Stream) -> None:
     data = write(stream)
     for end in range(len(data)):
         with pytest.raises(StreamError, match=r"^cut\.bin: is cut short .*; copy it again from its source$"):
@@ -175,7 +168,7 @@ def test_hostile_bytes_give_a_stream_error_or_a_canonical_stream() -> None:
             refused += 1
         else:
             assert write(stream) == data
-            assert reference_read(data) == stream
+            assert reference_read(data)[0] == stream
             accepted += 1
     assert accepted > 100
     assert refused > 2000
@@ -210,9 +203,9 @@ STRINGS = b"\0\0\0\x01y\0\0\0\x01z"
     [
         (
             b"\x89PNG\r\n\x1a\n" + bytes(40),
-            "is neither a lof file nor one of CompressAI's codec.py .*; check the path",
+            "is no file of CompressAI's codec.py .*; check the path",
         ),
-        (header(model=7) + STRINGS, "is neither a lof file nor one of CompressAI's codec.py"),
+        (header(model=7) + STRINGS, "is no file of CompressAI's codec.py"),
         (header(code=8) + STRINGS, "mbt2018-mean has the qualities 1 to 8, not 9"),
         (header(model=5, code=6) + STRINGS, "cheng2020-anchor has the qualities 1 to 6, not 7"),
         (header(code=0x22) + STRINGS, "there is no metric number 2"),
@@ -252,9 +245,13 @@ def test_each_way_of_being_wrong_has_its_message(data: bytes, message: str) -> N
         ({"quality": 0}, "qualities 1 to 8, not 0"),
         ({"quality": 9}, "qualities 1 to 8, not 9"),
         ({"metric": "psnr"}, "metric 'psnr' is not one of mse, ms-ssim"),
-        ({"height": 0, "shape": (0, 12)}, "768 × 0 pixels are out of range"),
-        ({"width": MAX_SIDE + 1, "shape": (8, 1024)}, "pixels are out of range"),
-        ({"shape": (8, 11)}, "latent shape 8 × 11 does not fit its image, which needs 8 × 12"),
+        ({"height": 0}, "768 × 0 pixels are out of range"),
+        ({"width": MAX_SIDE + 1}, "pixels are out of range"),
+        ({"quality": 1.5}, "qualities 1 to 8, not 1.5"),
+        (
+            {"boxes": {b"exif": b"II"}},
+            "CompressAI's layout holds no metadata; leave it out or write a lof file",
+        ),
         ({"strings": (b"y",)}, "strings of mbt2018-mean is 2, not 1"),
     ],
 )

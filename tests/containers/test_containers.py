@@ -1,0 +1,184 @@
+"""What holds for every container, and the digest of the symbols."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import lof
+from lof.containers import CONTAINERS, Stream, container, container_of, unpack
+from lof.containers.digest import check_digest, symbols_digest
+from lof.errors import StreamError, UsageError
+from lof.pictures.picture import BOX_NAMES
+
+STREAM = Stream("mbt2018-mean", 3, "mse", 65, 63, (b"y" * 64, b"z" * 12), b"1234", b"abcd")
+SYMBOLS = {"z": np.array([[[1, -2]]]), "y": np.arange(-4, 4).reshape(2, 2, 2)}
+
+
+@pytest.fixture(params=sorted(CONTAINERS))
+def name(request: pytest.FixtureRequest) -> str:
+    found: str = request.param
+    return found
+
+
+def test_a_container_recognises_its_own_files_and_nobody_elses(name: str) -> None:
+    data = container(name).pack(STREAM)
+    assert container_of(data) is container(name)
+    assert [known.name for known in CONTAINERS.values() if known.recognises(data[:4])] == [name]
+
+
+def test_a_file_says_what_it_was_given_and_which_container_it_is(name: str) -> None:
+    read = unpack(container(name).pack(STREAM))
+    assert read.container == name
+    assert read in (STREAM, replace(STREAM, fingerprint=b"", digest=b""))
+
+
+def test_the_suffixes_tell_containers_apart() -> None:
+    suffixes = [known.suffix for known in CONTAINERS.values()]
+    assert len(set(suffixes)) == len(suffixes)
+    assert all(suffix.startswith(".") and suffix == suffix.lower() for suffix in suffixes)
+
+
+def test_a_container_keeps_the_metadata_that_it_names_and_refuses_the_rest(name: str) -> None:
+    for kind in BOX_NAMES:
+        boxed = replace(STREAM, boxes={kind: b"data"})
+        if container(name).keeps(kind):
+            assert unpack(container(name).pack(boxed)).boxes == {kind: b"data"}
+        else:
+            with pytest.raises(StreamError, match=r"^out: .* holds no metadata; leave it out or write"):
+                container(name).pack(boxed, "out")
+
+
+def test_our_container_keeps_every_kind_of_metadata_and_no_box_that_it_does_not_understand() -> None:
+    assert all(map(container("lof").keeps, BOX_NAMES))
+    assert not any(map(container("lof").keeps, [b"Iccp", b"icc", b"ic-p", b"1ccp"]))
+
+
+def test_a_limit_on_pixels_holds_in_every_container(name: str) -> None:
+    data = container(name).pack(STREAM)
+    assert unpack(data, max_pixels=65 * 63).width == 63
+    with pytest.raises(StreamError, match=r"^big: 63 × 65 pixels are more than the limit of 4094; raise"):
+        unpack(data, "big", 65 * 63 - 1)
+
+
+def test_our_container_holds_every_codec_and_compressais_those_of_the_zoo() -> None:
+    container("lof").require("somebodys")
+    container("compressai").require("mbt2018")
+    with pytest.raises(
+        UsageError, match=r"^format compressai holds zoo codecs only, not tiny; use --format lof$"
+    ):
+        container("compressai").require("tiny")
+
+
+def test_an_unknown_container_is_a_usage_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(UsageError, match=r"^format 'zip': unknown; use one of lof, compressai$"):
+        container("zip")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (b"\x89PNG\r\n\x1a\n", "is no stream"),
+        (b"\xc1", "is no stream"),
+        (b"\xff", "is no stream"),
+    ],
+)
+def test_a_file_in_no_container_is_one_clear_error(data: bytes, message: str) -> None:
+    with pytest.raises(StreamError, match=rf"^a\.txt: {message} \(.*\); check the path$"):
+        container_of(data, "a.txt")
+
+
+def test_each_container_rounds_as_its_decoders_do() -> None:
+    decoded = torch.tensor([-0.1, 0.0, 0.4 / 255, 0.6 / 255, 99.9 / 255, 254.6 / 255, 1.0, 1.1]).expand(
+        3, 1, 8
+    )
+    found = {known: CONTAINERS[known].to_pixels(decoded)[0, :, 0].tolist() for known in CONTAINERS}
+    assert found["lof"] == [0, 0, 0, 1, 100, 255, 255, 255]
+    assert found["compressai"] == [0, 0, 0, 0, 99, 254, 255, 255]
+
+
+def test_levels_that_a_container_gives_stay_what_they_are(name: str) -> None:
+    levels = np.arange(256, dtype=np.float32).reshape(1, 16, 16).repeat(3, 0)
+    decoded = torch.from_numpy(levels) / 255
+    same = container(name).to_pixels(decoded + container(name).pixel_offset / 255)
+    assert np.array_equal(same, levels.transpose(1, 2, 0))
+
+
+def test_containers_need_neither_torch_nor_the_codecs() -> None:
+    code = """
+import sys, lof.containers, lof.containers.digest
+loaded = {"torch", "compressai", "lof.codecs", "lof.api"} & set(sys.modules)
+sys.exit(f"{loaded}" if loaded else 0)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+class TestDigest:
+    def test_it_is_what_its_description_says(self) -> None:
+        described = b"\x01z" + struct.pack("<3I2i", 1, 1, 2, 1, -2)
+        described += b"\x01y" + struct.pack("<3I8i", 2, 2, 2, *range(-4, 4))
+        assert symbols_digest(SYMBOLS) == hashlib.sha256(described).digest()[:4]
+
+    def test_its_bytes_never_change(self) -> None:
+        assert symbols_digest(SYMBOLS).hex() == "a52a1ca4"
+
+    def test_the_type_of_the_integers_and_a_batch_of_one_make_no_difference(self) -> None:
+        for dtype in (np.int8, np.int16, np.int32, np.int64, ">i4"):
+            same = {key: value.astype(dtype)[None] for key, value in SYMBOLS.items()}
+            assert symbols_digest(same) == symbols_digest(SYMBOLS)
+        strided = {key: np.asfortranarray(value) for key, value in SYMBOLS.items()}
+        assert symbols_digest(strided) == symbols_digest(SYMBOLS)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"z": SYMBOLS["z"] + 1, "y": SYMBOLS["y"]},
+            {"z": SYMBOLS["z"], "y": -SYMBOLS["y"]},
+            {"y": SYMBOLS["y"], "z": SYMBOLS["z"]},
+            {"z": SYMBOLS["z"], "x": SYMBOLS["y"]},
+            {"z": SYMBOLS["z"].reshape(2, 1, 1), "y": SYMBOLS["y"]},
+            {"y": SYMBOLS["y"]},
+        ],
+    )
+    def test_any_other_symbols_names_order_or_shape_show(self, other: dict[str, NDArray[np.int64]]) -> None:
+        assert symbols_digest(other) != symbols_digest(SYMBOLS)
+
+    def test_what_is_no_set_of_integers_of_one_image_is_refused(self) -> None:
+        with pytest.raises(TypeError, match="the symbols of y are float32, not integers"):
+            symbols_digest({"y": np.zeros((1, 1, 1), np.float32)})
+        with pytest.raises(ValueError, match="the symbols of y are those of several images"):
+            symbols_digest({"y": np.zeros((2, 1, 1, 1), np.int32)})
+
+    def test_other_symbols_than_were_written_are_an_error_with_the_file_the_cause_and_the_way_out(
+        self,
+    ) -> None:
+        written = replace(STREAM, digest=symbols_digest(SYMBOLS))
+        check_digest(written, SYMBOLS, "a.lof")
+        check_digest(replace(written, digest=b""), {}, "a.bin")
+        with pytest.raises(
+            StreamError, match=r"^a\.lof: decodes to noise here, .* on a machine like the writer's"
+        ) as caught:
+            check_digest(written, {"z": SYMBOLS["z"], "y": SYMBOLS["y"] + 1}, "a.lof")
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("codec", ["tiny", "msp-tiny"])
+    def test_every_stream_carries_the_digest_of_what_its_decoder_reads(
+        self, codec: str, crop: NDArray[np.uint8]
+    ) -> None:
+        loaded = lof.load_codec(codec, device="cpu")
+        stream = unpack(lof.encode(crop, codec=loaded))
+        symbols = loaded.decompress(stream.strings, stream.height, stream.width).symbols
+        check_digest(stream, {key: symbols[key].numpy() for key in loaded.latents}, "a.lof")
+        symbols["y"][0, 0, 0, 0] += 1
+        with pytest.raises(StreamError, match="noise"):
+            check_digest(stream, {key: symbols[key].numpy() for key in loaded.latents}, "a.lof")
