@@ -6,6 +6,7 @@ The exit code of the command line is an attribute of the class, so no caller dec
 
 from __future__ import annotations
 
+import importlib.util
 from typing import ClassVar
 
 
@@ -63,3 +64,24 @@ class TrainingError(LofError):
 
 class StudyError(LofError):
     """A study cannot be opened, joined or continued as asked."""
+
+
+class MissingExtraError(LofError):
+    """What was asked for needs a package that is installed on demand, by an extra of lof."""
+
+
+def require(package: str, extra: str, what: str) -> None:
+    """Check that the package of an extra is installed, before any work.
+
+    Args:
+        package: as it is imported.
+        extra: that installs it, one of ``study``, ``ray`` and ``samples``.
+        what: was asked for, as the message begins: ``lof study``.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtraError(
+            f"{what} needs {package}, which is not installed; install it with: pip install 'lof[{extra}]'"
+        )

@@ -17,7 +17,7 @@ from test_jobs import SLOW, Killer, save, temporaries
 from test_pools import DiesAtOnce, Refuses, Squares, outcomes, run
 
 import lof
-from lof.errors import UsageError, WorkerError
+from lof.errors import MissingExtraError, UsageError, WorkerError
 from lof.files.inputs import find
 from lof.files.storage import parse
 from lof.jobs import Started, run_job
@@ -101,7 +101,7 @@ def test_gpus_without_ray_are_wrong_usage() -> None:
 
 def test_without_ray_installed_there_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"pip install 'lof\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r"--ray needs ray.*pip install 'lof\[ray\]'"):
         make_pool(ray="local")
 
 

@@ -19,6 +19,14 @@ studies = typer.Typer(
 )
 app.add_typer(studies)
 
+
+@studies.callback()
+def _installed() -> None:
+    from lof.errors import require
+
+    require("optuna", "study", "lof study")
+
+
 _RUN = (
     "Run the trials of a study: each is a profile, measured with real files on all images and rate points.\n\n"
     "Killed at any moment, the same command continues; run it twice at the same time, and both share the work. "

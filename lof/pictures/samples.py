@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from lof.errors import ImageError, OutputError
+from lof.errors import ImageError, OutputError, require
 from lof.files.atomic import write_atomically
 
 CREDITS_NAME = "CREDITS.txt"
@@ -39,10 +39,12 @@ def write_samples(folder: Path) -> list[Path]:
         The paths of the photographs, in the order of ``SAMPLES``.
 
     Raises:
+        MissingExtraError: scikit-image is not installed.
         OutputError: a different file of that name is there, or the folder cannot be written. Nothing has
             been written in the first case.
         ImageError: the installed scikit-image does not carry a photograph.
     """
+    require("skimage", "samples", "lof samples")
     files = {sample.name: content(sample) for sample in SAMPLES}
     lines = ["Photographs from scikit-image (https://scikit-image.org), unchanged.", ""]
     lines += [f"{sample.name}: {sample.credit}" for sample in SAMPLES]

@@ -25,7 +25,8 @@ def make_pool(
         num_gpus: of each worker of a Ray cluster, fractions too.
 
     Raises:
-        UsageError: ``num_gpus`` without ``ray`` or below 0; Ray is not installed.
+        UsageError: ``num_gpus`` without ``ray`` or below 0.
+        MissingExtraError: Ray is not installed.
         WorkerError: no Ray answers at that address.
     """
     if num_gpus is not None and not (ray and 0 <= num_gpus < float("inf")):

@@ -5,7 +5,6 @@ Ray itself waits minutes for an address that nobody answers, and prints about wo
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import math
 import os
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lof.errors import UsageError, WorkerError
+from lof.errors import UsageError, WorkerError, require
 from lof.pools.processes import cores
 
 LOCAL, AUTO = "local", "auto"
@@ -40,11 +39,11 @@ def require_ray(address: str) -> None:
     """Check what can be checked before anything is done.
 
     Raises:
-        UsageError: Ray is not installed, or the address is none that a driver can use.
+        MissingExtraError: Ray is not installed.
+        UsageError: the address is none that a driver can use.
         WorkerError: nobody answers there.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise UsageError("--ray needs Ray, which is not installed; install it with: pip install 'lof[ray]'")
+    require("ray", "ray", "--ray")
     if address in (LOCAL, AUTO):
         return
     if "://" in address:

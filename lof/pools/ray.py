@@ -53,7 +53,8 @@ class RayCluster:
             where ``workers`` is open too.
 
     Raises:
-        UsageError: Ray is not installed, or the address is none that a driver can use.
+        MissingExtraError: Ray is not installed.
+        UsageError: the address is none that a driver can use.
         WorkerError: nobody answers there.
     """
 

@@ -7,12 +7,11 @@ machine, or a shared file system). A worker that dies is replaced and the run go
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from pathlib import Path
 from typing import Any
 
-from lof.errors import TrainingError
+from lof.errors import TrainingError, require
 from lof.training.loop import Group, train
 from lof.training.recipe import Recipe, parse_recipe
 
@@ -29,10 +28,10 @@ def train_distributed(
         restarts: how many times workers that died are replaced.
 
     Raises:
-        TrainingError: Ray is not installed, the batch cannot be shared out, or the run failed.
+        MissingExtraError: Ray is not installed.
+        TrainingError: the batch cannot be shared out, or the run failed.
     """
-    if importlib.util.find_spec("ray") is None:
-        raise TrainingError("training with --workers needs Ray; install it with: pip install 'lof[ray]'")
+    require("ray", "ray", "training with several workers")
     if recipe.batch % workers:
         raise TrainingError(
             f"recipe {recipe.name}: batch {recipe.batch} cannot be shared by {workers} workers"

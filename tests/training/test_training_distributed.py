@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lof.codecs import trainable
-from lof.errors import TrainingError
+from lof.errors import MissingExtraError, TrainingError
 from lof.pictures.samples import write_samples
 from lof.training import export_weights, parse_recipe
 from lof.training.checkpoint import load_checkpoint
@@ -98,5 +98,5 @@ def test_a_batch_that_cannot_be_shared_out_is_refused_at_once(tmp_path: Path) ->
 
 def test_without_ray_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(TrainingError, match=r"pip install 'lof\[ray\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'lof\[ray\]'"):
         train_distributed(recipe_of(tmp_path), tmp_path / "run", 2, use_gpu=False)

@@ -1,0 +1,54 @@
+"""What the base installation does without, and what it says about what is missing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+OPTIONAL = ("optuna", "pyarrow", "ray", "skimage")
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``lof`` in a process that has none of the optional packages."""
+    script = (
+        f"import sys; sys.modules.update(dict.fromkeys({OPTIONAL!r}))\n"
+        "from lof.cli import main\nmain()"  # None: as if it were not installed
+    )
+    command = [sys.executable, "-c", script, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_optimise_and_decode_need_no_extra(tmp_path: Path, crop: NDArray[np.uint8]) -> None:
+    Image.fromarray(crop[:64, :64]).save(tmp_path / "face.png")
+    done = run(tmp_path, "optimize", "face.png", "-o", "out", "--codec", "tiny", "--profile", "fast")
+    assert done.returncode == 0, done.stderr
+    done = run(tmp_path, "decode", "out", "-o", "decoded")
+    assert done.returncode == 0, done.stderr
+    (decoded,) = (tmp_path / "decoded").rglob("*.png")
+    assert Image.open(decoded).size == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["study", "run", "no-such-study.toml"], "study"),
+        (["study", "status", "--storage", "sqlite:///no-such.db"], "study"),
+        (["samples", "photos"], "samples"),
+        (["optimize", "face.png", "--ray", "local"], "ray"),
+        (["train", "tiny", "-o", "run", "--data", ".", "--workers", "2"], "ray"),
+    ],
+)
+def test_a_missing_extra_is_named_in_one_line_before_any_work(
+    tmp_path: Path, arguments: list[str], extra: str
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "face.png")
+    done = run(tmp_path, *arguments)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.endswith(f"which is not installed; install it with: pip install 'lof[{extra}]'\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["face.png"]
