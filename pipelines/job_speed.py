@@ -15,12 +15,12 @@ from PIL import Image
 
 from lof.files.atomic import write_atomically
 from lof.files.inputs import Source, find
-from lof.jobs.events import Event, Failed, Finished, Started
+from lof.jobs.events import Event, Finished, Started
 from lof.jobs.runner import run_job
 from lof.jobs.settings import JobSettings
 from lof.pictures.picture import Picture
 from lof.pictures.writing import png_bytes
-from lof.pools import Here, Pool, make_pool
+from lof.pools import Pool, ThisProcess, make_pool
 from lof.profiles import parse_profile
 from lof.report import write_reports
 
@@ -41,7 +41,7 @@ class Clock:
         now = time.perf_counter()
         if isinstance(event, Started) and self.begun is None:
             self.begun = now
-        elif isinstance(event, Finished | Failed):
+        elif isinstance(event, Finished):
             self.ended, self.count = now, self.count + 1
 
     @property
@@ -89,7 +89,7 @@ def seconds_per_image(sources: Sequence[Source], out: Path, pool: Pool) -> float
     """Of :data:`TRIVIAL` work, into a new folder; in this process with one thread."""
     threads = torch.get_num_threads()
     clock = Clock()
-    if isinstance(pool, Here):
+    if isinstance(pool, ThisProcess):
         torch.set_num_threads(1)
     try:
         run_job(sources, out, TRIVIAL, pool=pool, on_event=clock)

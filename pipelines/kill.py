@@ -38,10 +38,9 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from lof.archive import Began as ItemBegan
 from lof.archive import Event, Manifest, Settled, create, open_sources, verify
 from lof.jobs import JobSettings
-from lof.pools import Here, make_pool
+from lof.pools import Started, ThisProcess, make_pool
 from lof.profiles import parse_profile
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -88,7 +87,7 @@ def drive(work: Path, address: str) -> None:
 
         def note(event: Event) -> None:
             match event:
-                case ItemBegan(path, worker, _):
+                case Started(path, worker, _):
                     line: dict[str, Any] = {
                         "began": path,
                         "pid": int(worker.split()[-1]),
@@ -290,7 +289,7 @@ def report(work: Path, job: Job, hits: Counter[str], seconds: float) -> bool:
         found = {row.path: row.sha256 for row in manifest.rows("kind = 'file'")}
         errors = manifest.count_errors()
         states = Counter(row.state for row in manifest.rows("kind = 'file'"))
-    verdict = verify(work / "archive", Here())
+    verdict = verify(work / "archive", ThisProcess())
     events = job.events()
     begun = sum("began" in event for event in events)
     settled = Counter(event["settled"] for event in events if event.get("state") == "streamed")

@@ -22,7 +22,7 @@ from lof.errors import LofError
 from lof.files.inputs import Source, find
 from lof.jobs import JobSettings
 from lof.pictures.batches import spread
-from lof.pools import Here, make_pool
+from lof.pools import ThisProcess, make_pool
 from lof.profiles import load_profile
 from pipelines.job_speed import (
     images_per_minute,
@@ -92,7 +92,7 @@ def _overhead(arguments: argparse.Namespace, folder: Path) -> bool:
     found: dict[str, list[float]] = {"here": [], "ray": []}
     for number in range(arguments.rounds):
         ray = make_pool(1, threads=1, ray=arguments.ray)
-        for name, pool in (("here", Here()), ("ray", ray)):
+        for name, pool in (("here", ThisProcess()), ("ray", ray)):
             found[name].append(seconds_per_image(sources, folder / f"{name}-{number}", pool))
     here, there = (statistics.median(seconds) for seconds in found.values())
     print(f"{len(sources)} tiny images, one evaluation each, one worker of one thread")

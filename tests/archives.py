@@ -14,7 +14,7 @@ from PIL import Image
 from lof.archive import Manifest, Row, create, open_sources, verify
 from lof.archive.create import Summary
 from lof.jobs import JobSettings
-from lof.pools import Here
+from lof.pools import ThisProcess
 from lof.profiles import parse_profile
 
 QUICK = JobSettings(
@@ -36,7 +36,7 @@ def save(path: Path, seed: int = 0, size: tuple[int, int] = (80, 64), **options:
 
 
 def archive(*sources: Path, dst: Path, settings: JobSettings = QUICK, **options: Any) -> Summary:
-    pool = options.pop("pool", Here())
+    pool = options.pop("pool", ThisProcess())
     return create(open_sources([str(source) for source in sources], dst), dst, settings, pool, **options)
 
 
@@ -46,7 +46,7 @@ def rows(dst: Path) -> dict[str, Row]:
 
 
 def findings(dst: Path) -> list[tuple[str, str]]:
-    return [(finding.wrong, finding.name) for finding in verify(dst, Here()).findings]
+    return [(finding.wrong, finding.name) for finding in verify(dst, ThisProcess()).findings]
 
 
 def tree(folder: Path) -> dict[str, tuple[str, int, int]]:

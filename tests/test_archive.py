@@ -20,7 +20,7 @@ from lof.archive import Floors, Manifest, Policy, Row, open_sources, restore, ve
 from lof.archive.names import is_safe, object_name, safe_parts, stays_inside
 from lof.archive.store import Store
 from lof.errors import ArchiveError, OutputError, UsageError
-from lof.pools import Here
+from lof.pools import ThisProcess
 
 
 def test_a_tree_becomes_streams_and_stored_files_with_one_row_each(first_made: Path) -> None:
@@ -52,7 +52,7 @@ def test_a_tree_becomes_streams_and_stored_files_with_one_row_each(first_made: P
 def test_restore_gives_the_decoded_images_and_everything_else_as_it_was(
     first_made: Path, tmp_path: Path
 ) -> None:
-    result = restore(first_made / "dst", tmp_path / "out", Here(), form="source", all_links=True)
+    result = restore(first_made / "dst", tmp_path / "out", ThisProcess(), form="source", all_links=True)
     assert (result.images, result.stored, result.errors) == (2, 1, [])
     before, after = tree(first_made / "photos"), tree(tmp_path / "out/photos")
     assert {name: value[1:] for name, value in after.items() if not value[0].startswith("->")} == {
@@ -69,7 +69,7 @@ def test_restore_gives_the_decoded_images_and_everything_else_as_it_was(
 def test_restore_to_png_names_links_out_of_the_tree_and_makes_only_those_inside(
     first_made: Path, tmp_path: Path
 ) -> None:
-    result = restore(first_made / "dst", tmp_path / "out", Here())
+    result = restore(first_made / "dst", tmp_path / "out", ThisProcess())
     assert result.left_out == ["photos/out"]
     assert sorted(tree(tmp_path / "out/photos")) == [
         "a.png",
@@ -79,7 +79,7 @@ def test_restore_to_png_names_links_out_of_the_tree_and_makes_only_those_inside(
         "sub/b.jpg.png",
         "sub/link",
     ]
-    again = restore(first_made / "dst", tmp_path / "out", Here())
+    again = restore(first_made / "dst", tmp_path / "out", ThisProcess())
     assert (again.images, again.stored, again.there, again.errors) == (0, 0, 3, [])
 
 
@@ -87,11 +87,11 @@ def test_restore_never_overwrites_what_differs_unless_told_to(first_made: Path, 
     mine = tmp_path / "out/photos/a.png"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    result = restore(first_made / "dst", tmp_path / "out", Here())
+    result = restore(first_made / "dst", tmp_path / "out", ThisProcess())
     assert [path for path, _ in result.errors] == ["photos/a.png"]
     assert "--overwrite" in result.errors[0][1]
     assert mine.read_text() == "mine"
-    assert restore(first_made / "dst", tmp_path / "out", Here(), overwrite=True).errors == []
+    assert restore(first_made / "dst", tmp_path / "out", ThisProcess(), overwrite=True).errors == []
     assert mine.read_bytes().startswith(b"\x89PNG")
 
 
@@ -99,7 +99,7 @@ def test_restore_writes_nothing_through_a_link_in_its_target(first_made: Path, t
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out/photos").symlink_to(tmp_path / "elsewhere")
-    result = restore(first_made / "dst", tmp_path / "out", Here())
+    result = restore(first_made / "dst", tmp_path / "out", ThisProcess())
     assert len(result.errors) >= 3
     assert list((tmp_path / "elsewhere").iterdir()) == []
 
@@ -109,7 +109,7 @@ def test_a_crafted_manifest_that_leads_out_of_the_tree_is_refused(made: Path, pa
     with Store(made / "dst") as store:
         store.manifest.put(Row(path, "link", "folder", "stored", link="x"))
     with pytest.raises(ArchiveError, match="nothing was restored"):
-        restore(made / "dst", made / "out", Here())
+        restore(made / "dst", made / "out", ThisProcess())
     assert not (made / "out").exists()
 
 
@@ -123,7 +123,7 @@ def test_icc_profile_exif_and_orientation_travel(tmp_path: Path) -> None:
     archive(tmp_path / "photos", dst=tmp_path / "dst")
     assert rows(tmp_path / "dst")["photos/a.jpg"].state == "streamed"
     for form, name in (("png", "a.jpg.png"), ("source", "a.jpg")):
-        restore(tmp_path / "dst", tmp_path / form, Here(), form=form)  # type: ignore[arg-type]
+        restore(tmp_path / "dst", tmp_path / form, ThisProcess(), form=form)  # type: ignore[arg-type]
         with Image.open(tmp_path / form / "photos" / name) as image:
             assert image.info["icc_profile"] == profile
             assert image.getexif()[0x010F] == "maker"
@@ -157,7 +157,7 @@ def test_any_tree_without_images_comes_back_byte_for_byte(
             continue
     archive(source, dst=work / "dst")
     assert archive(source, dst=work / "dst").stored == 0
-    assert restore(work / "dst", work / "out", Here()).errors == []
+    assert restore(work / "dst", work / "out", ThisProcess()).errors == []
     assert tree(work / "out/tree") == tree(source)
     assert findings(work / "dst") == []
 
@@ -186,7 +186,7 @@ def test_what_cannot_or_should_not_be_a_stream_is_stored_with_the_reason(tmp_pat
     }
     assert "60 dB" in found["good.png"].detail
     assert "transparent" in found["clear.png"].detail
-    restore(tmp_path / "dst", tmp_path / "out", Here())
+    restore(tmp_path / "dst", tmp_path / "out", ThisProcess())
     assert tree(tmp_path / "out/photos") == before
     assert tree(photos) == before
 
@@ -297,8 +297,8 @@ def test_a_folder_that_is_no_archive_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="no archive and not empty"):
         archive(tmp_path / "photos", dst=tmp_path / "dst")
     for call in (
-        lambda: verify(tmp_path / "dst", Here()),
-        lambda: restore(tmp_path / "dst", tmp_path / "o", Here()),
+        lambda: verify(tmp_path / "dst", ThisProcess()),
+        lambda: restore(tmp_path / "dst", tmp_path / "o", ThisProcess()),
     ):
         with pytest.raises(ArchiveError, match="holds no archive"):
             call()

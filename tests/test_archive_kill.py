@@ -25,7 +25,7 @@ from lof.archive.schema import VERSION
 from lof.archive.staging import Staged
 from lof.archive.store import Store
 from lof.errors import ArchiveError, LofError, OutputError
-from lof.pools import Here
+from lof.pools import ThisProcess
 
 KILL = Path(__file__).parent.parent / "pipelines/kill.py"
 
@@ -86,7 +86,7 @@ def save(path: Path, seed: int) -> None:
 
 
 def archive(source: Path, dst: Path) -> Summary:
-    return create(open_sources([str(source)], dst), dst, QUICK, Here())
+    return create(open_sources([str(source)], dst), dst, QUICK, ThisProcess())
 
 
 def shape(folder: Path) -> dict[str, bytes]:
@@ -117,7 +117,7 @@ def test_a_kill_between_any_two_steps_of_a_write_loses_nothing(
     assert sabotaged(photos, dst, step) == "reached"
     summary = archive(photos, dst)
     assert (summary.stored, summary.errors) == (3 - done, [])
-    assert verify(dst, Here()).findings == []
+    assert verify(dst, ThisProcess()).findings == []
     assert list((dst / ".lof/tmp").iterdir()) == []
     with Manifest(dst) as manifest:
         assert manifest.pending() == []
@@ -135,7 +135,7 @@ def test_a_kill_while_an_object_is_replaced_leaves_the_old_one_or_the_new_one(
     assert sabotaged(photos, dst, step) == "reached"
     assert (shape(dst) == before) == kept
     Store(dst).close()
-    assert verify(dst, Here()).findings == []
+    assert verify(dst, ThisProcess()).findings == []
     assert archive(photos, dst).stored == (1 if kept else 0)
 
 
@@ -148,7 +148,7 @@ def test_a_kill_while_a_file_takes_another_name_leaves_one_object(tmp_path: Path
     assert sorted(shape(dst)) == ["stored/photos/0.png", "streams/photos/0.png.lof"]
     Store(dst).close()
     assert sorted(shape(dst)) == ["stored/photos/0.png"]
-    assert verify(dst, Here()).findings == []
+    assert verify(dst, ThisProcess()).findings == []
     assert archive(photos, dst).unchanged == 2
 
 
@@ -165,7 +165,10 @@ def test_random_kills_of_driver_and_workers_lose_nothing(tmp_path: Path) -> None
 def test_a_second_process_is_refused_and_reading_goes_on(photos: Path, tmp_path: Path) -> None:
     archive(photos, tmp_path / "dst")
     with Store(tmp_path / "dst"):
-        for call in (lambda: archive(photos, tmp_path / "dst"), lambda: verify(tmp_path / "dst", Here())):
+        for call in (
+            lambda: archive(photos, tmp_path / "dst"),
+            lambda: verify(tmp_path / "dst", ThisProcess()),
+        ):
             with pytest.raises(OutputError, match="another lof is at work"):
                 call()
         with Manifest(tmp_path / "dst") as manifest:
@@ -179,11 +182,11 @@ def test_a_full_disk_is_one_error_and_the_next_call_continues(photos: Path, tmp_
     said = sabotaged(photos, tmp_path / "dst", "never", limit=2_000_000)  # above what the weights take
     assert said.startswith("OutputError")
     assert "cannot be written (File too large)" in said
-    (finding,) = verify(tmp_path / "dst", Here()).findings
+    (finding,) = verify(tmp_path / "dst", ThisProcess()).findings
     assert "not read to its end yet" in finding.error
     summary = archive(photos, tmp_path / "dst")
     assert (summary.stored, summary.unchanged) == (1, 3)
-    assert verify(tmp_path / "dst", Here()).findings == []
+    assert verify(tmp_path / "dst", ThisProcess()).findings == []
 
 
 def test_a_destination_that_cannot_be_written_is_one_error(photos: Path, tmp_path: Path) -> None:
@@ -199,7 +202,7 @@ def test_a_manifest_of_a_newer_version_or_damaged_is_one_error(photos: Path, tmp
         database = sqlite3.connect(dst / NAME)
         database.execute(f"PRAGMA user_version = {version}")
         database.close()
-        for call in (lambda: archive(photos, dst), lambda: verify(dst, Here())):
+        for call in (lambda: archive(photos, dst), lambda: verify(dst, ThisProcess())):
             with pytest.raises(ArchiveError, match=said):
                 call()
     for name in (NAME, f"{NAME}-wal", f"{NAME}-shm"):

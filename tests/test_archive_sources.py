@@ -25,11 +25,11 @@ from lof.archive.folder import FolderSource
 from lof.archive.staging import Staged
 from lof.archive.store import Store
 from lof.errors import UsageError
-from lof.pools import Here
+from lof.pools import ThisProcess
 
 
 def archive(source: Path, dst: Path, limits: Limits = Limits()) -> Summary:
-    return create(open_sources([str(source)], dst, limits), dst, QUICK, Here())
+    return create(open_sources([str(source)], dst, limits), dst, QUICK, ThisProcess())
 
 
 def contents(dst: Path) -> dict[str, str]:
@@ -90,7 +90,7 @@ def test_a_tar_comes_back_as_a_tree(tmp_path: Path, suffix: str, compress: Calla
     scans.write_bytes(compress(plain.read_bytes()))
     assert archive(scans, tmp_path / "dst").errors == []
     assert archive(scans, tmp_path / "dst").unchanged == 7
-    assert restore(tmp_path / "dst", tmp_path / "out", Here()).errors == []
+    assert restore(tmp_path / "dst", tmp_path / "out", ThisProcess()).errors == []
     out = tmp_path / "out/scans"
     assert files(out) == {"a/b.png", "a/text", "again", "same picture", "a/to"}
     assert (out / "again").read_bytes() == b"words" * 999
@@ -106,7 +106,7 @@ def test_a_zip_comes_back_as_a_tree(tmp_path: Path) -> None:
     with zipfile.ZipFile(scans, "a") as file:
         file.writestr(link, "a/b.png")
     assert archive(scans, tmp_path / "dst").errors == []
-    assert restore(tmp_path / "dst", tmp_path / "out", Here()).errors == []
+    assert restore(tmp_path / "dst", tmp_path / "out", ThisProcess()).errors == []
     assert files(tmp_path / "out/scans") == {"a/b.png", "text", "link"}
     assert os.readlink(tmp_path / "out/scans/link") == "a/b.png"
     assert (tmp_path / "out/scans/empty").is_dir()
@@ -137,7 +137,7 @@ def test_hostile_members_of_a_tar_are_refused_and_the_rest_is_archived(tmp_path:
     assert [found[f"scans/{name}"] for name in ("good", "soft", "twice")] == ["stored"] * 3
     assert len(summary.errors) == 7
     assert all(str(scans) in error and "\n" not in error for _, error in summary.errors)
-    restored = restore(tmp_path / "dst", tmp_path / "out", Here())
+    restored = restore(tmp_path / "dst", tmp_path / "out", ThisProcess())
     assert files(tmp_path / "out") == {"scans/good", "scans/twice"}
     assert (tmp_path / "out/scans/twice").read_bytes() == b"first"
     assert restored.left_out == ["scans/soft"]

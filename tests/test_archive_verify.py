@@ -23,7 +23,7 @@ from lof.archive.manifest import NAME
 from lof.archive.store import Store
 from lof.codecs import load_codec
 from lof.containers import container, unpack
-from lof.pools import Here
+from lof.pools import ThisProcess
 
 
 def change(dst: Path, path: str, **columns: str) -> None:
@@ -61,19 +61,19 @@ def test_a_stream_with_other_symbols_is_damaged(made: Path) -> None:
         row = store.manifest.get("photos/a.png")
         assert row is not None
         store.commit(row, store.stage([other]))
-    (finding,) = verify(made / "dst", Here()).findings
+    (finding,) = verify(made / "dst", ThisProcess()).findings
     assert (finding.wrong, finding.name) == ("damaged", "photos/a.png")
     assert "other symbols" in finding.error
-    restored = restore(made / "dst", made / "out", Here())
+    restored = restore(made / "dst", made / "out", ThisProcess())
     assert [path for path, _ in restored.errors] == ["photos/a.png"]
     assert not (made / "out/photos/a.png").exists()
 
 
 def test_other_pixels_of_the_same_symbols_are_a_remark_and_restored(made: Path) -> None:
     change(made / "dst", "photos/a.png", pixels_sha256="0" * 64)
-    verdict = verify(made / "dst", Here())
+    verdict = verify(made / "dst", ThisProcess())
     assert (verdict.findings, verdict.streams, verdict.rounded) == ([], 2, 1)
-    restored = restore(made / "dst", made / "out", Here())
+    restored = restore(made / "dst", made / "out", ThisProcess())
     assert (restored.errors, restored.images, restored.rounded) == ([], 2, 1)
     with Image.open(made / "out/photos/a.png") as image:
         decoded = lof.decode((made / "dst/streams/photos/a.png.lof").read_bytes())
@@ -109,7 +109,7 @@ def test_a_manifest_of_version_1_is_read_and_brought_to_this_one(made: Path) -> 
     assert rows(dst) == older
     change(dst, "photos/a.png", pixels_sha256="0" * 64)
     assert findings(dst) == [("unchecked", "photos/a.png")]
-    improve(dst, open_sources([str(made / "photos")], dst), MORE, Here())
+    improve(dst, open_sources([str(made / "photos")], dst), MORE, ThisProcess())
     assert findings(dst) == []
     assert all(row.symbols_sha256 for row in rows(dst).values() if row.state == "streamed")
 
@@ -122,7 +122,7 @@ def test_a_stream_of_other_weights_is_unchecked_and_not_called_damaged(made: Pat
         row = store.manifest.get("photos/a.png")
         assert row is not None
         store.commit(row, store.stage([other]))
-    (finding,) = verify(made / "dst", Here()).findings
+    (finding,) = verify(made / "dst", ThisProcess()).findings
     assert (finding.wrong, finding.name) == ("unchecked", "photos/a.png")
     assert "other weights" in finding.error
 
@@ -140,7 +140,7 @@ def test_an_archive_keeps_the_weights_that_its_streams_need(tmp_path: Path) -> N
     (row,) = [row for row in rows(dst).values() if row.state == "streamed"]
     assert row.fingerprint != shipped.fingerprint.hex()
     assert findings(dst) == []
-    assert improve(dst, open_sources([str(tmp_path / "photos")], dst), MORE, Here()).replaced == 1
+    assert improve(dst, open_sources([str(tmp_path / "photos")], dst), MORE, ThisProcess()).replaced == 1
     assert findings(dst) == []
     shutil.rmtree(dst / "weights")
     assert [wrong for wrong, _ in findings(dst)] == ["unchecked"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from lof.archive.create import Summary, create
 from lof.archive.decide import Policy
 from lof.archive.entries import Limits
-from lof.archive.events import Advanced, Began, Checked, Event, OnEvent, Settled, Unchanged
+from lof.archive.events import Checked, Event, OnEvent, Settled, Unchanged
 from lof.archive.improve import Improved, improve
 from lof.archive.manifest import Manifest, Row
 from lof.archive.restore import Restored, restore
@@ -19,8 +19,6 @@ from lof.archive.verify import Finding, Verdict, verify
 from lof.archive.work import Floors
 
 __all__ = [
-    "Advanced",
-    "Began",
     "Checked",
     "Event",
     "Finding",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lof.archive.decide import Found, Policy, Verdict, decisions
 from lof.archive.entries import Entry, Refused, chunks
-from lof.archive.events import Advanced, Began, OnEvent, Settled, Unchanged
+from lof.archive.events import OnEvent, Settled, Unchanged
 from lof.archive.manifest import Brief, Row, SourceRow
 from lof.archive.names import object_name
 from lof.archive.sources import Source
@@ -29,8 +29,7 @@ from lof.archive.work import (
 )
 from lof.errors import ArchiveError, UsageError
 from lof.jobs import JobSettings
-from lof.pools import Began as WorkerBegan
-from lof.pools import Ended, Event, Pool, Told
+from lof.pools import Advanced, Event, Finished, Pool, Started
 
 _UNREAD = "not read to its end yet; run `lof archive create` again"
 LARGEST = 256 << 20
@@ -136,11 +135,11 @@ class _Create:
     def listen(self, event: Event) -> None:
         """Keep what workers made; called by the pool."""
         match event:
-            case WorkerBegan(item, worker, attempt):
-                self.on_event(Began(item.path, worker, attempt))
-            case Told(item, progress):
+            case Started(item, worker, attempt):
+                self.on_event(Started(item.path, worker, attempt))
+            case Advanced(item, progress):
                 self.on_event(Advanced(item.path, progress))
-            case Ended(item, outcome):
+            case Finished(item, outcome):
                 self._keep(item, outcome)
 
     def _look_at(self, found: Found, verdict: Verdict | None) -> SearchItem | None:

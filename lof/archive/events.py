@@ -1,15 +1,15 @@
-"""What an archive job tells while it runs, in the process and thread that called it."""
+"""What an archive job reports while it runs, in the process and thread that called it.
+
+:class:`lof.pools.Started` and :class:`lof.pools.Advanced`, whose item is the path of an entry, and these.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lof.archive.manifest import Row
-
-if TYPE_CHECKING:
-    from lof.search import Progress
+from lof.pools import Advanced, Started
 
 
 @dataclass(frozen=True)
@@ -18,23 +18,6 @@ class Unchanged:
 
     files: int
     size: int
-
-
-@dataclass(frozen=True)
-class Began:
-    """A worker has the file in hand. ``attempt`` is 2 after a first worker died with it."""
-
-    path: str
-    worker: str
-    attempt: int
-
-
-@dataclass(frozen=True)
-class Advanced:
-    """How far the search is, a few times per second at most."""
-
-    path: str
-    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -52,5 +35,5 @@ class Checked:
     error: str = ""
 
 
-Event = Unchanged | Began | Advanced | Settled | Checked
+Event = Unchanged | Started | Advanced | Settled | Checked
 OnEvent = Callable[[Event], None]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from lof.archive.decide import entries_with_rows
 from lof.archive.entries import Entry, Refused, chunks
-from lof.archive.events import Advanced, Began, OnEvent, Settled
+from lof.archive.events import OnEvent, Settled
 from lof.archive.manifest import Row
 from lof.archive.sources import Source
 from lof.archive.store import Store
@@ -18,8 +18,7 @@ from lof.archive.weights import kept_weights
 from lof.archive.work import Kept, Search, SearchItem, Streamed
 from lof.errors import ArchiveError
 from lof.jobs import JobSettings
-from lof.pools import Began as WorkerBegan
-from lof.pools import Ended, Event, Pool, Told
+from lof.pools import Advanced, Event, Finished, Pool, Started
 
 
 @dataclass
@@ -106,11 +105,11 @@ class _Improve:
     def listen(self, event: Event) -> None:
         """Replace what became better; called by the pool."""
         match event:
-            case WorkerBegan(item, worker, attempt):
-                self.on_event(Began(item.path, worker, attempt))
-            case Told(item, progress):
+            case Started(item, worker, attempt):
+                self.on_event(Started(item.path, worker, attempt))
+            case Advanced(item, progress):
                 self.on_event(Advanced(item.path, progress))
-            case Ended(item, outcome):
+            case Finished(item, outcome):
                 self._keep(self.flying.pop(item.path), outcome)
 
     def _look_at(self, entry: Entry, row: Row) -> Iterator[SearchItem]:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from lof.archive.entries import chunks
-from lof.archive.events import Advanced, Began, Checked, OnEvent
+from lof.archive.events import Checked, OnEvent
 from lof.archive.manifest import Manifest, Row
 from lof.archive.names import is_safe, stays_inside
 from lof.archive.staging import Staged, cannot_write, make_folders, stage
@@ -20,8 +20,7 @@ from lof.archive.store import reading
 from lof.archive.work import Decode, Decoded, DecodeItem
 from lof.errors import ArchiveError, OutputError, UsageError
 from lof.files.atomic import sha256
-from lof.pools import Began as WorkerBegan
-from lof.pools import Ended, Event, Pool, Told
+from lof.pools import Advanced, Event, Finished, Pool, Started
 
 Form = Literal["png", "source"]
 
@@ -215,11 +214,11 @@ class _Restore:
     def listen(self, event: Event) -> None:
         """Write what workers decoded; called by the pool."""
         match event:
-            case WorkerBegan(item, worker, attempt):
-                self.on_event(Began(item.path, worker, attempt))
-            case Told(item, progress):
+            case Started(item, worker, attempt):
+                self.on_event(Started(item.path, worker, attempt))
+            case Advanced(item, progress):
                 self.on_event(Advanced(item.path, progress))
-            case Ended(DecodeItem(path), Decoded(data, error, _, rounded)):
+            case Finished(DecodeItem(path), Decoded(data, error, _, rounded)):
                 row, place = self.flying.pop(path)
                 self.result.rounded += rounded
                 if error:

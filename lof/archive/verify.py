@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from lof.archive.events import Advanced, Began, Checked, OnEvent
+from lof.archive.events import Checked, OnEvent
 from lof.archive.manifest import Manifest, Row
 from lof.archive.store import STORED, STREAMS, reading
 from lof.archive.work import Decode, Decoded, DecodeItem
 from lof.files.atomic import sha256
-from lof.pools import Began as WorkerBegan
-from lof.pools import Ended, Event, Pool, Told
+from lof.pools import Advanced, Event, Finished, Pool, Started
 
 Wrong = Literal["damaged", "missing", "unchecked", "unexpected", "failed"]
 
@@ -100,11 +99,11 @@ class _Verify:
     def listen(self, event: Event) -> None:
         """Judge what workers decoded; called by the pool."""
         match event:
-            case WorkerBegan(item, worker, attempt):
-                self.on_event(Began(item.path, worker, attempt))
-            case Told(item, progress):
+            case Started(item, worker, attempt):
+                self.on_event(Started(item.path, worker, attempt))
+            case Advanced(item, progress):
                 self.on_event(Advanced(item.path, progress))
-            case Ended(DecodeItem(path), Decoded(_, error, checked, rounded)):
+            case Finished(DecodeItem(path), Decoded(_, error, checked, rounded)):
                 self.verdict.streams += checked
                 self.verdict.rounded += rounded
                 if error:

@@ -19,8 +19,6 @@ from rich.table import Table
 from rich.text import Text
 
 from lof.archive import (
-    Advanced,
-    Began,
     Checked,
     Event,
     Improved,
@@ -33,6 +31,7 @@ from lof.archive import (
     Verdict,
 )
 from lof.archive.manifest import Total
+from lof.pools import Advanced, Started
 from lof.report import figures
 from lof.report.records import to_json
 
@@ -108,7 +107,7 @@ class LiveLines(Display):
             case Unchanged(files, size):
                 self.unchanged += files
                 self.passed += files if self.by_files else size
-            case Began(path, worker, attempt):
+            case Started(path, worker, attempt):
                 self.active[path] = f"{worker.split()[-1]}{' again' if attempt > 1 else ''}", None
             case Advanced(path, progress):
                 self.active[path] = self.active.get(path, ("", None))[0], progress

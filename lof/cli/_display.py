@@ -19,7 +19,7 @@ from rich.text import Text
 
 from lof.files.inputs import Found, Source
 from lof.files.storage import Location
-from lof.jobs import Advanced, Event, Failed, Finished, Skipped, Started, Summary, Workers
+from lof.jobs import Advanced, Event, Finished, Skipped, Started, Summary, Workers
 from lof.jobs.events import Record
 from lof.report import figures
 from lof.report.records import to_json
@@ -39,8 +39,8 @@ class Display(AbstractContextManager["Display"]):
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Failed):
-            self.console.print(f"[bold red]failed[/] {escape(figures.printable(event.record['error']))}")
+        if isinstance(event, Finished) and event.outcome["state"] == "failed":
+            self.console.print(f"[bold red]failed[/] {escape(figures.printable(event.outcome['error']))}")
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -53,8 +53,8 @@ class JsonLines(Display):
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
-        if isinstance(event, Finished | Failed | Skipped):
-            print(to_json(event.record), flush=True)
+        if isinstance(event, Finished | Skipped):
+            print(to_json(event.outcome), flush=True)
 
 
 class PlainLines(Display):
@@ -62,8 +62,8 @@ class PlainLines(Display):
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
-        if isinstance(event, Finished):
-            self.console.print(escape(_line(event.record)))
+        if isinstance(event, Finished) and event.outcome["state"] == "done":
+            self.console.print(escape(_line(event.outcome)))
 
 
 class LiveLines(Display):
@@ -104,11 +104,11 @@ class LiveLines(Display):
                 self.active[source] = progress
             case Workers():
                 self.workers = event
-            case Failed(source):
-                self.failed += 1
-                self._forget(source)
             case Finished(source, record):
-                self.gains.append(record["rate_change"])
+                if record["state"] == "done":
+                    self.gains.append(record["rate_change"])
+                else:
+                    self.failed += 1
                 self._forget(source)
 
     def _forget(self, source: Source) -> None:

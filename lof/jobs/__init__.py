@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from lof.jobs.events import Advanced, Event, Failed, Finished, Skipped, Started, Workers
+from lof.jobs.events import Advanced, Event, Finished, Skipped, Started, Workers
 from lof.jobs.runner import Plan, Summary, plan_job, run_job
 from lof.jobs.settings import JobSettings
 
 __all__ = [
     "Advanced",
     "Event",
-    "Failed",
     "Finished",
     "JobSettings",
     "Plan",

@@ -1,15 +1,21 @@
-"""What a job tells while it runs. Events arrive in the process that called :func:`lof.jobs.run_job`."""
+"""What a job reports while it runs, to the process that called :func:`lof.jobs.run_job`.
+
+The events of :mod:`lof.pools`, one for each image: the item is its :class:`Source`, the message of
+:class:`Advanced` a :class:`lof.search.Progress`, the outcome of :class:`Finished` its :data:`Record`, whose
+``state`` is ``done`` or ``failed``. :class:`Skipped` is a job's own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from lof import pools
 from lof.files.inputs import Source
+from lof.pools import Advanced, Finished, Started, Workers
 
-if TYPE_CHECKING:
-    from lof.search import Progress
+__all__ = ["Advanced", "Event", "Finished", "OnEvent", "Record", "Skipped", "Started", "Workers"]
 
 Record = dict[str, Any]
 """``Result.record()`` and what :mod:`lof.report.records` lists beside it."""
@@ -19,54 +25,9 @@ Record = dict[str, Any]
 class Skipped:
     """Done before and unchanged; all of these come before the first :class:`Started`."""
 
-    source: Source
-    record: Record
+    item: Source
+    outcome: Record
 
 
-@dataclass(frozen=True)
-class Started:
-    """A worker has the image in hand. ``attempt`` is 2 after a first worker died with it.
-
-    ``worker`` ends in its process id, see :class:`lof.pools.Began`.
-    """
-
-    source: Source
-    worker: str
-    attempt: int
-
-
-@dataclass(frozen=True)
-class Advanced:
-    """How far the search is, a few times per second at most."""
-
-    source: Source
-    progress: Progress
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The stream is on disk and in the manifest."""
-
-    source: Source
-    record: Record
-
-
-@dataclass(frozen=True)
-class Failed:
-    """Set aside; the record's ``error`` is one line."""
-
-    source: Source
-    record: Record
-
-
-@dataclass(frozen=True)
-class Workers:
-    """How many workers start, how many are ready (idle or at work), how many have died so far."""
-
-    starting: int
-    ready: int
-    lost: int
-
-
-Event = Skipped | Started | Advanced | Finished | Failed | Workers
+Event = Skipped | pools.Event
 OnEvent = Callable[[Event], None]

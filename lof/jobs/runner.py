@@ -16,13 +16,13 @@ from lof.files.atomic import sha256
 from lof.files.inputs import Source, output_path
 from lof.files.storage import Location, is_remote, require_shared, size_and_version, walk
 from lof.jobs.batches import batches
-from lof.jobs.events import Advanced, Event, Failed, Finished, OnEvent, Record, Skipped, Started, Workers
+from lof.jobs.events import Advanced, Event, Finished, OnEvent, Record, Skipped, Started
 from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.manifest import Manifest, Row
 from lof.jobs.remote_manifest import fetch, open_manifest
 from lof.jobs.settings import JobSettings
-from lof.jobs.work import Optimise, outcome, written_for
-from lof.pools import Here, Pool, make_pool
+from lof.jobs.work import Optimise, written_for
+from lof.pools import Pool, ThisProcess, make_pool
 
 REPORTS = ("report.jsonl", "report.csv", "report.html")
 """Files of :func:`lof.report.write_reports` in the output folder."""
@@ -108,7 +108,7 @@ def run_job(
     digest = settings.digest(settings.load("cpu"))
     _refuse_to_overwrite(sources, out, settings)
     pool = pool or make_pool(jobs)
-    if not isinstance(pool, Here):
+    if not isinstance(pool, ThisProcess):
         for place in [out, *(source.path for source in sources)]:
             require_shared(place)
     with open_manifest(out) as manifest:
@@ -117,7 +117,7 @@ def run_job(
         for source, record in plan.skipped:
             keeper(Skipped(source, record))
         remove_leftovers(path for source in plan.todo for path in written_for(source, out, settings))
-        in_order = isinstance(pool, Here) and batch == 1
+        in_order = isinstance(pool, ThisProcess) and batch == 1
         items = ((source,) for source in plan.todo) if in_order else batches(plan.todo, batch)
         pool.run(items, Optimise(out, settings), partial(_pass_on, keeper))
     summary = keeper.summary
@@ -142,11 +142,8 @@ class _Keeper:
                 self.records[source] = record
             case Finished(source, record):
                 self.manifest.put(self._row(source, record))
-                self.summary.done += 1
-                self.records[source] = record
-            case Failed(source, record):
-                self.manifest.put(self._row(source, record))
-                self.summary.failed += 1
+                self.summary.done += record["state"] == "done"
+                self.summary.failed += record["state"] == "failed"
                 self.records[source] = record
         self.on_event(event)
 
@@ -218,21 +215,21 @@ def _is_written(row: Row, output: Location, written: dict[str, tuple[int, int]] 
 
 
 def _pass_on(keeper: _Keeper, event: pools.Event) -> None:
-    """Say in the words of a job, image by image, what a pool tells of batches."""
+    """An event about a batch becomes one for each of its images."""
     match event:
-        case pools.Began(batch, worker, attempt):
+        case Started(batch, worker, attempt):
             for source in batch:
                 keeper(Started(source, worker, attempt))
-        case pools.Told(batch, (places, progress)):
+        case Advanced(batch, (places, progress)):
             for place, gain in zip(places, progress.gain, strict=True):
                 keeper(Advanced(batch[place], replace(progress, gain=[gain])))
-        case pools.Ended(batch, records, attempt):
+        case Finished(batch, records, attempt):
             for source, record in zip(batch, records, strict=True):
                 if record["state"] == "done" and attempt > 1:
                     record["notes"].append("done at the second attempt, its first worker process died")
-                keeper(outcome(source, record))
-        case pools.Staff(starting, ready, lost):
-            keeper(Workers(starting, ready, lost))
+                keeper(Finished(source, record, attempt))
+        case _:
+            keeper(event)
 
 
 def _refuse_to_overwrite(sources: Sequence[Source], out: Location, settings: JobSettings) -> None:

@@ -17,7 +17,7 @@ from lof.files.inputs import Source, output_name, output_path
 from lof.files.storage import Location, is_remote, read_bytes, size_and_version
 from lof.jobs.batches import Batch
 from lof.jobs.crops import crop_path, write_crop
-from lof.jobs.events import Failed, Finished, Record
+from lof.jobs.events import Record
 from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.settings import JobSettings
 from lof.pictures.picture import Picture
@@ -75,11 +75,6 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
 def written_for(source: Source, out: Location, settings: JobSettings) -> list[Location]:
     """The files that :func:`optimise_files` writes for a source."""
     return [output_path(source, out, settings.suffix), crop_path(out, source.relative)]
-
-
-def outcome(source: Source, record: Record) -> Finished | Failed:
-    """The event that a record stands for."""
-    return Finished(source, record) if record["state"] == "done" else Failed(source, record)
 
 
 def failed_record(source: Source, error: str) -> Record:

@@ -6,23 +6,33 @@
 
 from __future__ import annotations
 
-from lof.pools.base import ATTEMPTS, Began, Ended, Event, OnEvent, Pool, Staff, Told, Work
+from lof.pools.base import (
+    ATTEMPTS,
+    Advanced,
+    Event,
+    Finished,
+    OnEvent,
+    Pool,
+    Started,
+    ThisProcess,
+    Work,
+    Workers,
+)
 from lof.pools.choice import make_pool
-from lof.pools.here import Here
 from lof.pools.processes import Processes, cores, threads_per_worker
 
 __all__ = [
     "ATTEMPTS",
-    "Began",
-    "Ended",
+    "Advanced",
     "Event",
-    "Here",
+    "Finished",
     "OnEvent",
     "Pool",
     "Processes",
-    "Staff",
-    "Told",
+    "Started",
+    "ThisProcess",
     "Work",
+    "Workers",
     "cores",
     "make_pool",
     "threads_per_worker",

@@ -1,4 +1,4 @@
-"""What every pool keeps to: the work it is given, the events it tells."""
+"""What every pool keeps to: the work it is given, the events it reports."""
 
 from __future__ import annotations
 
@@ -32,15 +32,13 @@ class Work(Protocol[Item, Tool, Outcome_co]):
 
         A :class:`lof.errors.LofError` raised here ends the whole run.
         """
-        ...
 
     @abstractmethod
     def do(self, tool: Tool, item: Item, report: Callable[[Any], None]) -> Outcome_co:
-        """One item, in the worker. What is wrong with one item is an outcome, no exception.
+        """Work on one item, in the worker. A failure is an outcome: this method does not raise.
 
-        Only a ``ConnectionError`` of ``report`` must pass: nobody is left to tell.
+        Only a ``ConnectionError`` of ``report`` must pass: nobody listens any more.
         """
-        ...
 
     @abstractmethod
     def lost(self, item: Item, reason: str) -> Outcome_co:
@@ -48,7 +46,6 @@ class Work(Protocol[Item, Tool, Outcome_co]):
 
         ``reason`` reads like ``its worker process was killed (SIGKILL), 2 times``.
         """
-        ...
 
     def clean_up(self, item: Item) -> None:
         """Remove what a dead worker left half-written of an item; called by the driver."""
@@ -64,8 +61,8 @@ class Work(Protocol[Item, Tool, Outcome_co]):
 
 
 @dataclass(frozen=True)
-class Began:
-    """A worker has the item in hand. ``attempt`` is 2 after a first worker died with it.
+class Started:
+    """A worker has begun with the item. ``attempt`` is 2 after a first worker died with it.
 
     ``worker`` names the worker and ends in its process id: ``process 123``, ``10.0.0.7 process 123``.
     """
@@ -76,24 +73,24 @@ class Began:
 
 
 @dataclass(frozen=True)
-class Told:
-    """What the work reported about the item that it has in hand."""
+class Advanced:
+    """What the work reported about the item while it works on it."""
 
     item: Any
     message: Any
 
 
 @dataclass(frozen=True)
-class Ended:
-    """The item is done with; every item has exactly one, or one for each of the parts it was split into."""
+class Finished:
+    """The item is done. Each item has exactly one such event, or one for each part it was split into."""
 
     item: Any
     outcome: Any
-    attempt: int
+    attempt: int = 1
 
 
 @dataclass(frozen=True)
-class Staff:
+class Workers:
     """How many workers start, how many are ready (idle or at work), how many have died so far."""
 
     starting: int
@@ -101,7 +98,7 @@ class Staff:
     lost: int
 
 
-Event = Began | Told | Ended | Staff
+Event = Started | Advanced | Finished | Workers
 OnEvent = Callable[[Event], None]
 
 
@@ -136,4 +133,18 @@ class Pool(Protocol):
             WorkerError: workers cannot start.
             LofError: of :meth:`Work.open`.
         """
-        ...
+
+
+class ThisProcess:
+    """A :class:`Pool` without workers: one item after the other in this process, with its threads."""
+
+    def run(self, items: Iterable[Item], work: Work[Item, Tool, Outcome_co], on_event: OnEvent) -> None:
+        """Do the items in their order; nothing is opened where there are none."""
+        tool: Tool | None = None
+        worker = f"process {os.getpid()}"
+        for item in items:
+            if tool is None:
+                tool = work.open()
+            on_event(Started(item, worker, attempt=1))
+            outcome = work.do(tool, item, lambda message, i=item: on_event(Advanced(i, message)))  # type: ignore[misc]
+            on_event(Finished(item, outcome))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from lof.errors import UsageError
-from lof.pools.base import Pool
-from lof.pools.here import Here
+from lof.pools.base import Pool, ThisProcess
 from lof.pools.processes import Processes
 
 
@@ -36,4 +35,4 @@ def make_pool(
 
         return RayCluster(ray, jobs, num_gpus, threads)
     jobs = 1 if jobs is None else jobs
-    return Here() if jobs == 1 and threads is None else Processes(jobs, threads)
+    return ThisProcess() if jobs == 1 and threads is None else Processes(jobs, threads)

@@ -9,6 +9,8 @@ import logging
 import math
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,12 +20,8 @@ from lof.errors import UsageError, WorkerError, require
 from lof.pools.processes import cores
 
 LOCAL, AUTO = "local", "auto"
-_PATIENCE = 5.0  # seconds for an address to answer
+_PATIENCE = 15.0  # seconds for an address to answer; Ray's own program takes some to start
 _OBJECT_STORE = 2**28  # bytes; outcomes are small
-# What an HTTP/2 client says first (RFC 9113, 3.4): the preface and an empty SETTINGS frame. A gRPC server, as
-# Ray's is, answers with a SETTINGS frame of its own.
-_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-_SETTINGS = 4
 
 
 @dataclass(frozen=True)
@@ -130,15 +128,14 @@ def _room(node: dict[str, float], threads: int, gpus: float) -> int:
 
 
 def _answers(host: str, port: int) -> bool:
+    """Whether a Ray head node speaks there. One that refuses us is left to :func:`connected` to explain."""
     try:
-        with socket.create_connection((host, port), timeout=_PATIENCE) as connection:
-            if os.environ.get("RAY_USE_TLS", "0") not in ("0", ""):
-                return True
-            connection.sendall(_HELLO)
-            head = connection.recv(9)
-            return len(head) > 3 and head[3] == _SETTINGS
-    except OSError:
+        socket.create_connection((host, port), timeout=_PATIENCE).close()
+        asking = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", f"{host}:{port}"]
+        subprocess.run(asking, timeout=_PATIENCE, capture_output=True, check=False)
+    except (OSError, subprocess.TimeoutExpired):
         return False
+    return True
 
 
 def _why_not(address: str, error: BaseException) -> str:

@@ -79,8 +79,8 @@ def test_a_batch_costs_no_image_more_than_alone(tmp_path: Path) -> None:
             assert record["optimised"]["cost"] <= record["baseline"]["cost"]
             assert record["optimised"]["size"] == len(data)
     told = [event for event in events if isinstance(event, Advanced)]
-    assert {str(event.source.relative) for event in told} >= {"a.png", "b.png", "c.png", "turned.jpg"}
-    assert all(len(event.progress.gain) == 1 for event in told)
+    assert {str(event.item.relative) for event in told} >= {"a.png", "b.png", "c.png", "turned.jpg"}
+    assert all(len(event.message.gain) == 1 for event in told)
 
 
 def test_a_batch_that_fails_is_done_image_by_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from lof.cli import app
 from lof.cli._display import LiveLines
 from lof.errors import LofError
 from lof.files.inputs import Source
-from lof.jobs import Advanced, Failed, Finished, Skipped, Started, Workers
+from lof.jobs import Advanced, Finished, Skipped, Started, Workers
 
 
 @pytest.fixture(autouse=True)
@@ -183,7 +183,7 @@ def test_the_live_display_has_a_line_per_image_in_work_and_fits_80_columns() -> 
     display(Skipped(sources[2], {}))
     display.started -= 60
     display(Started(sources[2], "process 1", 1))
-    display(Finished(sources[2], {"rate_change": -0.2}))
+    display(Finished(sources[2], {"state": "done", "rate_change": -0.2}))
     for source in sources[:2]:
         display(Started(source, "process 1", 1))
     display(Advanced(sources[0], fake_progress(500)))
@@ -222,7 +222,7 @@ def test_the_live_display_says_what_the_workers_do_and_stays_on_the_screen(width
 def test_failures_stay_on_the_screen_in_one_line_without_markup(capsys: pytest.CaptureFixture[str]) -> None:
     with LiveLines(1) as display:
         source = Source(Path("[bold].png"), PurePosixPath("[bold].png"))
-        display(Failed(source, {"error": "[bold].png: " + "damaged " * 20}))
+        display(Finished(source, {"state": "failed", "error": "[bold].png: " + "damaged " * 20}))
     assert f"failed [bold].png: {'damaged ' * 20}".strip() in capsys.readouterr().err
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import pytest
-from test_jobs import QUICK, hashes, profile, run, save, started, streams, temporaries
+from job_tools import QUICK, hashes, profile, run, save, started, streams, temporaries
 
 import lof
 from lof.errors import OutputError
@@ -126,7 +126,7 @@ def test_an_interrupted_job_leaves_whole_files_and_continues(tmp_path: Path) -> 
 
     def interrupt(event: Event) -> None:
         seen.append(event)
-        if isinstance(event, Advanced) and event.source.relative == PurePosixPath("1.png"):
+        if isinstance(event, Advanced) and event.item.relative == PurePosixPath("1.png"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -3,86 +3,22 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from pool_tools import DiesAtOnce, DiesFirst, Refuses, Squares, outcomes, run
 
 from lof.errors import UsageError, WorkerError
-from lof.pools import Began, Ended, Event, Here, Pool, Processes, Told, Work, make_pool
+from lof.pools import Advanced, Event, Finished, Pool, Processes, Started, ThisProcess, make_pool
 
 
-@dataclass(frozen=True)
-class Squares(Work[Any, str, Any]):
-    """Squares numbers; ``die`` kills the worker, a tuple is a batch, a path in ``folder`` counts the opened."""
-
-    folder: Path
-
-    def open(self) -> str:
-        (self.folder / f"opened-{os.getpid()}").touch(exist_ok=False)
-        return "tool"
-
-    def do(self, tool: str, item: Any, report: Callable[[Any], None]) -> Any:
-        assert tool == "tool"
-        report(f"about {item}")
-        for part in item if isinstance(item, tuple) else [item]:
-            if part == "die" or (part == "die once" and not (self.folder / "died").exists()):
-                (self.folder / ("died" if part == "die once" else "dead")).touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-        return item * item if isinstance(item, int) else "survived"
-
-    def lost(self, item: Any, reason: str) -> Any:
-        return reason
-
-    def clean_up(self, item: Any) -> None:
-        (self.folder / "cleaned").touch()
-
-    def split(self, item: Any) -> list[Any]:
-        return list(item) if isinstance(item, tuple) else [item]
-
-
-@dataclass(frozen=True)
-class Refuses(Squares):
-    def open(self) -> str:
-        raise UsageError("no such tool")
-
-
-@dataclass(frozen=True)
-class DiesAtOnce(Squares):
-    def open(self) -> str:
-        os._exit(7)
-
-
-@dataclass(frozen=True)
-class DiesFirst(Squares):
-    def open(self) -> str:
-        try:
-            (self.folder / "started").touch(exist_ok=False)
-        except FileExistsError:
-            return super().open()
-        os._exit(7)
-
-
-def run(pool: Pool, work: Squares, items: Any) -> list[Event]:
-    events: list[Event] = []
-    pool.run(items, work, events.append)
-    return events
-
-
-def outcomes(events: list[Event]) -> dict[Any, Any]:
-    return {event.item: event.outcome for event in events if isinstance(event, Ended)}
-
-
-@pytest.mark.parametrize("pool", [Here(), Processes(2, threads=1)])
+@pytest.mark.parametrize("pool", [ThisProcess(), Processes(2, threads=1)])
 def test_every_item_ends_once_and_tools_are_opened_once_per_worker(pool: Pool, tmp_path: Path) -> None:
     events = run(pool, Squares(tmp_path), list(range(20)))
     assert outcomes(events) == {i: i * i for i in range(20)}
-    assert [e.message for e in events if isinstance(e, Told) and e.item == 7] == ["about 7"]
-    workers = {event.worker for event in events if isinstance(event, Began)}
+    assert [e.message for e in events if isinstance(e, Advanced) and e.item == 7] == ["about 7"]
+    workers = {event.worker for event in events if isinstance(event, Started)}
     opened = {path.name.removeprefix("opened-") for path in tmp_path.glob("opened-*")}
     assert workers
     assert {worker.split()[-1] for worker in workers} <= opened  # one may be ready when all is done
@@ -90,7 +26,7 @@ def test_every_item_ends_once_and_tools_are_opened_once_per_worker(pool: Pool, t
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("pool", [Here(), Processes(2, threads=1)])
+@pytest.mark.parametrize("pool", [ThisProcess(), Processes(2, threads=1)])
 def test_items_are_pulled_as_they_are_needed(pool: Pool, tmp_path: Path) -> None:
     pulled = 0
 
@@ -105,7 +41,7 @@ def test_items_are_pulled_as_they_are_needed(pool: Pool, tmp_path: Path) -> None
 
     def on_event(event: Event) -> None:
         nonlocal ended
-        ended += isinstance(event, Ended)
+        ended += isinstance(event, Finished)
         ahead.append(pulled - ended)
 
     pool.run(numbers(), Squares(tmp_path), on_event)
@@ -114,7 +50,7 @@ def test_items_are_pulled_as_they_are_needed(pool: Pool, tmp_path: Path) -> None
 
 
 def test_no_items_open_no_tool(tmp_path: Path) -> None:
-    for pool in (Here(), Processes(2, threads=1)):
+    for pool in (ThisProcess(), Processes(2, threads=1)):
         assert run(pool, Refuses(tmp_path), []) == []
 
 
@@ -127,7 +63,7 @@ def test_an_item_that_kills_its_workers_is_set_aside_with_the_reason(tmp_path: P
         "die": "its worker process was killed (SIGKILL), 2 times",
         "die once": "survived",
     }
-    assert [e.attempt for e in events if isinstance(e, Ended) and e.item == "die once"] == [2]
+    assert [e.attempt for e in events if isinstance(e, Finished) and e.item == "die once"] == [2]
     assert (tmp_path / "cleaned").exists()
 
 
@@ -138,7 +74,7 @@ def test_a_batch_whose_worker_died_is_done_in_parts(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_cannot_be_opened_ends_the_run(tmp_path: Path) -> None:
-    for pool in (Here(), Processes(2, threads=1)):
+    for pool in (ThisProcess(), Processes(2, threads=1)):
         with pytest.raises(UsageError, match="no such tool"):
             run(pool, Refuses(tmp_path), [1, 2])
     with pytest.raises(WorkerError, match="ended with exit code 7 while it started"):
@@ -150,12 +86,12 @@ def test_a_worker_that_dies_while_it_starts_is_replaced_and_its_item_not_blamed(
     events = run(Processes(1, threads=1), DiesFirst(tmp_path), [2, 3])
     assert (tmp_path / "started").exists()
     assert outcomes(events) == {2: 4, 3: 9}
-    assert [event.attempt for event in events if isinstance(event, Ended)] == [1, 1]
+    assert [event.attempt for event in events if isinstance(event, Finished)] == [1, 1]
 
 
 def test_what_stops_the_run_stops_its_workers(tmp_path: Path) -> None:
     def stop(event: Event) -> None:
-        if isinstance(event, Ended):
+        if isinstance(event, Finished):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -164,6 +100,6 @@ def test_what_stops_the_run_stops_its_workers(tmp_path: Path) -> None:
 
 
 def test_one_job_works_in_this_process_and_more_in_others() -> None:
-    assert isinstance(make_pool(1), Here)
+    assert isinstance(make_pool(1), ThisProcess)
     assert isinstance(make_pool(2), Processes)
     assert isinstance(make_pool(1, threads=1), Processes)

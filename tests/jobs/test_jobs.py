@@ -6,8 +6,6 @@ import hashlib
 import multiprocessing
 import os
 import shutil
-import signal
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,59 +13,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from job_tools import QUICK, SLOW, Killer, hashes, profile, run, save, streams, temporaries
 from PIL import Image
 
 import lof
 from lof.errors import LofError, OutputError, UsageError, WorkerError
-from lof.files.inputs import Source, find
-from lof.jobs import Advanced, Event, Failed, Finished, JobSettings, Started, Workers, run_job, work
+from lof.files.inputs import find
+from lof.jobs import Advanced, Event, Finished, JobSettings, Started, Workers, run_job, work
 from lof.jobs.crops import read_crop, write_crop
 from lof.pools import threads_per_worker
-from lof.profiles import Profile, parse_profile
 
 LONG_NAME = "sub/Straße in Łódź 日本.png"
-
-
-def profile(evaluations: int) -> Profile:
-    return parse_profile({"name": "short", "stage": [{"kind": "relax", "evaluations": evaluations}]})
-
-
-QUICK = JobSettings("tiny", profile(2))
-SLOW = JobSettings("tiny", profile(400))  # long enough for a kill in its middle
-
-
-def save(path: Path, seed: int = 0, size: tuple[int, int] = (96, 80), **options: Any) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    small = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
-    Image.fromarray(small).resize(size, Image.Resampling.BICUBIC).save(path, **options)
-    return path
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
-def streams(out: Path) -> dict[str, str]:
-    return {name: digest for name, digest in hashes(out).items() if name.endswith(".lof")}
-
-
-def temporaries(folder: Path) -> list[Path]:
-    return list(folder.rglob(".*.tmp"))
-
-
-def run(folder: Path, settings: JobSettings = QUICK, **options: Any) -> tuple[lof.jobs.Summary, list[Event]]:
-    events: list[Event] = []
-    sources = find([str(folder / "in")]).sources
-    summary = run_job(sources, folder / "out", settings, on_event=events.append, **options)
-    return summary, events
-
-
-def started(events: Sequence[Event]) -> list[str]:
-    return [str(event.source.relative) for event in events if isinstance(event, Started)]
 
 
 def test_a_mixed_folder_gives_streams_for_good_images_and_one_error_for_each_bad_one(tmp_path: Path) -> None:
@@ -91,7 +47,7 @@ def test_a_mixed_folder_gives_streams_for_good_images_and_one_error_for_each_bad
         assert sorted(by_source[name]) == ["error", "source", "state"]
         assert by_source[name]["error"].startswith(str(tmp_path / "in" / name))
         assert "\n" not in by_source[name]["error"]
-    assert sum(isinstance(event, Failed) for event in events) == 3
+    assert sum(isinstance(event, Finished) and event.outcome["state"] == "failed" for event in events) == 3
 
     record = by_source[LONG_NAME]
     stream = tmp_path / "out" / record["output"]
@@ -220,30 +176,6 @@ def test_the_crop_is_where_the_error_fell_most(
     assert fallen > 0.9
 
 
-def pid_of(event: Started) -> int:
-    return int(event.worker.split()[-1])
-
-
-class Killer:
-    """Kills the worker that has ``victim`` in hand, in the middle of its search, up to ``most`` times."""
-
-    def __init__(self, victim: str, most: int) -> None:
-        self.victim, self.most = victim, most
-        self.pids: dict[Source, int] = {}
-        self.events: list[Event] = []
-        self.killed: list[int] = []
-
-    def __call__(self, event: Event) -> None:
-        self.events.append(event)
-        if isinstance(event, Started):
-            self.pids[event.source] = pid_of(event)
-        elif isinstance(event, Advanced) and str(event.source.relative) == self.victim:
-            pid = self.pids[event.source]
-            if len(self.killed) < self.most and pid not in self.killed:
-                os.kill(pid, signal.SIGKILL)
-                self.killed.append(pid)
-
-
 def test_a_killed_worker_costs_nothing_but_time_and_bytes_do_not_depend_on_jobs(tmp_path: Path) -> None:
     for i in range(3):
         save(tmp_path / f"in/{i}.png", seed=i)
@@ -252,7 +184,7 @@ def test_a_killed_worker_costs_nothing_but_time_and_bytes_do_not_depend_on_jobs(
     summary = run_job(sources, tmp_path / "out", SLOW, jobs=2, on_event=killer)
 
     assert len(killer.killed) == 1
-    assert [e.attempt for e in killer.events if isinstance(e, Started) and e.source == sources[1]] == [1, 2]
+    assert [e.attempt for e in killer.events if isinstance(e, Started) and e.item == sources[1]] == [1, 2]
     assert (summary.done, summary.failed) == (3, 0)
     assert summary.records[1]["notes"] == ["done at the second attempt, its first worker process died"]
     assert temporaries(tmp_path) == []
@@ -272,7 +204,7 @@ def test_an_image_that_kills_every_worker_is_set_aside(tmp_path: Path) -> None:
     assert len(killer.killed) == 2
     assert (summary.done, summary.failed, summary.exit_code) == (1, 1, 1)
     assert "its worker process was killed (SIGKILL), 2 times" in summary.records[0]["error"]
-    assert isinstance([e for e in killer.events if getattr(e, "source", None) == sources[1]][-1], Finished)
+    assert isinstance([e for e in killer.events if getattr(e, "item", None) == sources[1]][-1], Finished)
 
 
 def test_workers_that_cannot_start_end_the_job(tmp_path: Path) -> None:
