@@ -62,7 +62,7 @@ def watch(model, seen):
     dequantize = type(model).dequantize
 
     def noting(symbols, means=None, dtype=torch.float):
-        seen.append(symbols)
+        seen.append(symbols.clone())  # CompressAI adds the means in place
         return dequantize(symbols, means, dtype)
 
     model.dequantize = noting
