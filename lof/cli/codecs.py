@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -37,7 +38,7 @@ def codecs(
 
 
 def _describe(spec: CodecSpec) -> dict[str, Any]:
-    from lof.codecs import DEFAULT_CODEC
+    from lof.codecs import DEFAULT_CODEC, Continuous
 
     points = [
         {"metric": metric, "quality": quality, "lambda": point.lmbda}
@@ -49,6 +50,7 @@ def _describe(spec: CodecSpec) -> dict[str, Any]:
         "source": spec.source,
         "default_quality": spec.default_quality,
         "rate_points": points,
+        "continuous": isinstance(spec.rates, Continuous),
         "summary": spec.summary,
         "paper": spec.paper,
         "licence": spec.licence,
@@ -57,26 +59,29 @@ def _describe(spec: CodecSpec) -> dict[str, Any]:
 
 def _print(found: list[dict[str, Any]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(highlight=False, soft_wrap=True)
     for codec in found:
         default = ", the default" if codec["default"] else ""
-        console.print(f"[bold]{codec['name']}[/]  {codec['source']}{default}")
-        console.print(f"  {codec['summary']} [dim]({codec['paper']})[/]")
-        for metric, qualities, lambdas in _rates(codec["rate_points"]):
+        source = "no weights" if codec["source"] == "none" else codec["source"]
+        console.print(f"[bold]{codec['name']}[/]  {source}{default}")
+        paper = f" [dim]({escape(codec['paper'])})[/]" if codec["paper"] else ""
+        console.print(f"  {escape(codec['summary'])}{paper}")
+        for metric, qualities, lambdas in _rates(codec["rate_points"], codec["continuous"]):
             console.print(f"  {metric:8} quality {qualities:10}  λ {lambdas}")
         console.print()
     console.print(_WEIGHTS)
 
 
-def _rates(points: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+def _rates(points: list[dict[str, Any]], continuous: bool) -> list[tuple[str, str, str]]:
     """Metric, qualities and range of λ; one row per metric."""
     rows = []
     for metric in dict.fromkeys(point["metric"] for point in points):
         chosen = sorted((p["quality"], p["lambda"]) for p in points if p["metric"] == metric)
-        qualities = [quality for quality, _ in chosen]
-        gapless = len(qualities) > 1 and qualities == list(range(qualities[0], qualities[-1] + 1))
-        named = f"{qualities[0]}–{qualities[-1]}" if gapless else ", ".join(map(str, qualities))
+        qualities = [f"{quality:g}" for quality, _ in chosen]
+        gapless = len(chosen) > 1 and all(b - a == 1 for (a, _), (b, _) in pairwise(chosen))
+        named = f"{qualities[0]}–{qualities[-1]}" if gapless else ", ".join(qualities)
         lambdas = dict.fromkeys((f"{chosen[0][1]:g}", f"{chosen[-1][1]:g}"))
-        rows.append((metric, named, "–".join(lambdas)))
+        rows.append((metric, named + (", and between" if continuous else ""), "–".join(lambdas)))
     return rows
