@@ -43,7 +43,13 @@ class ProfileError(UsageError):
 
 
 class SearchError(LofError):
-    """The search cannot run as asked (too little memory, an objective that this image cannot have)."""
+    """The search cannot run as asked (an objective that this image cannot have)."""
+
+
+class LowMemoryError(LofError):
+    """Too little memory is free here. It says nothing about the file, which may be whole."""
+
+    exit_code: ClassVar[int] = 3
 
 
 class OutputError(LofError):

@@ -7,11 +7,14 @@ import functools
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING, Literal
 
 import psutil
-import torch
 
-from lof.errors import SearchError
+from lof.errors import LowMemoryError
+
+if TYPE_CHECKING:
+    import torch
 
 PLENTY = 3
 """Times what a search needs must be free for :class:`MemoryKept` to act; it may come to use a good part of that."""
@@ -19,28 +22,54 @@ PLENTY = 3
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
 
 
-def require_memory(needed: int, device: torch.device, what: str) -> None:
+_REMEDIES = {
+    "search": "cut it into parts, lower --jobs, or use a larger machine",
+    "decode": "so it cannot be checked here; free some memory, lower --jobs, or use a larger machine",
+    "read": "free some memory, or scale it down",
+}
+
+
+def require_memory(
+    needed: int, device: torch.device | None, what: str, work: Literal["search", "decode", "read"] = "search"
+) -> None:
     """Refuse work that cannot fit, before the system's out-of-memory killer does.
 
     Args:
         needed: bytes at the peak, estimated.
+        device: whose memory; the machine's own for ``None``.
         what: the subject of the message, for example ``a 9000×6000 image``.
+        work: what is to be done with it.
 
     Raises:
-        SearchError: less is free.
+        LowMemoryError: less is free. That says nothing about a file.
     """
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    if device is not None and device.type == "cuda":
+        import torch
+
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = free_memory()
     if needed > free:
-        raise SearchError(
-            f"{what} needs about {needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
-            f"cut it into parts, lower --jobs, or use a larger machine"
+        raise LowMemoryError(
+            f"{what} needs about {needed / 1e9:.1f} GB of memory to {work} and {free / 1e9:.1f} GB are free; "
+            f"{_REMEDIES[work]}"
         )
 
 
 def free_memory() -> int:
-    """Bytes that this process can still take: what the machine has free, or what its container lets it have."""
+    """Bytes that this process can still take: what the machine, its container and its own limit let it have."""
     machine: int = psutil.virtual_memory().available
-    return min([machine, *(group.free() for group in _own_groups())])
+    return min([machine, *_below_own_limit(), *(group.free() for group in _own_groups())])
+
+
+def _below_own_limit() -> list[int]:
+    """What ``ulimit -v`` leaves, if it limits."""
+    try:
+        from resource import RLIM_INFINITY, RLIMIT_AS, getrlimit
+    except ImportError:  # not Unix
+        return []
+    limit, _ = getrlimit(RLIMIT_AS)
+    return [] if limit == RLIM_INFINITY else [max(0, limit - psutil.Process().memory_info().vms)]
 
 
 @dataclass(frozen=True)

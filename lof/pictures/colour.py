@@ -25,7 +25,7 @@ def from_cmyk(image: Image.Image, icc: bytes | None, notes: list[str]) -> tuple[
 def without_alpha(image: Image.Image, notes: list[str]) -> Image.Image:
     """RGB of what is opaque; what is not is refused."""
     if not image.has_transparency_data:
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     rgba = image.convert("LA" if image.mode == "La" else "RGBA").convert("RGBA")
     if rgba.getchannel("A").getextrema()[0] != 255:
         raise ImageError(

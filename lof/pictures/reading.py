@@ -7,23 +7,32 @@ was done; what cannot (16 bits per channel, transparency, several pages) is refu
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lof.errors import ImageError
-from lof.files.storage import Location, open_read, parse
+from lof.errors import ImageError, LofError, LowMemoryError
+from lof.files.storage import Location, parse
 from lof.pictures.colour import GREY, fit_profile, from_cmyk, without_alpha
-from lof.pictures.metadata import ORIENTATION, note_dropped, take_exif, take_icc
-from lof.pictures.picture import EXIF, ICC, Picture
-from lof.pictures.refusing import check_kind, check_size, open_file, pillow_errors_mapped, raw_mode
+from lof.pictures.headers import check_png_rows, dropped_by_pillow, jp2_profile, raw_mode
+from lof.pictures.metadata import ORIENTATION, take_boxes
+from lof.pictures.picture import ICC, Picture
+from lof.pictures.refusing import (
+    FIRST_TAKEN,
+    MAX_PIXELS,
+    check_kind,
+    check_size,
+    open_file,
+    open_image,
+    pillow_errors_mapped,
+)
 
 if TYPE_CHECKING:
     import torch
 
-FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP")  # Pillow opens multi-picture JPEGs (MPO) as JPEG
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -35,31 +44,42 @@ _TURNS = {
 }
 
 
-def read_picture(path: Location | str, content: bytes | None = None) -> Picture:
-    """Read a JPEG, PNG, WebP, TIFF or BMP file; its content decides, not its suffix.
+def read_picture(
+    path: Location | str,
+    content: bytes | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    fits: Callable[[int, int], None] | None = None,
+) -> Picture:
+    """Read a JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF or PNM file; its content decides, not its suffix.
+
+    HEIC is read where the package pillow-heif is installed.
 
     Args:
         path: where the file is; only a name for errors where its content is given.
         content: the whole file, where it has been read already.
+        max_pixels: more are refused before any is decoded; at most 2²⁸.
+        fits: called with height and width as the header has them, before any pixel is decoded; what it raises
+            ends the reading. For work that needs more memory than reading does.
 
     Raises:
         ImageError: missing, unreadable, damaged, no image of these formats, over 65535 pixels on a side or
-            2²⁸ in all (checked before decoding), more than 8 bits per channel, transparent, or of several
-            pages.
+            ``max_pixels`` in all, more than 8 bits per channel, transparent, or of several pages.
+        LowMemoryError: less memory is free than reading takes.
     """
     try:
         with _opened(path, content) as file, pillow_errors_mapped():
-            return _to_picture(Image.open(file, formats=FORMATS))
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+            return _to_picture(open_image(file), max_pixels, fits)
+    except (ImageError, LowMemoryError) as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def read_size(path: Location) -> tuple[int, int] | None:
     """Width and height from the header alone, as the file stores them; ``None`` where there is none."""
     try:
-        with open_read(path) as file, pillow_errors_mapped():
-            return Image.open(file, formats=FORMATS).size
-    except (OSError, ValueError, ImageError):
+        with open_file(path) as file, pillow_errors_mapped():
+            return open_image(file).size
+    except LofError:
         return None
 
 
@@ -77,12 +97,12 @@ def picture_of(image: Image.Image | NDArray[Any] | torch.Tensor) -> Picture:
     try:
         if isinstance(image, Image.Image):
             with pillow_errors_mapped():
-                return _to_picture(image)
+                return _to_picture(image, MAX_PIXELS, None)
         if isinstance(image, np.ndarray):
             return _from_array(image)
         return _from_tensor(image)
-    except ImageError as error:
-        raise ImageError(f"image: {error}") from error
+    except (ImageError, LowMemoryError) as error:
+        raise type(error)(f"image: {error}") from error
 
 
 def _opened(path: Location | str, content: bytes | None) -> BinaryIO:
@@ -91,30 +111,37 @@ def _opened(path: Location | str, content: bytes | None) -> BinaryIO:
     return open_file(parse(path) if isinstance(path, str) else path)
 
 
-def _to_picture(image: Image.Image) -> Picture:
-    check_size(*image.size)
+def _to_picture(image: Image.Image, max_pixels: int, fits: Callable[[int, int], None] | None) -> Picture:
+    width, height = image.size
+    check_size(width, height, max_pixels)
+    if fits is not None:
+        fits(height, width)
     check_kind(image)
-    notes: list[str] = []
-    image, turned = _load(image)
-    exif, orientation = take_exif(image, notes)
-    icc = take_icc(image, notes)
-    note_dropped(image, notes)
-    grey = image.mode in GREY
-    if image.mode == "CMYK":
-        rgb, icc = from_cmyk(image, icc, notes)
+    check_png_rows(image)
+    notes = dropped_by_pillow(image)
+    if image.format in FIRST_TAKEN and (count := getattr(image, "n_frames", 1)) > 1:
+        notes.append(f"first of {count} {FIRST_TAKEN[image.format]} in the file taken")
+    if profile := jp2_profile(image):
+        image.info["icc_profile"] = profile
+    loaded, turned = _load(image)
+    boxes, orientation = take_boxes(image, notes, turned)
+    icc = boxes.pop(ICC, None)
+    grey = loaded.mode in GREY
+    if loaded.mode == "CMYK":
+        rgb, icc = from_cmyk(loaded, icc, notes)
     else:
-        rgb = without_alpha(image, notes)
-        if image.mode in ("P", "PA"):
+        rgb = without_alpha(loaded, notes)
+        if loaded.mode in ("P", "PA"):
             notes.append("palette expanded")
         if grey:
             notes.append("grey expanded to RGB")
         rgb, icc = fit_profile(rgb, grey, icc, notes)
+    if icc is not None:
+        boxes = {ICC: icc} | boxes
     if turned in _TURNS or orientation in _TURNS:
         notes.append(f"orientation {turned if turned in _TURNS else orientation} applied")
     if orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
-    kept = {ICC: icc, EXIF: exif}
-    boxes = {kind: data for kind, data in kept.items() if data}
     return Picture(np.array(rgb, dtype=np.uint8, order="C"), boxes, tuple(notes))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import stat
 import struct
 import threading
@@ -14,16 +15,26 @@ from typing import BinaryIO
 
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from lof.errors import ImageError
+from lof.errors import ImageError, LowMemoryError
 from lof.files.storage import Location, is_remote, read_bytes
+from lof.machine.memory import require_memory
 from lof.pictures.colour import GREY
+from lof.pictures.headers import bits_per_channel
 
 MAX_SIDE = 65535
 MAX_PIXELS = 2**28
+"""What the containers hold, and the default of ``max_pixels``."""
+BYTES_PER_PIXEL = 22
+"""Of memory at the peak while a picture is read, measured: 10 for PNG, 22 for WebP and JPEG 2000."""
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
+"""In Pillow's words; multi-picture JPEGs (MPO) are opened as JPEG, and PPM stands for all PNM."""
+FIRST_TAKEN = {"MPO": "pictures", "GIF": "frames"}
+"""Formats of which the first picture is taken where there are several."""
 
 _MODES = GREY | {"P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK"}
 _DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
-_BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 258, 277
+_SAMPLES_PER_PIXEL = 277  # a TIFF's tag
+_HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 
 # What Pillow's readers raise on files that are damaged or made to hurt.
 PILLOW_ERRORS = (
@@ -52,6 +63,7 @@ def open_file(path: Location) -> BinaryIO:
             return io.BytesIO(read_bytes(path))
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
+            next(path.iterdir(), None)  # a folder that cannot be read says why
             raise ImageError("is a folder, not an image; name a file in it")
         if not stat.S_ISREG(status.st_mode):
             raise ImageError("is not a regular file; save it as one first")
@@ -79,11 +91,14 @@ def pillow_errors_mapped() -> Iterator[None]:
         try:
             yield
         except MemoryError as error:
-            raise ImageError("too large for the memory of this machine; scale it down first") from error
+            raise LowMemoryError(
+                "too large for the memory that is free here; free some, or scale it down"
+            ) from error
         except UnidentifiedImageError as error:
             why = " ".join(str(warning.message) for warning in heard) or "unknown header"
             raise ImageError(
-                f"no readable JPEG, PNG, WebP, TIFF or BMP image ({_one_line(why)}); convert it to 8-bit PNG"
+                f"no readable JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF or PNM image ({_one_line(why)}); "
+                "convert it to 8-bit PNG"
             ) from error
         except PILLOW_ERRORS as error:
             why = _one_line(str(error)) or type(error).__name__
@@ -96,34 +111,46 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def check_size(width: int, height: int) -> None:
-    """Refuse what has no pixels or more than the containers hold."""
+def open_image(file: BinaryIO) -> Image.Image:
+    """What Pillow makes of a file's header; no pixel is decoded.
+
+    Raises:
+        ImageError: it is HEIC, and the plug-in that reads it is not installed.
+    """
+    head = file.read(64)
+    file.seek(0)
+    if not _HEIC.match(head) or b"avif" in head:
+        return Image.open(file, formats=FORMATS)
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError as error:
+        raise ImageError(
+            "is HEIC, which needs the package pillow-heif; run pip install pillow-heif, or convert it to 8-bit PNG"
+        ) from error
+    register_heif_opener()
+    return Image.open(file, formats=("HEIF",))
+
+
+def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuse what has no pixels, or more than are allowed or can be read with the memory that is free."""
     if width < 1 or height < 1:
         raise ImageError(f"has {width}×{height} pixels; replace it with the complete image")
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    limit = min(max_pixels, MAX_PIXELS)
+    if max(width, height) > MAX_SIDE or width * height > limit:
         raise ImageError(
-            f"has {width}×{height} pixels, more than {MAX_SIDE} on a side or {MAX_PIXELS} in all; "
+            f"has {width}×{height} pixels, more than {MAX_SIDE} on a side or {limit} in all; "
             "scale it down or cut it into tiles"
         )
+    require_memory(width * height * BYTES_PER_PIXEL, None, f"a {width}×{height} image", "read")
 
 
 def check_kind(image: Image.Image) -> None:
     """Refuse what 8-bit RGB cannot hold; to be asked before the pixels are decoded."""
-    tags = getattr(image, "tag_v2", {})
-    bits = tags.get(_BITS_PER_SAMPLE, 8)
-    deepest = max(bits) if isinstance(bits, tuple) else bits
-    # Pillow reads a 16-bit RGB PNG as an 8-bit one; only the decoder's raw mode still tells.
-    if image.mode in _DEEP or deepest > 8 or (image.format == "PNG" and ";16" in raw_mode(image)):
+    if image.mode in _DEEP or bits_per_channel(image) > 8:
         raise ImageError("has more than 8 bits per channel; convert it to 8 bits per channel first")
     if image.mode not in _MODES:
         raise ImageError(f"has the colour mode {image.mode}; convert it to 8-bit RGB first")
-    if tags.get(_SAMPLES_PER_PIXEL, 1) > len(image.getbands()):
+    if getattr(image, "tag_v2", {}).get(_SAMPLES_PER_PIXEL, 1) > len(image.getbands()):
         raise ImageError("has extra channels besides its colours; save it as plain 8-bit RGB first")
-    if image.format != "MPO" and getattr(image, "is_animated", False):
+    if image.format not in FIRST_TAKEN and getattr(image, "is_animated", False):
         raise ImageError("holds several frames or pages; save the one you want as a single image")
-
-
-def raw_mode(image: Image.Image) -> str:
-    """The layout of the pixels in the file, as Pillow calls it; empty once they are decoded."""
-    tiles = getattr(image, "tile", None)  # filled until the pixels are decoded
-    return str(tiles[0][3]) if tiles else ""
