@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lof.errors import ImageError, TrainingError, UsageError
+from lof.errors import ImageError, LowMemoryError, TrainingError, UsageError
 from lof.files.inputs import find
 from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
@@ -84,7 +84,7 @@ def load_pool(folders: Sequence[str], crop: int, device: torch.device) -> Pool:
                 raise ImageError(
                     f"{path}: {pixels.shape[1]}×{pixels.shape[0]}, smaller than a crop of {crop}"
                 )
-        except ImageError as error:
+        except (ImageError, LowMemoryError) as error:
             skipped.append(Skipped(path, str(error)))
         else:
             images.append(torch.from_numpy(pixels).to(device))
@@ -112,7 +112,7 @@ def load_validation(
         path = paths[index * len(paths) // count]
         try:
             pictures.append(_rgb(path))
-        except ImageError as error:
+        except (ImageError, LowMemoryError) as error:
             skipped.append(Skipped(path, str(error)))
     if not pictures:
         raise TrainingError(f"{', '.join(folders)}: no readable picture to measure on ({skipped[0].reason})")
