@@ -68,6 +68,9 @@ def find(
         suffixes: what a file in a folder must end in.
         exclude: a folder that is not descended into, e.g. the output folder below an input.
 
+    A folder below an input that cannot be read is itself among the sources, so that reading it fails and is
+    reported like a file that cannot be read, and all else is worked on.
+
     Raises:
         UsageError: an input does not exist, cannot be read or yields nothing; or two files would have
             outputs of the same name.
@@ -84,9 +87,9 @@ def find(
             continue
         prefix = PurePosixPath(_real(item.base)).name if several else ""
         empty = True
-        for identity, parts, version in _files(item, exclude):
+        for identity, parts, version, locked in _files(item, exclude):
             suffix = os.path.splitext(parts[-1])[1].lower()
-            if suffix in suffixes:
+            if locked or suffix in suffixes:
                 empty = False
                 source = Source(item.base.joinpath(*parts), PurePosixPath(prefix, *parts), version)
                 taken.setdefault(identity, source)
@@ -151,21 +154,24 @@ def _identity(path: Location) -> tuple[str, str]:
 
 def _files(
     tree: _Tree | RemoteTree, exclude: Location | None
-) -> Iterator[tuple[tuple[str, str], tuple[str, ...], tuple[int, int] | None]]:
-    """Identity, parts below the base and, from a store, the version of every wanted file, sorted by parts."""
+) -> Iterator[tuple[tuple[str, str], tuple[str, ...], tuple[int, int] | None, bool]]:
+    """Every wanted file and every folder that cannot be read, sorted by parts.
+
+    Identity, parts below the base, from a store the version, and whether it is such a folder.
+    """
     if isinstance(tree, _Tree):
         hidden = None if exclude is None or is_remote(exclude) else _real(exclude)
-        for identity, parts in _walk(tree, hidden):
-            yield identity, parts, None
+        for parts, identity, locked in sorted(_walk(tree, hidden)):
+            yield identity, parts, None, locked
         return
     for parts, version in tree.walk(exclude):
         if tree.pattern is None or _matches(parts, tree.pattern):
-            yield _identity(tree.base.joinpath(*parts)), parts, version
+            yield _identity(tree.base.joinpath(*parts)), parts, version, False
 
 
-def _walk(tree: _Tree, exclude: str | None) -> Iterator[tuple[tuple[str, str], tuple[str, ...]]]:
-    """Identity and parts below the base of every wanted file, sorted by parts."""
-    found: list[tuple[tuple[str, ...], tuple[str, str]]] = []
+def _walk(tree: _Tree, exclude: str | None) -> Iterator[tuple[tuple[str, ...], tuple[str, str], bool]]:
+    """Parts below the base, identity, and whether it is a folder that cannot be read."""
+    # Why not fsspec's find: for local folders it skips what it cannot read without a word, and knows no links.
     seen: set[str] = set()
     # Linked folders come last, so that a folder which is also there by itself keeps its own name.
     waiting: deque[tuple[str, ...]] = deque([()])
@@ -176,25 +182,23 @@ def _walk(tree: _Tree, exclude: str | None) -> Iterator[tuple[tuple[str, str], t
         if real in seen or (below and real == exclude):
             continue
         seen.add(real)
-        for entry in _entries(folder):
+        try:
+            with os.scandir(folder) as listed:
+                entries = [entry for entry in listed if not entry.name.startswith(".")]
+        except OSError as error:
+            if not below:
+                raise UsageError(
+                    f"{folder}: cannot be read ({error.strerror}); change its permissions or leave it out"
+                ) from error
+            yield below, _identity(folder), True
+            continue
+        for entry in entries:
             parts = (*below, entry.name)
             if not _is_folder(entry):
                 if tree.wanted(parts):
-                    found.append((parts, (real, entry.name)))
+                    yield parts, (real, entry.name), False
             elif tree.depth is None or len(parts) < tree.depth:
                 (waiting.append if entry.is_symlink() else waiting.appendleft)(parts)
-    for parts, identity in sorted(found):
-        yield identity, parts
-
-
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise UsageError(
-            f"{folder}: cannot be read ({error.strerror}); change its permissions or leave it out"
-        ) from error
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -86,15 +86,25 @@ def require_shared(location: Location) -> None:
 
 
 def open_read(location: Location) -> BufferedReader:
-    """The file, open for reading; of a remote one only what is read is fetched."""
+    """The file, open for reading; of a remote one only what is read is fetched.
+
+    Raises:
+        OSError: it cannot be read, or is a pipe or a device: those are not opened, since reading may never end.
+    """
     with _as_os_errors():
+        if isinstance(location, Path) and not (location.is_file() or location.is_dir()):
+            location.stat()  # says why, where there is none
+            raise OSError(errno.EINVAL, "not a regular file")
         return location.open("rb")  # type: ignore[return-value]
 
 
 def read_bytes(location: Location) -> bytes:
-    """The whole content."""
-    with _as_os_errors():
-        return location.read_bytes()
+    """The whole content; errors as of :func:`open_read`."""
+    if is_remote(location):
+        with _as_os_errors():
+            return location.read_bytes()
+    with open_read(location) as file:
+        return file.read()
 
 
 def sha256(location: Location) -> str:

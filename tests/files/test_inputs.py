@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 import pytest
 
-from lof.errors import UsageError
+from lof.errors import ImageError, UsageError
 from lof.files.inputs import Found, Source, find, output_path
+from lof.files.storage import open_read, read_bytes, sha256
+from lof.pictures.reading import read_picture
 
 
 @pytest.fixture(autouse=True)
@@ -168,20 +172,44 @@ def test_inputs_that_yield_nothing_are_refused() -> None:
     assert "full/*.png: holds none" in refusal("full/*.png")
 
 
-def test_an_unreadable_folder_is_one_clear_error() -> None:
-    touch("in/a.jpg", "in/locked/b.jpg")
-    Path("in/locked").chmod(0)
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """As a user who may not read the folder."""
+    folder.chmod(0)
     root = os.geteuid() == 0
     if root:  # for whom permissions do not count
         Path.cwd().chmod(0o755)
         os.seteuid(65534)
     try:
-        message = refusal("in")
+        yield
     finally:
         if root:
             os.seteuid(0)
-        Path("in/locked").chmod(0o755)
-    assert "in/locked: cannot be read (Permission denied)" in message
+        folder.chmod(0o755)
+
+
+def test_an_input_that_cannot_be_read_is_one_clear_error() -> None:
+    touch("in/a.jpg")
+    with locked(Path("in")):
+        assert "in: cannot be read (Permission denied)" in refusal("in")
+
+
+@pytest.mark.parametrize("text", ["in", "in/**/*.jpg"])
+def test_a_folder_below_an_input_that_cannot_be_read_stands_for_its_files(text: str) -> None:
+    touch("in/a.jpg", "in/locked/b.jpg", "in/z.jpg")
+    with locked(Path("in/locked")):
+        sources = find([text]).sources
+        assert [str(source.relative) for source in sources] == ["a.jpg", "locked", "z.jpg"]
+        with pytest.raises(ImageError, match=r"in/locked: cannot be read \(Permission denied\); "):
+            read_picture(sources[1].path)
+
+
+def test_a_pipe_is_never_opened() -> None:
+    os.mkfifo("x.png")
+    (source,) = find(["x.png"]).sources
+    for read in (open_read, read_bytes, sha256):
+        with pytest.raises(OSError, match="not a regular file"):
+            read(source.path)
 
 
 def test_ten_thousand_mixed_files_are_sorted_into_images_and_others() -> None:
