@@ -273,7 +273,7 @@ def _pack(codec: Codec, picture: Picture, symbols: Symbols, format: str) -> byte
         width=width,
         strings=tuple(codec.compress(symbols)),
         fingerprint=codec.fingerprint[:4],
-        digest=symbols_digest({name: symbols[name].cpu().numpy() for name in codec.latents}),
+        digest=symbols_digest({name: symbols[name].to(torch.int32).cpu().numpy() for name in codec.latents}),
         boxes={box: data for box, data in picture.boxes.items() if kind.keeps(box)},
     )
     return kind.pack(stream)
