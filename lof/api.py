@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lof.codecs import DEFAULT_CODEC, Codec, Latents, hard_rounding, load_codec
+from lof.codecs import DEFAULT_CODEC, Codec, Latents, codec_for, hard_rounding, load_codec
 from lof.containers import DEFAULT_CONTAINER, Stream, container, unpack
-from lof.containers.digest import symbols_digest
-from lof.errors import SearchError, StreamError, UsageError
+from lof.containers.digest import check_digest, symbols_digest
+from lof.errors import StreamError, UsageError
 from lof.machine.memory import require_memory
-from lof.measure import region_of
-from lof.metrics import bpp, ms_ssim, mse, psnr
+from lof.measure import TrueCost, region_of
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import Profile, load_profile
@@ -35,15 +34,6 @@ Symbols = Mapping[str, torch.Tensor]
 _MEANT = 0.25  # of a quantisation step, which a warm start may be away from the stream's latents
 
 
-@dataclass(frozen=True)
-class Written:
-    """A stream, and what the standard decoder makes of it."""
-
-    data: bytes
-    pixels: Pixels
-    measured: Measured
-
-
 def optimize(
     image: ImageLike,
     *,
@@ -56,7 +46,7 @@ def optimize(
     format: str = DEFAULT_CONTAINER,
     region: np.ndarray[Any, Any] | None = None,
     warm_start: bytes | None = None,
-    portable: bool = False,
+    portable: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Search better latents for one image and write them; the standard decoder reads the result.
@@ -64,27 +54,30 @@ def optimize(
     Args:
         image: PIL image, (H, W, 3) uint8 array, (3, H, W) float tensor in [0, 1], or a :class:`Picture`,
             whose boxes (ICC profile, EXIF, XMP, …) travel in the file.
-        codec: name of a codec, or a loaded one (``quality`` and ``device`` are then its own).
+        codec: name of a codec or of several (``msp``, of which the profile selects one), or a loaded one
+            (``quality`` and ``device`` are then its own).
         quality: rate point of the codec; its default if ``None``.
         profile: ``fast``, ``medium``, ``high``, ``max``, the path of a TOML file, or a profile.
-        lmbda: λ of ``bpp + λ·D``; the codec's training λ if ``None``, which keeps its rate point.
-        seed: of all randomness. Same image, profile, seed and device: same bytes.
+        lmbda: λ of ``bpp + λ·D``; the codec's own at this quality if ``None``.
+        seed: of the search's random numbers. Same image, profile, seed and device: same bytes.
         device: where the search runs; see :func:`lof.load_codec`.
-        format: ``lof``, or ``compressai`` for the layout of CompressAI's ``examples/codec.py``.
-        region: (H, W) non-negative, how much each pixel's error counts.
+        format: name of the container, ``lof`` or ``compressai``; see :mod:`lof.containers`.
+        region: (H, W), 0 or more, how much each pixel's error counts, in the search and in what is kept.
         warm_start: a stream of this image by this codec, from whose latents the search starts.
-        portable: widen what the search found (:meth:`Codec.widen`), so that CPUs with other instructions read it
-            too; where the plain encoding is kept, it stays as it is.
+        portable: write files that CPUs with other instructions read too (:meth:`Codec.widen`), the plain encoding
+            included.
         on_progress: called after every gradient evaluation.
 
     Raises:
         LofError: one of its kinds, with one line that says what to do.
     """
-    loaded = codec if isinstance(codec, Codec) else load_codec(codec, quality, device=device)
+    plan = profile if isinstance(profile, Profile) else load_profile(profile)
+    if not isinstance(codec, Codec):
+        codec = load_codec(codec_for(codec, plan.name), quality, device=device)
     return optimize_batch(
         [image],
-        loaded,
-        profile,
+        codec,
+        plan,
         lmbda=lmbda,
         seed=seed,
         format=format,
@@ -105,7 +98,7 @@ def optimize_batch(
     format: str = DEFAULT_CONTAINER,
     regions: Sequence[np.ndarray[Any, Any]] | None = None,
     warm_starts: Sequence[bytes | None] | None = None,
-    portable: bool = False,
+    portable: bool = True,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Result]:
     """:func:`optimize` for several images of one size at once; the seconds are shared out evenly.
@@ -113,6 +106,8 @@ def optimize_batch(
     Raises:
         UsageError: the images differ in size, or λ is not a positive number.
         StreamError: a warm start is no stream, or one of another codec or size.
+        SearchError: a region does not fit its image.
+        LowMemoryError: too little memory is free.
     """
     started = time.perf_counter()
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
@@ -121,14 +116,17 @@ def optimize_batch(
         raise UsageError("a batch holds images of one size")
     lmbda = _positive(codec.lmbda if lmbda is None else lmbda)
     height, width = pictures[0].pixels.shape[:2]
-    _require_memory(codec, height, width, len(pictures))
-    maps = None if regions is None else [region_of(region, height, width) for region in regions]
+    needed = codec.memory_needed(height, width, len(pictures))
+    require_memory(needed, codec.device, f"a {width}×{height} image")
+    maps = [None] * len(pictures) if regions is None else [region_of(one, height, width) for one in regions]
+    writers = [
+        _Writer(codec, picture, format, TrueCost(picture.pixels, lmbda, codec.metric, region))
+        for picture, region in zip(pictures, maps, strict=True)
+    ]
     tensors = [_to_tensor(picture) for picture in pictures]
     guesses = [codec.analyse(codec.pad(tensor)) for tensor in tensors]
-    baselines = [
-        _write(codec, picture, _plain(codec, guess), lmbda, format)
-        for picture, guess in zip(pictures, guesses, strict=True)
-    ]
+    plain = [_plain(codec, guess) for guess in guesses]
+    baselines = [writer.write(symbols) for writer, symbols in zip(writers, plain, strict=True)]
     starts = [
         guess if stream is None else _latents_in(stream, codec, guess, height, width)
         for guess, stream in zip(guesses, warm_starts or [None] * len(guesses), strict=True)
@@ -140,16 +138,19 @@ def optimize_batch(
         initial={name: torch.cat([start[name] for start in starts]) for name in codec.latents},
         lmbda=lmbda,
         seed=seed,
-        region=None if maps is None else torch.stack([torch.from_numpy(r)[None] for r in maps]),
+        region=None if regions is None else torch.stack([torch.as_tensor(one)[None] for one in maps]),
         offset=container(format).pixel_offset,
         on_progress=on_progress,
     )
     results = []
-    for picture, baseline, best in zip(pictures, baselines, found, strict=True):
-        symbols = codec.widen(best.symbols) if portable else best.symbols
-        written = _write(codec, picture, symbols, lmbda, format)
-        kept_search = written.measured.cost < baseline.measured.cost
-        kept = written if kept_search else baseline
+    for writer, symbols, first, best in zip(writers, plain, baselines, found, strict=True):
+        baseline = first
+        searched = writer.write(codec.widen(best.symbols) if portable else best.symbols)
+        if portable and not codec.portable and searched.measured.cost >= baseline.measured.cost:
+            # Only now: widening takes a while, and where the search wins nobody reads the plain encoding.
+            baseline = writer.write(codec.widen(symbols))
+        won = searched.measured.cost < baseline.measured.cost
+        kept = searched if won else baseline
         results.append(
             Result(
                 data=kept.data,
@@ -161,7 +162,7 @@ def optimize_batch(
                 quality=codec.quality,
                 profile=plan.name,
                 lmbda=lmbda,
-                kept="search" if kept_search else "plain",
+                kept="search" if won else "plain",
                 evaluations=best.evaluations,
                 seconds=(time.perf_counter() - started) / len(pictures),
                 seed=seed,
@@ -177,58 +178,101 @@ def encode(
     codec: str | Codec = DEFAULT_CODEC,
     quality: float | None = None,
     format: str = DEFAULT_CONTAINER,
+    portable: bool = True,
 ) -> bytes:
-    """The plain encoding: the encoder network's guess, rounded. What ``optimize`` is measured against.
+    """The plain encoding: the encoder's guess, rounded. What ``optimize`` is measured against.
 
     Raises:
         LofError: as for :func:`optimize`.
     """
-    loaded = codec if isinstance(codec, Codec) else load_codec(codec, quality, device="cpu")
+    if not isinstance(codec, Codec):
+        codec = load_codec(codec, quality, device="cpu")
     picture = image if isinstance(image, Picture) else picture_of(image)
-    symbols = _plain(loaded, loaded.analyse(loaded.pad(_to_tensor(picture))))
-    return _pack(loaded, picture, symbols, format)
+    symbols = _plain(codec, codec.analyse(codec.pad(_to_tensor(picture))))
+    return _pack(codec, picture, codec.widen(symbols) if portable else symbols, format)
 
 
-def decode(data: bytes, *, name: str = "stream", weights: str | Path | None = None) -> Picture:
+def decode(
+    data: bytes,
+    *,
+    name: str = "stream",
+    weights: str | Path | None = None,
+    download: bool = False,
+) -> Picture:
     """Decode a file in any container through the codec's own decoder.
 
     Args:
         data: the whole file.
         name: what errors call it.
         weights: folder with weights, as for :func:`lof.load_codec`.
+        download: whether weights that are not on this machine may be fetched from the network.
 
     Raises:
-        StreamError: not a stream, damaged, or written with other weights than those at hand.
+        StreamError: not a stream, damaged, written with other weights than those at hand, or read here as other
+            symbols than were written.
         WeightsError: the codec's weights cannot be had.
+        LowMemoryError: too little memory is free to decode it.
     """
-    return decode_parsed(unpack(data, name), name=name, weights=weights)
+    return decode_stream(unpack(data, name), name=name, weights=weights, download=download)
 
 
-def decode_parsed(parsed: Stream, *, name: str = "stream", weights: str | Path | None = None) -> Picture:
-    """:func:`decode` for a file that has been read already."""
-    codec = codec_for(parsed, name=name, weights=weights)
-    _require_memory(codec, parsed.height, parsed.width)
+def decode_stream(
+    stream: Stream, *, name: str = "stream", weights: str | Path | None = None, download: bool = False
+) -> Picture:
+    """:func:`decode` for a file that has been unpacked already."""
+    codec = codec_of(stream, name=name, weights=weights, download=download)
+    needed = codec.decoding_memory(stream.height, stream.width)
+    require_memory(needed, None, f"{name}: a {stream.width}×{stream.height} image", "decode")
     try:
-        decoded = codec.decompress(parsed.strings, parsed.height, parsed.width).image
+        decoded = codec.decompress(stream.strings, stream.height, stream.width)
     except StreamError as error:
         raise StreamError(f"{name}: {error}") from error
-    pixels = container(parsed.container).to_pixels(decoded)
-    return Picture(pixels, parsed.boxes)
+    check_digest(stream, _arrays(codec, decoded.symbols), name)
+    return Picture(container(stream.container).to_pixels(decoded.image), stream.boxes)
 
 
-def codec_for(parsed: Stream, *, name: str = "stream", weights: str | Path | None = None) -> Codec:
+def codec_of(
+    stream: Stream, *, name: str = "stream", weights: str | Path | None = None, download: bool = False
+) -> Codec:
     """The codec that a file asks for, checked against the fingerprint in the file.
 
     Raises:
         StreamError: the weights at hand are not those that the file was written with.
     """
-    codec = load_codec(parsed.codec, parsed.quality, metric=parsed.metric, weights=weights, device="cpu")
-    if parsed.fingerprint and codec.fingerprint[:4] != parsed.fingerprint:
+    codec = load_codec(
+        stream.codec, stream.quality, metric=stream.metric, weights=weights, device="cpu", download=download
+    )
+    if stream.fingerprint and codec.fingerprint[:4] != stream.fingerprint:
         raise StreamError(
-            f"{name}: written with other weights of {parsed.codec} quality {parsed.quality:g} "
-            f"(fingerprint {parsed.fingerprint.hex()}, here {codec.fingerprint[:4].hex()}); name theirs with --weights"
+            f"{name}: written with other weights of {stream.codec} quality {stream.quality:g} "
+            f"(fingerprint {stream.fingerprint.hex()}, here {codec.fingerprint[:4].hex()}); name theirs with --weights"
         )
     return codec
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A file, and what the standard decoder makes of it."""
+
+    data: bytes
+    pixels: Pixels
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes symbols of one picture, reads the file back with the standard decoder, and measures what came out."""
+
+    codec: Codec
+    picture: Picture
+    format: str
+    cost: TrueCost
+
+    def write(self, symbols: Symbols) -> _Written:
+        data = _pack(self.codec, self.picture, symbols, self.format)
+        decoded = self.codec.decompress(unpack(data).strings, *self.picture.pixels.shape[:2])
+        pixels = container(self.format).to_pixels(decoded.image)
+        return _Written(data, pixels, self.cost.measure(len(data), pixels))
 
 
 def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: int) -> Latents:
@@ -262,9 +306,9 @@ def _plain(codec: Codec, latents: Latents) -> Symbols:
 
 
 def _pack(codec: Codec, picture: Picture, symbols: Symbols, format: str) -> bytes:
-    height, width = picture.pixels.shape[:2]
     kind = container(format)
     kind.require(codec.name)
+    height, width = picture.pixels.shape[:2]
     stream = Stream(
         codec=codec.name,
         quality=codec.quality,
@@ -273,39 +317,20 @@ def _pack(codec: Codec, picture: Picture, symbols: Symbols, format: str) -> byte
         width=width,
         strings=tuple(codec.compress(symbols)),
         fingerprint=codec.fingerprint[:4],
-        digest=symbols_digest({name: symbols[name].to(torch.int32).cpu().numpy() for name in codec.latents}),
+        digest=symbols_digest(_arrays(codec, symbols)),
         boxes={box: data for box, data in picture.boxes.items() if kind.keeps(box)},
     )
     return kind.pack(stream)
 
 
-def _write(codec: Codec, picture: Picture, symbols: Symbols, lmbda: float, format: str) -> Written:
-    """Write symbols, read the file back with the standard decoder, and measure what came out."""
-    data = _pack(codec, picture, symbols, format)
-    decoded = codec.decompress(unpack(data).strings, *picture.pixels.shape[:2])
-    pixels = container(format).to_pixels(decoded.image)
-    return Written(data, pixels, _measure(codec, picture.pixels, pixels, len(data), lmbda))
-
-
-def _measure(codec: Codec, original: Pixels, decoded: Pixels, size: int, lmbda: float) -> Measured:
-    error, similarity = mse(original, decoded), ms_ssim(original, decoded)
-    if codec.metric == "ms-ssim":
-        if similarity is None:
-            raise SearchError("the image is too small for MS-SSIM; use a codec trained for mse")
-        distortion = 1 - similarity
-    else:
-        distortion = error
-    rate = bpp(size, *original.shape[:2])
-    return Measured(size, rate, error, psnr(error), similarity, rate + lmbda * distortion)
+def _arrays(codec: Codec, symbols: Symbols) -> dict[str, np.ndarray[Any, Any]]:
+    """Symbols in decoding order, as the digest takes them."""
+    return {name: symbols[name].cpu().numpy() for name in codec.latents}
 
 
 def _to_tensor(picture: Picture) -> torch.Tensor:
     """(1, 3, H, W) float32 in [0, 1]."""
     return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].float() / 255
-
-
-def _require_memory(codec: Codec, height: int, width: int, count: int = 1) -> None:
-    require_memory(codec.memory_needed(height, width, count), codec.device, f"a {width}×{height} image")
 
 
 def _positive(lmbda: float) -> float:

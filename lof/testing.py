@@ -152,6 +152,18 @@ def check_outliers(codec: Codec, image: Pixels) -> None:
         assert same, f"decompress: symbols of {name} as large as {largest} are not read back"
 
 
+def check_widened_symbols_can_be_written(codec: Codec, image: Pixels) -> None:
+    """``widen`` gives integers of the same shapes, and the very same ones where the codec is portable."""
+    symbols = _rounded(codec, image)
+    wide = codec.widen(symbols)
+    for name in codec.latents:
+        assert not wide[name].is_floating_point(), f"widen: symbols of {name} that are no integers"
+        assert wide[name].shape == symbols[name].shape, f"widen: symbols of {name} of another shape"
+        same = torch.equal(wide[name], symbols[name])
+        assert same or not codec.portable, f"widen: changes symbols of {name}, though the codec is portable"
+    assert codec.compress(wide), "compress: no strings of widened symbols"
+
+
 def check_gradients_reach_every_latent(codec: Codec, image: Pixels) -> None:
     """A search can move every latent tensor."""
     found = codec.analyse(codec.pad(_batch(image)))
@@ -216,6 +228,7 @@ CHECKS: tuple[Check, ...] = (
     check_strings_are_repeatable,
     check_unlikely_elements_cost_more,
     check_outliers,
+    check_widened_symbols_can_be_written,
     check_gradients_reach_every_latent,
     check_pixels_come_from_synthesised,
     check_images_of_a_batch_are_independent,

@@ -20,7 +20,7 @@ from PIL import Image, ImageCms
 import lof
 from lof.codecs import Codec
 from lof.containers import container, unpack
-from lof.errors import StreamError, UsageError
+from lof.errors import SearchError, StreamError, UsageError, WeightsError
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import parse_profile
@@ -88,7 +88,8 @@ class TestNeverWorse:
     def test_the_cost_is_at_most_that_of_the_plain_encoding(self, tiny: Codec, any_image: Pixels) -> None:
         result = lof.optimize(any_image, codec=tiny, profile=SHORT)
         assert result.optimised.cost <= result.baseline.cost
-        assert result.baseline.size == len(lof.encode(any_image, codec=tiny))
+        plain = lof.encode(any_image, codec=tiny, portable=result.kept == "plain")
+        assert result.baseline.size == len(plain)
         assert math.isfinite(result.rate_change)
         assert result.rate_change > -1
 
@@ -210,7 +211,11 @@ class TestInputs:
     def test_a_batch_keeps_its_order(self, tiny: Codec, crop: Pixels) -> None:
         images = [crop, noise(128, 128), flat(128, 128)]
         results = lof.optimize_batch(images, tiny, SHORT)
-        assert [r.baseline.size for r in results] == [len(lof.encode(i, codec=tiny)) for i in images]
+        plain = [
+            lof.encode(i, codec=tiny, portable=r.kept == "plain")
+            for i, r in zip(images, results, strict=True)
+        ]
+        assert [r.baseline.size for r in results] == list(map(len, plain))
         for result, image in zip(results, images, strict=True):
             assert result.optimised.mse == pytest.approx(
                 float(np.mean((result.pixels.astype(float) - image) ** 2)), rel=1e-12
@@ -219,6 +224,54 @@ class TestInputs:
     def test_a_batch_of_different_sizes_is_refused(self, tiny: Codec) -> None:
         with pytest.raises(UsageError, match="a batch holds images of one size"):
             lof.optimize_batch([flat(8, 8), flat(8, 9)], tiny, SHORT)
+
+
+class TestRegion:
+    """A quarter of the picture counts fully, the rest a twentieth."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def quarter() -> NDArray[np.float32]:
+        region = np.full((192, 192), 0.05, np.float32)
+        region[48:144, 48:144] = 1
+        return region
+
+    def test_its_error_falls_at_no_more_bytes(self, face: Pixels, quarter: NDArray[np.float32]) -> None:
+        def error(pixels: Pixels) -> float:
+            return float(np.square(pixels.astype(float) - face)[48:144, 48:144].mean())
+
+        codec = lof.load_codec("mean-scale-96", 4, device="cpu")
+        everywhere = lof.optimize(face, codec=codec, profile="fast")
+        inside = lof.optimize(face, codec=codec, profile="fast", region=quarter)
+        assert inside.kept == "search"
+        assert inside.optimised.size <= inside.baseline.size
+        assert error(inside.pixels) < 0.9 * error(inside.baseline_pixels)
+        assert error(inside.pixels) < error(everywhere.pixels)
+        # Judged without the region, this result would have been thrown away.
+        costs = [m.bpp + inside.lmbda * m.mse for m in (inside.optimised, inside.baseline)]
+        assert costs[0] > costs[1]
+        assert inside.optimised.cost < inside.baseline.cost
+
+    def test_the_scale_of_a_region_does_not_matter(
+        self, tiny: Codec, crop: Pixels, quarter: NDArray[np.float32]
+    ) -> None:
+        region = quarter[:128, :128]
+        one, other = (
+            lof.optimize(crop, codec=tiny, profile=SHORT, region=region * scale) for scale in (1, 1024)
+        )
+        assert one.data == other.data
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [(-1.0, "below 0"), (0.0, "is 0 everywhere"), (math.nan, "not finite"), (math.inf, "not finite")],
+    )
+    def test_impossible_ones_are_refused(self, tiny: Codec, crop: Pixels, value: float, message: str) -> None:
+        with pytest.raises(SearchError, match=message):
+            lof.optimize(crop, codec=tiny, profile=SHORT, region=np.full((128, 128), value))
+
+    def test_one_of_another_size_is_refused(self, tiny: Codec, crop: Pixels) -> None:
+        with pytest.raises(SearchError, match="has 64×128 values, the image 128×128 pixels"):
+            lof.optimize(crop, codec=tiny, profile=SHORT, region=np.ones((128, 64)))
 
 
 class TestLambda:
@@ -257,12 +310,17 @@ def test_a_portable_result_is_never_worse_and_keeps_its_distance_from_boundaries
 ) -> None:
     codec = lof.load_codec("mean-scale-96", device="cpu")
     pixels = photograph[:320, :320]
-    free, portable = (lof.optimize(pixels, codec=codec, profile=SHORT, portable=p) for p in (False, True))
+    free = lof.optimize(pixels, codec=codec, profile=SHORT, portable=False)
+    portable = lof.optimize(pixels, codec=codec, profile=SHORT)
     assert (free.kept, portable.kept) == ("search", "search")
     assert portable.baseline == free.baseline
     assert portable.optimised.cost < 1.005 * free.optimised.cost
     margins = [codec.scale_margin(unpack(r.data).strings, 320, 320) or 0.0 for r in (free, portable)]
     assert margins[0] < 3e-6 <= margins[1]
+    kept = lof.optimize(pixels, codec=codec, profile=RUIN)
+    assert kept.kept == "plain"
+    assert kept.optimised == kept.baseline
+    assert (codec.scale_margin(unpack(kept.data).strings, 320, 320) or 0.0) >= 3e-6
 
 
 def test_the_same_seed_gives_the_same_bytes_in_every_process(tmp_path: Path, crop: Pixels) -> None:
@@ -283,6 +341,31 @@ def test_the_same_seed_gives_the_same_bytes_in_every_process(tmp_path: Path, cro
 
 
 class TestDecode:
+    def test_symbols_that_are_read_otherwise_than_written_are_no_picture(
+        self, tiny: Codec, crop: Pixels
+    ) -> None:
+        written = unpack(lof.encode(crop, codec=tiny))
+        other = unpack(lof.encode(np.ascontiguousarray(crop[::-1]), codec=tiny))
+        # As if this CPU had computed another table: strings that decode, to something else.
+        misread = container("lof").pack(replace(written, strings=other.strings))
+        with pytest.raises(StreamError, match=r"^face\.lof: decodes to noise here, .*--portable"):
+            lof.decode(misread, name="face.lof")
+
+    def test_a_name_of_several_codecs_is_resolved_by_the_profile(self, crop: Pixels) -> None:
+        result = lof.optimize(crop, codec="msp", profile="fast", device="cpu")
+        assert result.codec == "msp-fast"
+        assert np.array_equal(lof.decode(result.data).pixels, result.pixels)
+
+    def test_reading_downloads_nothing_unless_told(
+        self, zoo_weights: Path, crop: Pixels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        codec = lof.load_codec("mbt2018-mean", 1, weights=zoo_weights, device="cpu")
+        data = lof.encode(crop, codec=codec)
+        with pytest.raises(WeightsError, match="downloads nothing here without being asked"):
+            lof.decode(data)
+        assert lof.decode(data, weights=zoo_weights).pixels.shape == crop.shape
+
     def test_a_file_of_other_weights_says_which(self, tiny: Codec, crop: Pixels) -> None:
         written = unpack(lof.encode(crop, codec=tiny))
         other = container("lof").pack(replace(written, fingerprint=b"\xde\xad\xbe\xef"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import pickle
 import stat
@@ -11,35 +10,34 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from lof.archive.entries import Entry, Origin
-from lof.archive.walk import Seen
+from lof.archive.entries import Container, Entry, Refused
+from lof.archive.walk import Seen, walk
 from lof.errors import ArchiveError
 
 _WALK = str(Path(__file__).with_name("walk.py"))
 
 
 class FolderSource:
-    """Everything below a folder, hidden files too, but for lof's own folders ``.lof``.
+    """Everything below a folder, hidden files too.
 
     Args:
         path: a real path, without links.
         name: first part of all paths.
-        exclude: globs of what to leave out, see :func:`lof.archive.walk.matcher`.
-        inside: path below the folder of an archive in it, which is left out too.
+        exclude: real path of a folder to leave out, for an archive inside its source.
     """
 
-    origin: Origin = "folder"
+    container: Container = "folder"
 
-    def __init__(self, path: Path, name: str, exclude: tuple[str, ...] = (), inside: str = "") -> None:
+    def __init__(self, path: Path, name: str, exclude: str = "") -> None:
         self.path, self.name, self.exclude = path, name, exclude
-        self._left_out = (*exclude, f"/{glob.escape(inside)}") if inside else exclude
 
-    def entries(self) -> Iterator[Entry]:
-        """Depth first, sorted by the bytes of the paths; errors as of :meth:`seen`."""
-        return map(self.entry, self.seen())
+    def entries(self) -> Iterator[Entry | Refused]:
+        """Depth first, sorted by the bytes of the paths."""
+        yield from map(self.entry, chain([self._top], walk(str(self.path), self.name, self.exclude)))
 
     def seen(self) -> Iterator[Seen]:
         """What :meth:`entries` are made of, seen a little ahead by a process of its own: twice as fast.
@@ -47,7 +45,7 @@ class FolderSource:
         Raises:
             ArchiveError: that process could not be started, or was killed.
         """
-        yield self.name, 0, 0, 0, ""
+        yield self._top
         try:
             with self._walking() as process:
                 assert process.stdout is not None
@@ -58,26 +56,31 @@ class FolderSource:
                 f"{self.path}: cannot be walked to its end; run the same command again"
             ) from error
 
-    def entry(self, seen: Seen) -> Entry:
+    def entry(self, seen: Seen) -> Entry | Refused:
         """What was seen, as it is now."""
         path, *_, error = seen
         place = f"{self.path}{path.removeprefix(self.name)}"
+        if error:
+            return Refused(path, "folder", _unreadable(place, error))
         try:
-            entry = _entry(place, path, os.lstat(place))
+            return _entry(place, path, os.lstat(place))
         except OSError as problem:
-            return Entry(path, "file", "folder", error=_unreadable(place, problem.strerror))
-        return entry._replace(error=_unreadable(place, error)) if error else entry
+            return Refused(path, "folder", _unreadable(place, problem.strerror))
+
+    @property
+    def _top(self) -> Seen:
+        return self.name, 0, 0, 0, ""
 
     def _walking(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", _WALK, str(self.path), self.name, *self._left_out],
+            [sys.executable, "-I", "-S", _WALK, str(self.path), self.name, self.exclude],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for this process
         )
 
 
-def _entry(place: str, path: str, status: os.stat_result) -> Entry:
+def _entry(place: str, path: str, status: os.stat_result) -> Entry | Refused:
     mode, bits, time = status.st_mode, stat.S_IMODE(status.st_mode), status.st_mtime_ns
     if stat.S_ISREG(mode):
         content = partial(_open, place, status.st_size, time)
@@ -86,8 +89,7 @@ def _entry(place: str, path: str, status: os.stat_result) -> Entry:
         return Entry(path, "folder", "folder", 0, time, bits)
     if stat.S_ISLNK(mode):
         return Entry(path, "link", "folder", 0, time, bits, os.readlink(place))
-    what = "is a device, pipe or socket, which has no content to archive; remove it or leave it out with --exclude"
-    return Entry(path, "file", "folder", error=f"{place}: {what}")
+    return Refused(path, "folder", f"{place}: is a device, pipe or socket, which has no content to archive")
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def _ask_codec(parsed: Stream, name: str, weights: Path | None) -> dict[str, Any
     from lof import api
 
     try:
-        codec = api.codec_for(parsed, name=name, weights=weights)
+        codec = api.codec_of(parsed, name=name, weights=weights)
         margin = codec.scale_margin(parsed.strings, parsed.height, parsed.width)
         names: tuple[str, ...] = codec.string_names()
         return {"names": names, "scale_margin": margin, "problem": None}

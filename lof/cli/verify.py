@@ -49,9 +49,9 @@ def _check(path: Location, weights: Path | None) -> tuple[Verdict, str]:
         verdict = "damaged"
         parsed = unpack(data, name)
         verdict = "unchecked"
-        api.codec_for(parsed, name=name, weights=weights)
+        api.codec_of(parsed, name=name, weights=weights)
         verdict = "damaged"
-        api.decode_parsed(parsed, name=name, weights=weights)
+        api.decode_stream(parsed, name=name, weights=weights)
     except LofError as error:
         return verdict, str(error)
     whole = container(parsed.container).checksum

@@ -207,7 +207,7 @@ class Codec(ABC):
 
     def string_names(self) -> tuple[str, ...]:
         """The latent tensor that each string holds, in the strings' order."""
-        return tuple(reversed(self.latents))
+        return self.latents
 
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
         """Height and width rounded up to multiples of ``stride``."""

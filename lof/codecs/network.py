@@ -126,6 +126,10 @@ class NetworkCodec(Codec):
         if len(strings) != len(self.latents) or not all(map(is_rans, strings)):
             raise StreamError(f"the strings are not those of a {self.name} stream; compress the image again")
 
+    def string_names(self) -> tuple[str, ...]:
+        """See :meth:`Codec.string_names`: CompressAI's networks return the string of what is decoded first last."""
+        return tuple(reversed(self.latents))
+
     @abstractmethod
     def _read(self, strings: Sequence[bytes], shape: tuple[int, int]) -> tuple[Latents, Latents]:
         """Symbols and values that the strings hold, (1, C, h, w) by latent tensor."""

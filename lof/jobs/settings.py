@@ -34,7 +34,7 @@ class JobSettings:
 
     codec: str
     profile: Profile
-    quality: float | None = None
+    quality: int | None = None
     metric: str = "mse"
     weights: Path | None = None
     lmbda: float | None = None

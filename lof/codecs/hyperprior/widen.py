@@ -50,7 +50,8 @@ def widened(codec: ScaleHyperpriorCodec, symbols: Mapping[str, Tensor]) -> dict[
         failed = 0
         while failed < _PATIENCE and bool(near.any()):
             failed = 0 if _step(codec, z, y, near, random) else failed + 1
-    return {"z": torch.round(z - median), "y": torch.round(y - codec._gaussian(codec.net, z)[1])}
+    residuals = {"z": z - median, "y": y - codec._gaussian(codec.net, z)[1]}
+    return {name: torch.round(residual).to(torch.int32) for name, residual in residuals.items()}
 
 
 def distances(conditional: GaussianConditional, scales: Tensor) -> Tensor:
