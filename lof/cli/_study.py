@@ -14,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lof.report import figures
-from lof.study import Began, Best, Ended, Event, Joined, Stepped, Study, Summary
-from lof.study.status import Status
+from lof.study import Advanced, Best, Event, Finished, Opened, Started, Status, Study
 
 _MOST = 10
 
@@ -47,39 +46,34 @@ class StudyDisplay(AbstractContextManager["StudyDisplay"]):
 
     def __call__(self, event: Event) -> None:
         match event:
-            case Joined():
-                self._joined(event)
-            case Began(number):
+            case Opened(finished, limit, storage):
+                name = self.study.name
+                self.console.print(f"study {name} in {storage}: {finished} of {limit} trials are finished")
+            case Started(number):
                 self.tasks[number] = self.progress.add_task("", number=number, gain="", total=None)
-            case Stepped(number, step, steps, gain):
+            case Advanced(number, step, steps, gain):
                 said = f"cost {figures.percent(gain)} so far"
                 self.progress.update(self.tasks[number], completed=step, total=steps, gain=said)
-            case Ended():
+            case Finished():
                 if event.number in self.tasks:
                     self.progress.remove_task(self.tasks.pop(event.number))
-                self._ended(event)
+                self._finished(event)
 
-    def finish(self, summary: Summary) -> None:
+    def finish(self, status: Status, limit: int) -> None:
         """Say where the study stands."""
         self.progress.stop()
-        line = f"{summary.finished} of {summary.limit} trials are finished"
-        if summary.running:
-            line += f", {summary.running} running in other processes"
-        if summary.best:
-            trials = "best: trial" if len(summary.best) == 1 else "Pareto front: trials"
-            line += f"; {trials} {', '.join(map(str, summary.best[:_MOST]))}"
-            line += " …" if len(summary.best) > _MOST else ""
+        line = f"{status.finished} of {limit} trials are finished"
+        if status.best:
+            trials = "best: trial" if len(status.best) == 1 else "Pareto front: trials"
+            line += f"; {trials} {', '.join(map(str, status.best[:_MOST]))}"
+            line += " …" if len(status.best) > _MOST else ""
         self.console.print(f"\n{line}")
+        if status.running:
+            self.console.print(
+                f"{status.running} more in other processes; if one has ended, run this again in two minutes"
+            )
 
-    def _joined(self, event: Joined) -> None:
-        self.console.print(
-            f"study {self.study.name} in {event.storage}: {event.finished} of {event.limit} trials are finished"
-        )
-        if event.retired:
-            numbers = ", ".join(map(str, event.retired))
-            self.console.print(f"trials left behind by processes that are gone are tried again: {numbers}")
-
-    def _ended(self, event: Ended) -> None:
+    def _finished(self, event: Finished) -> None:
         if self.json:
             found = None if event.figures is None else vars(event.figures)
             record = vars(event) | {"figures": found}
@@ -117,16 +111,10 @@ def print_status(status: Status, best: Sequence[Best]) -> None:
     console = Console(highlight=False)
     study = status.study
     console.print(
-        f"study {study.name}: {status.complete} complete, {status.stopped} stopped early, "
-        f"{status.waiting} waiting, {len(status.interrupted)} interrupted, {len(status.failed)} failed"
+        f"study {study.name}: {status.complete} complete, {status.stopped} stopped early, {status.running} running, "
+        f"{status.waiting} waiting, {status.interrupted} interrupted, {len(status.failed)} failed",
+        soft_wrap=True,
     )
-    for number, worker in status.running:
-        console.print(Text(f"trial {number} is running: {worker}"), soft_wrap=True)
-    if status.abandoned:
-        numbers = ", ".join(map(str, status.abandoned))
-        console.print(
-            f"left behind by processes that are gone, the next run tries them again: trial {numbers}"
-        )
     for number, reason in status.failed[-_MOST:]:
         console.print(
             Text(f"trial {number} failed: {figures.printable(reason)}", style="red"), soft_wrap=True

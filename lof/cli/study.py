@@ -44,11 +44,11 @@ _File = Annotated[
 _Storage = Annotated[
     str | None,
     typer.Option(
-        help="sqlite:///FILE.db, journal:///FILE.log, or another database's URL.",
+        help="sqlite:///FILE.db, or another database's URL.",
         show_default="the study's, else a SQLite file beside it",
     ),
 ]
-_Name = Annotated[str | None, typer.Option(help="Of the study, where the storage holds several.")]
+_Name = Annotated[str | None, typer.Option(help="Which study, where the storage holds several.")]
 
 
 @studies.command("run", help=_RUN)
@@ -64,57 +64,62 @@ def run(
     storage: _Storage = None,
     trials: Annotated[
         int | None,
-        typer.Option(min=1, help="Finished trials, of all processes together.", show_default="the study's"),
+        typer.Option(
+            min=1, help="Finished trials, of all calls and processes together.", show_default="the study's"
+        ),
     ] = None,
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds after which no new trial begins.", show_default=False)
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Trials at a time, each in a process of its own.",
+            show_default="1; with --ray what there is room for",
+        ),
+    ] = None,
     threads: Annotated[
-        int, typer.Option(min=1, help="Of each process; several processes do more than several threads.")
-    ] = 1,
+        int | None, typer.Option(min=1, help="CPU threads of each process.", show_default="a share")
+    ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(help="Share the trials out by Ray Tune: local, auto or ADDRESS.", show_default=False),
+        typer.Option(
+            help="Workers of a Ray cluster: local, auto or HOST:PORT. All its machines must reach the storage.",
+            metavar="CLUSTER",
+            show_default=False,
+        ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Trials at a time, with --ray.")] = 2,
     num_gpus: Annotated[
-        float, typer.Option(min=0, help="GPUs of each worker, with --ray; 0.5 shares one.")
-    ] = 0,
+        float | None,
+        typer.Option(
+            min=0, help="GPUs of each worker, with --ray; 0.5 shares one.", show_default="1 if there is any"
+        ),
+    ] = None,
     json: Annotated[
         bool, typer.Option("--json", help="One JSON object per finished trial on stdout, nothing else.")
     ] = False,
 ) -> None:
     from lof.cli._study import StudyDisplay
+    from lof.pools import make_pool
     from lof.study import load_study, run_study
 
+    pool = make_pool(jobs, threads=threads, ray=ray, num_gpus=num_gpus)
     study = load_study(file)
     if storage is not None:
         study = study.model_copy(update={"storage": storage})
     with StudyDisplay(study, json=json) as display:
-        if ray is None:
-            import torch
-
-            torch.set_num_threads(threads)
-            summary = run_study(
-                study, trials=trials, timeout=timeout, images=images or (), device=device, on_event=display
-            )
-        else:
-            from lof.study.distributed import run_study_on_ray
-
-            summary = run_study_on_ray(
-                study,
-                ray,
-                workers=workers,
-                num_gpus=num_gpus,
-                threads=threads,
-                trials=trials,
-                timeout=timeout,
-                images=images or (),
-                device=device,
-                on_event=display,
-            )
-        display.finish(summary)
+        status = run_study(
+            study,
+            pool=pool,
+            trials=trials,
+            timeout=timeout,
+            images=images or (),
+            device=device,
+            on_event=display,
+        )
+        display.finish(status, trials or study.trials)
 
 
 @studies.command("best", help=_BEST)
@@ -137,8 +142,7 @@ def best(
 @studies.command("status", help="Say how many trials are done, running and failed, and what is best so far.")
 def status(file: _File = None, *, storage: _Storage = None, name: _Name = None) -> None:
     from lof.cli._study import print_status
-    from lof.study import best_profiles
-    from lof.study.status import study_status
+    from lof.study import best_profiles, study_status
 
     opened, name = _open(file, storage, name)
     found = study_status(opened, name)
@@ -153,4 +157,4 @@ def _open(file: Path | None, storage: str | None, name: str | None) -> tuple[Bas
     url = storage or (study.storage if study else None)
     if url is None:
         raise UsageError("name a study's TOML file, or give --storage")
-    return open_storage(url), name or (study.name if study else None)
+    return open_storage(url, create=False), name or (study.name if study else None)

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 from lof.study.best import Best, best_profiles, write_best
-from lof.study.events import Began, Ended, Event, Joined, OnEvent, Stepped
+from lof.study.events import Advanced, Event, Finished, OnEvent, Opened, Started
 from lof.study.load import load_study, parse_study
 from lof.study.measure import Bench, Figures, read_images
-from lof.study.run import Summary, run_study
+from lof.study.run import run_study
 from lof.study.schema import Study
+from lof.study.status import Status, study_status
 from lof.study.storage import open_storage
 
 __all__ = [
-    "Began",
+    "Advanced",
     "Bench",
     "Best",
-    "Ended",
     "Event",
     "Figures",
-    "Joined",
+    "Finished",
     "OnEvent",
-    "Stepped",
+    "Opened",
+    "Started",
+    "Status",
     "Study",
-    "Summary",
     "best_profiles",
     "load_study",
     "open_storage",
     "parse_study",
     "read_images",
     "run_study",
+    "study_status",
     "write_best",
 ]

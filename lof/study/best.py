@@ -14,7 +14,7 @@ from lof.report.figures import percent
 from lof.study.measure import Figures
 from lof.study.plots import history, importance, pareto
 from lof.study.schema import Study
-from lof.study.shared import FIGURES, PROFILE, best_trials, load_shared
+from lof.study.stored import FIGURES, IMAGES, PROFILE, best_trials, load_stored
 
 if TYPE_CHECKING:
     import optuna
@@ -40,7 +40,7 @@ def best_profiles(storage: BaseStorage, name: str | None = None) -> list[Best]:
     Raises:
         StudyError: there is no such study, or no trial of it is complete.
     """
-    return _best(*load_shared(storage, name))
+    return _best(*load_stored(storage, name))
 
 
 def write_best(storage: BaseStorage, out: Path, name: str | None = None) -> tuple[list[Best], list[Path]]:
@@ -53,7 +53,7 @@ def write_best(storage: BaseStorage, out: Path, name: str | None = None) -> tupl
         StudyError: as for :func:`best_profiles`.
         OutputError: ``out`` cannot be written.
     """
-    study, found = load_shared(storage, name)
+    study, found = load_stored(storage, name)
     best = _best(study, found)
     files = {f"{one.profile.name}.toml": (profile_toml(one.profile) + "\n").encode() for one in best}
     plots = {"history.png": history(study, found), "importance.png": importance(study, found)}
@@ -69,7 +69,7 @@ def _best(study: Study, found: optuna.Study) -> list[Best]:
     trials = best_trials(found)
     if not trials:
         raise StudyError(f"study {study.name}: no trial is complete yet; run it first")
-    images = len(found.user_attrs["identity"]["images"])
+    images = len(found.user_attrs[IMAGES])
     several = len(study.objectives) > 1
     best = []
     for number, trial in enumerate(trials, start=1):

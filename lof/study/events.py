@@ -1,4 +1,4 @@
-"""What a study tells while it runs, in the process that called it."""
+"""What a study reports while it runs, in the process that called it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,16 @@ from lof.study.measure import Figures
 
 
 @dataclass(frozen=True)
-class Joined:
-    """The study is open: ``finished`` trials are there already, ``retired`` were
-    left behind by dead processes and are tried again. ``storage`` is its URL without the password.
-    """
+class Opened:
+    """The study is open, with ``finished`` of ``limit`` trials. ``storage`` is its URL without the password."""
 
     finished: int
     limit: int
     storage: str
-    retired: list[int]
 
 
 @dataclass(frozen=True)
-class Began:
+class Started:
     """A trial is being measured."""
 
     number: int
@@ -30,8 +27,8 @@ class Began:
 
 
 @dataclass(frozen=True)
-class Stepped:
-    """A trial has measured one more image at one more rate point; ``gain`` is the mean so far."""
+class Advanced:
+    """A trial has measured one more batch at one more rate point; ``gain`` is the mean so far."""
 
     number: int
     step: int
@@ -40,7 +37,7 @@ class Stepped:
 
 
 @dataclass(frozen=True)
-class Ended:
+class Finished:
     """A trial is finished: ``figures`` is ``None`` for one that was stopped after ``steps`` at ``gain``.
 
     ``reason`` is set for one that failed.
@@ -54,5 +51,5 @@ class Ended:
     reason: str | None = None
 
 
-Event = Joined | Began | Stepped | Ended
+Event = Opened | Started | Advanced | Finished
 OnEvent = Callable[[Event], None]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 import lof
-from lof.errors import StudyError
+from lof.errors import LofError, StudyError
 from lof.files.inputs import find
 from lof.pictures.batches import Image, batches, spread
 from lof.profiles import Profile
-from lof.report.rate_distortion import Curve, bjontegaard_deltas
+from lof.report.rate_distortion import bjontegaard_deltas, rises
 from lof.results import Result
 from lof.study.schema import Study
 
@@ -51,10 +52,14 @@ class Figures:
 
 @dataclass(frozen=True)
 class Measurement:
-    """``figures`` is ``None`` for one that was stopped; ``running`` holds the gain after each step."""
+    """``figures`` is ``None`` for one that was stopped; ``running`` holds the gain after each step.
+
+    ``flat`` names the image to blame where there is no BD-rate: its curve after the search does not rise.
+    """
 
     figures: Figures | None
     running: list[float]
+    flat: str | None = None
 
 
 class Bench:
@@ -83,40 +88,48 @@ class Bench:
         """Run a profile on all images at all rate points.
 
         Raises:
-            LofError: the search cannot run on an image.
+            StudyError: BD-rate is an objective, and the plain encodings of an image have none.
+            LofError: the search cannot run on an image. Both name the image.
         """
         running: list[float] = []
-        gains: list[float] = []
-        curves: list[list[Result]] = []
+        results: list[Result] = []
+        rates: dict[str, float | None] = {}
         for batch in self.images:
-            pictures = [image.picture for image in batch]
             found: list[list[Result]] = []
             for codec in self.codecs:
-                results = lof.optimize_batch(pictures, codec, profile, seed=self.study.seed)
-                found.append(results)
-                gains += [result.optimised.cost / result.baseline.cost - 1 for result in results]
-                running.append(_mean(gains))
+                found.append(self._search(batch, codec, profile))
+                results += found[-1]
+                running.append(fmean(result.optimised.cost / result.baseline.cost - 1 for result in results))
                 if on_step(len(running), running[-1]):
                     return Measurement(None, running)
-            curves += [list(results) for results in zip(*found, strict=True)]
-        return Measurement(_figures(curves, running[-1]), running)
+            rates |= {
+                image.name: self._bd_rate(image, curve) for image, *curve in zip(batch, *found, strict=True)
+            }
+        flat = next((name for name, rate in rates.items() if rate is None), None)
+        figures = Figures(
+            cost=running[-1],
+            bd_rate=None if flat is not None else fmean(rate for rate in rates.values() if rate is not None),
+            evaluations=fmean(result.evaluations for result in results),
+            seconds=fmean(result.seconds for result in results),
+        )
+        return Measurement(figures, running, flat)
 
-    def identity(self) -> dict[str, object]:
-        """What decides the figures besides the profile: trials of one study must share it."""
-        study = self.study
-        fingerprints = {str(codec.quality): codec.fingerprint.hex()[:16] for codec in self.codecs}
-        return {
-            "codec": study.codec,
-            "metric": study.metric,
-            "qualities": list(study.qualities),
-            "weights": fingerprints,
-            "images": {image.name: image.digest[:16] for batch in self.images for image in batch},
-            "batch": study.batch,
-            "seed": study.seed,
-            "objectives": list(study.objectives),
-            "base": study.base,
-            "space": {entry.name: entry.model_dump(mode="json") for entry in study.space},
-        }
+    def _search(self, batch: list[Image], codec: Codec, profile: Profile) -> list[Result]:
+        try:
+            pictures = [image.picture for image in batch]
+            return lof.optimize_batch(pictures, codec, profile, seed=self.study.seed)
+        except LofError as error:
+            raise type(error)(f"{', '.join(image.name for image in batch)}: {error}") from error
+
+    def _bd_rate(self, image: Image, results: Sequence[Result]) -> float | None:
+        plain = [(r.baseline.bpp, r.baseline.psnr) for r in results]
+        if "bd-rate" in self.study.objectives and not rises(plain):
+            raise StudyError(
+                f"{image.name}: its plain encodings at quality {', '.join(map(str, self.study.qualities))} do not "
+                "grow in rate and PSNR, so that it has no BD-rate; leave it out, or use the objective cost"
+            )
+        delta = bjontegaard_deltas(plain, [(r.optimised.bpp, r.optimised.psnr) for r in results])
+        return None if delta is None else delta[0]
 
 
 def read_images(study: Study, instead: Sequence[str] = ()) -> list[list[Image]]:
@@ -134,29 +147,3 @@ def read_images(study: Study, instead: Sequence[str] = ()) -> list[list[Image]]:
         raise StudyError(f"study {study.name}: names no images; set images = [...] or give --images")
     sources = spread(find(named).sources, study.crops.n)
     return list(batches(sources, study.crops.size, study.batch))
-
-
-def _figures(curves: Sequence[Sequence[Result]], gain: float) -> Figures:
-    results = [result for curve in curves for result in curve]
-    return Figures(
-        cost=gain,
-        bd_rate=_bd_rate(curves),
-        evaluations=_mean([result.evaluations for result in results]),
-        seconds=_mean([result.seconds for result in results]),
-    )
-
-
-def _bd_rate(curves: Sequence[Sequence[Result]]) -> float | None:
-    rates = []
-    for results in curves:
-        plain: Curve = [(r.baseline.bpp, r.baseline.psnr) for r in results]
-        found: Curve = [(r.optimised.bpp, r.optimised.psnr) for r in results]
-        delta = bjontegaard_deltas(plain, found)
-        if delta is None:
-            return None
-        rates.append(delta[0])
-    return _mean(rates)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

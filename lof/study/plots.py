@@ -34,7 +34,7 @@ def history(study: Study, found: optuna.Study) -> bytes:
         )
     axes.set_xlabel("trial")
     _gain_axis(axes, study)
-    axes.legend(frameon=False, labelcolor=INK)
+    axes.legend(labelcolor=INK, edgecolor="none")
     return png(figure)
 
 

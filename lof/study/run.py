@@ -1,92 +1,236 @@
-"""Runs a study in this process; several processes with the same storage share it."""
+"""Runs a study with the workers of a pool; several commands with the same storage share it.
+
+Each item of the pool is one trial of ``Study.optimize``, measured by a worker that asks the storage for it. So a trial
+whose worker is gone is noticed, by Optuna's heartbeats, by whatever worker asks next, and is handed out again.
+"""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from lof import pools
+from lof.errors import LofError, StudyError, WorkerError, require
+from lof.pictures.batches import Image
 from lof.profiles import Profile
-from lof.study.events import Began, Joined, OnEvent, Stepped
-from lof.study.measure import Bench, read_images
+from lof.study.events import Advanced, Finished, OnEvent, Opened, Started
+from lof.study.measure import Bench, Figures, read_images
 from lof.study.schema import Study
-from lof.study.shared import SharedStudy
+from lof.study.space import profile_at, suggest
+from lof.study.status import Status, status_of
 from lof.study.storage import hide_password, open_storage, storage_errors
+from lof.study.stored import (
+    FIGURES,
+    PROFILE,
+    REASON,
+    RUNNING,
+    best_trials,
+    create_or_load,
+    finished,
+    load_stored,
+    pruner_of,
+    sampler_of,
+)
 
 if TYPE_CHECKING:
-    from optuna.trial import Trial
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a study came to: trials ``finished`` by all processes, ``running`` in others, of ``limit``."""
-
-    finished: int
-    running: int
-    limit: int
-    best: list[int]
+    import optuna
+    from optuna.trial import FrozenTrial, Trial
 
 
 def run_study(
     study: Study,
     *,
+    pool: pools.Pool | None = None,
     trials: int | None = None,
     timeout: float | None = None,
     images: Sequence[str] = (),
     device: str = "auto",
     on_event: OnEvent = lambda event: None,
-) -> Summary:
+) -> Status:
     """Run trials until the study has enough of them.
 
-    Killed at any moment, the same call continues: finished trials stay, what was in hand is tried again. A
-    second process with the same call joins in.
+    Killed at any moment, the same call continues: finished trials stay, what was in hand is tried again once
+    its process has been silent for two minutes. A second process with the same call joins in.
 
     Args:
+        pool: whose workers measure a trial each, see :func:`lof.pools.make_pool`; this process if ``None``.
+            Workers open the study's storage themselves: on several machines that is a database server.
         trials: finished trials, of all processes and calls together; the study's own number if ``None``.
         timeout: seconds after which no new trial begins.
         images: take the place of the study's.
         device: as for :func:`lof.load_codec`.
         on_event: called in this process and thread.
 
+    Returns:
+        Where the study stands.
+
     Raises:
-        StudyError: the storage cannot be used, or holds a study of that name with other settings.
+        MissingExtraError: Optuna is not installed.
+        StudyError: the storage cannot be used, or holds a study of that name with other settings; or not one
+            trial has succeeded.
         LofError: images or codecs cannot be had, or a search cannot run.
     """
-    started = time.monotonic()
+    require("optuna", "study", "a study")
+    until = None if timeout is None else time.time() + timeout
     limit = study.trials if trials is None else trials
-    bench = Bench(study, read_images(study, images), device)
-    url = study.storage or "sqlite:///study.db"
-    storage = open_storage(url)
-    with storage_errors(url):
-        shared = SharedStudy(study, storage, bench.identity())
-        on_event(Joined(shared.finished(), limit, hide_password(url), shared.retired))
-        while timeout is None or time.monotonic() - started < timeout:
-            asked = shared.ask(limit)
-            if asked is None:
-                break
-            _measure(shared, bench, *asked, on_event)
-        return summarise(shared, limit)
+    batches = read_images(study, images)
+    # This process may measure nothing; its bench says what the trials will be measured with.
+    bench = Bench(study, batches, "cpu")
+    storage = open_storage(study.url)
+    with storage_errors(study.url):
+        found = create_or_load(study, storage, bench)
+        before = found.get_trials(deepcopy=False)
+        on_event(Opened(finished(before), limit, hide_password(study.url)))
+        wanted = limit - finished(before, or_running=True)
+        # Numbers that no other process has: they seed the samplers. Those of a new study are always the same.
+        first = 0 if all(trial.state.name == "WAITING" for trial in before) else os.getpid() << 12
+        work = Trials(study, batches, device, limit, until)
+        (pool or pools.make_pool()).run(
+            range(first, first + wanted), work, lambda event: _pass_on(event, on_event)
+        )
+        status = status_of(study, found)
+    if status.failed and not status.complete + status.stopped:
+        raise StudyError(f"study {study.name}: every trial failed; the last: {status.failed[-1][1]}")
+    return status
 
 
-def summarise(shared: SharedStudy, limit: int) -> Summary:
-    """Where a study stands."""
-    best = sorted(trial.number for trial in shared.best())
-    return Summary(shared.finished(), shared.running(), limit, best)
+@dataclass
+class Measurer:
+    """What a worker needs for all its trials; ``overtaken`` after its last one was taken from it."""
+
+    bench: Bench
+    found: optuna.Study
+    has_sampler: bool = False
+    overtaken: bool = False
 
 
-def _measure(shared: SharedStudy, bench: Bench, trial: Trial, profile: Profile, on_event: OnEvent) -> None:
-    number = trial.number
+class _FailedError(Exception):
+    """A trial that counts as failed, for the reason in its attributes."""
 
-    def on_step(step: int, gain: float) -> bool:
-        on_event(Stepped(number, step, bench.steps, gain))
-        return step < bench.steps and shared.should_stop(trial, profile, step, gain)
 
-    on_event(Began(number, profile))
-    try:
-        with shared.alive(number):
+@dataclass(frozen=True)
+class Trials(pools.Work[int, Measurer, LofError | None]):
+    """One trial per item. What ends the run is the outcome of an item.
+
+    Attributes:
+        limit: finished trials in the study after which none begins.
+        until: the time, in seconds since 1970, after which none begins.
+    """
+
+    study: Study
+    images: list[list[Image]]
+    device: str
+    limit: int
+    until: float | None
+
+    def open(self) -> Measurer:
+        """Load the codecs, open the storage."""
+        bench = Bench(self.study, self.images, self.device)
+        storage = open_storage(self.study.url, create=False)
+        with storage_errors(self.study.url):
+            _, found = load_stored(storage, self.study.name)
+        found.pruner = pruner_of(self.study, bench.steps)
+        return Measurer(bench, found)
+
+    def do(self, tool: Measurer, item: int, report: Callable[[Any], None]) -> LofError | None:
+        """Measure the next trial, if one is still wanted."""
+        found = tool.found
+        if not tool.has_sampler:
+            found.sampler, tool.has_sampler = sampler_of(self.study, item), True
+        try:
+            with storage_errors(self.study.url):
+                if self.until is not None and time.time() >= self.until:
+                    return None
+                if finished(found.get_trials(deepcopy=False), or_running=True) >= self.limit:
+                    return None  # other processes have done the rest
+                found.optimize(
+                    lambda trial: self._measure(tool, trial, report),
+                    n_trials=1,
+                    catch=_FailedError,
+                    callbacks=[lambda _, trial: report(_finished(found, trial))],
+                )
+        except ValueError:  # a finished trial cannot be told of again
+            if not tool.overtaken:
+                raise
+            tool.overtaken = False
+        except LofError as error:
+            return error
+        return None
+
+    def lost(self, item: int, reason: str) -> LofError:
+        """A trial that ends its workers ends the run."""
+        return WorkerError(f"study {self.study.name}: a trial cannot be measured ({reason})")
+
+    def label(self, item: int) -> str:
+        """The study's name; the trial has no number yet."""
+        return f"a trial of {self.study.name}"
+
+    def _measure(self, tool: Measurer, trial: Trial, report: Callable[[Any], None]) -> tuple[float, ...]:
+        from optuna import TrialPruned
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        number, study, bench = trial.number, self.study, tool.bench
+        profile = profile_at(
+            suggest(trial, study.space), study.space, study.profile, f"{study.name}-{number}"
+        )
+
+        def on_step(step: int, gain: float) -> bool:
+            report(Advanced(number, step, bench.steps, gain))
+            return step < bench.steps and self._should_stop(tool.found, trial, profile, step, gain)
+
+        try:
+            trial.set_user_attr(PROFILE, profile.model_dump(mode="json"))
+            report(Started(number, profile))
             measurement = bench.measure(profile, on_step)
-    except BaseException:  # Ctrl-C too: the point is not lost
-        shared.retry(number)
-        raise
-    on_event(shared.tell(trial, measurement))
+            trial.set_user_attr(RUNNING, measurement.running)
+            if measurement.figures is None:
+                raise TrialPruned
+            trial.set_user_attr(FIGURES, vars(measurement.figures))
+            values = [measurement.figures.value(objective) for objective in study.objectives]
+            if None in values:
+                trial.set_user_attr(REASON, f"{measurement.flat}: no BD-rate: its curve does not rise")
+                raise _FailedError
+        except UpdateFinishedTrialError as error:  # taken for abandoned: the machine slept, say
+            tool.overtaken = True
+            report(Finished(number, None, 0, None, reason="another process has taken it over"))
+            raise TrialPruned from error
+        except (LofError, KeyboardInterrupt):
+            tool.found.enqueue_trial(trial.params)  # the point is not lost
+            raise
+        return tuple(value for value in values if value is not None)
+
+    def _should_stop(
+        self, found: optuna.Study, trial: Trial, profile: Profile, step: int, gain: float
+    ) -> bool:
+        pruner = self.study.pruner
+        if len(self.study.objectives) == 1:
+            trial.report(gain, step)
+            return bool(trial.should_prune())
+        done = [t for t in found.get_trials(deepcopy=False) if t.state.name == "COMPLETE"]
+        if pruner.kind == "none" or len(done) < pruner.startup or step < pruner.warmup:
+            return False
+        # Optuna's pruners know one objective only: behind a finished trial with no more evaluations, it is hopeless.
+        return any(
+            t.user_attrs[FIGURES]["evaluations"] <= profile.evaluations
+            and t.user_attrs[RUNNING][step - 1] < gain
+            for t in done
+        )
+
+
+def _finished(found: optuna.Study, trial: FrozenTrial) -> Finished:
+    held = trial.user_attrs
+    figures = Figures(**held[FIGURES]) if trial.state.name == "COMPLETE" else None
+    is_best = figures is not None and trial.number in {best.number for best in best_trials(found)}
+    running = held[RUNNING]
+    return Finished(trial.number, figures, len(running), running[-1], is_best, held.get(REASON))
+
+
+def _pass_on(event: pools.Event, on_event: OnEvent) -> None:
+    match event:
+        case pools.Advanced():
+            on_event(event.message)
+        case pools.Finished() if event.outcome is not None:
+            raise event.outcome

@@ -122,7 +122,7 @@ class Study(_Model):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the searches."""
     storage: str | None = None
-    """URL of Optuna's storage; a SQLite file beside the study's file if absent."""
+    """URL of the database; a SQLite file beside the study's file if absent."""
     trials: Count = 100
     """Finished trials, of all processes together."""
     objectives: Annotated[
@@ -158,6 +158,11 @@ class Study(_Model):
         if gain == "bd-rate" and (len(self.qualities) < 2 or self.metric != "mse"):
             raise ValueError("objectives: bd-rate needs two qualities or more, and metric mse; use cost")
         return self
+
+    @property
+    def url(self) -> str:
+        """Of the storage."""
+        return self.storage or "sqlite:///study.db"
 
     @property
     def points(self) -> list[dict[str, Value]]:

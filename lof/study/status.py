@@ -6,29 +6,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lof.study.schema import Study
-from lof.study.shared import OWNER, REASON, is_abandoned, load_shared
+from lof.study.stored import REASON, best_trials, load_stored
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 
 @dataclass(frozen=True)
 class Status:
-    """Trials of a study by what became of them; a failed one with its reason, a running one with its worker.
+    """Trials of a study by what became of them.
 
-    ``interrupted`` ones were handed out again under a new number. ``abandoned`` are marked as running, but
-    their process is gone: the next run tries them again.
+    Attributes:
+        best: number of the best trial, or those of the Pareto front.
+        running: in hand now, or left behind by a process that ended within the last two minutes.
+        interrupted: handed out again, under a new number.
+        failed: number and reason of each.
     """
 
     study: Study
+    best: list[int]
     complete: int
     stopped: int
     waiting: int
-    running: list[tuple[int, str]]
-    abandoned: list[int]
-    interrupted: list[int]
+    running: int
+    interrupted: int
     failed: list[tuple[int, str]]
+
+    @property
+    def finished(self) -> int:
+        """Those that count: complete, stopped early or failed."""
+        return self.complete + self.stopped + len(self.failed)
 
 
 def study_status(storage: BaseStorage, name: str | None = None) -> Status:
@@ -40,27 +49,26 @@ def study_status(storage: BaseStorage, name: str | None = None) -> Status:
     Raises:
         StudyError: there is no such study.
     """
-    study, found = load_shared(storage, name)
+    return status_of(*load_stored(storage, name))
+
+
+def status_of(study: Study, found: optuna.Study) -> Status:
+    """Where an open study stands."""
     by_state: dict[str, list[FrozenTrial]] = {}
     for trial in found.get_trials(deepcopy=False):
         by_state.setdefault(trial.state.name, []).append(trial)
-    running = by_state.get("RUNNING", [])
+    ended = by_state.get("FAIL", [])
+    failed = [(trial.number, trial.user_attrs[REASON]) for trial in ended if REASON in trial.user_attrs]
+    complete, stopped, waiting, running = (
+        len(by_state.get(state, [])) for state in ("COMPLETE", "PRUNED", "WAITING", "RUNNING")
+    )
     return Status(
         study=study,
-        complete=len(by_state.get("COMPLETE", [])),
-        stopped=len(by_state.get("PRUNED", [])),
-        waiting=len(by_state.get("WAITING", [])),
-        running=[(trial.number, _worker(trial)) for trial in running if not is_abandoned(trial)],
-        abandoned=[trial.number for trial in running if is_abandoned(trial)],
-        interrupted=[t.number for t in by_state.get("FAIL", []) if REASON not in t.user_attrs],
-        failed=[(t.number, t.user_attrs[REASON]) for t in by_state.get("FAIL", []) if REASON in t.user_attrs],
-    )
-
-
-def _worker(trial: FrozenTrial) -> str:
-    owner = trial.user_attrs.get(OWNER)
-    return (
-        "a process that has just begun"
-        if owner is None
-        else f"{owner['host'].partition('/')[0]}, process {owner['pid']}"
+        best=sorted(trial.number for trial in best_trials(found)),
+        complete=complete,
+        stopped=stopped,
+        waiting=waiting,
+        running=running,
+        interrupted=len(ended) - len(failed),
+        failed=failed,
     )

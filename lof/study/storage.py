@@ -1,48 +1,48 @@
-"""Optuna's storages by URL, with errors that a person can act on."""
+"""Optuna's databases by URL, with errors that a person can act on."""
 
 from __future__ import annotations
 
-import re
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lof.errors import StudyError
-from lof.study.journal import open_journal
+from lof.errors import StudyError, require
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
-JOURNAL = "journal://"
+BEAT_SECONDS = 30
+"""Each process reports so often that the trial it measures is alive."""
+GRACE_SECONDS = 120
+"""After so long without a report another process takes a trial for abandoned, and measures it again."""
+RETRIES = 3
 
 
-def open_storage(url: str) -> BaseStorage:
-    """A storage that several processes can share.
+def open_storage(url: str, *, create: bool = True) -> BaseStorage:
+    """A database that several processes can share.
 
     Args:
-        url: ``sqlite:///study.db`` or the URL of another database as SQLAlchemy writes it; or
-            ``journal:///path`` or a plain path ending in ``.log`` for a journal file; a plain path ending in
-            ``.db`` or ``.sqlite3`` is a SQLite file.
+        url: ``sqlite:///study.db``, a path that ends in ``.db`` or ``.sqlite3``, or another database's URL as
+            SQLAlchemy writes it.
+        create: make the database, or its tables, where they are missing.
 
     Raises:
-        StudyError: the database's driver is missing, the database cannot be reached or refuses, or
-            the file is something else. No password is in the message.
+        MissingExtraError: Optuna is not installed.
+        StudyError: there is no such database, its driver is missing, it cannot be reached or refuses, or the
+            file is something else. No password is in the message.
     """
-    if url.startswith(JOURNAL) or ("://" not in url and url.endswith(".log")):
-        return open_journal(Path(url.removeprefix(JOURNAL)))
+    require("optuna", "study", "a study")
     if "://" not in url:
         if Path(url).suffix not in (".db", ".sqlite3"):
-            raise StudyError(
-                f"{url}: no storage; use sqlite:///FILE.db, journal:///FILE.log or a database URL"
-            )
+            raise StudyError(f"{url}: no storage; give sqlite:///FILE.db or the URL of a database")
         url = f"sqlite:///{url}"
-    try:
-        with storage_errors(url):
-            return _database(url)
-    except (ValueError, RuntimeError) as error:  # not a URL; made by another version of Optuna
-        raise StudyError(f"{hide_password(url)}: {_reason(error, url)}") from error
+    if url.startswith("sqlite:///") and not create and not Path(url.removeprefix("sqlite:///")).is_file():
+        raise StudyError(f"{url}: there is no such file on this machine; check the storage")
+    with storage_errors(url):
+        return _open(url, create)
 
 
 @contextmanager
@@ -54,41 +54,60 @@ def storage_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, NoSuchModuleError) as error:
-        raise StudyError(f"{hide_password(url)}: its driver is not installed; {_driver(url)}") from error
-    except (SQLAlchemyError, StorageInternalError, OSError) as error:
-        problem = f"{hide_password(url)}: {_reason(error, url)}"
-        raise StudyError(f"{problem}; check the storage, then the same command continues") from error
+        raise StudyError(
+            f"{hide_password(url)}: its driver is not installed ({_reason(error, url)}); install that with pip"
+        ) from error
+    except (SQLAlchemyError, StorageInternalError) as error:
+        raise StudyError(
+            f"{hide_password(url)}: {_reason(error, url)}; check the storage, then the same command continues"
+        ) from error
 
 
-def hide_password(url: str) -> str:
-    """The URL with ``***`` for its password, wherever it stands."""
-    for password in _passwords(url):
-        url = url.replace(password, "***")
-    return url
+def hide_password(text: str, url: str | None = None) -> str:
+    """A text with ``***`` in place of the password of a URL, by default of the text itself."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    whole = text if url is None else url
+    try:
+        parsed = make_url(whole)
+    except ArgumentError:
+        return text
+    asked = parsed.query.get("password", "")
+    raw = (
+        whole.partition("://")[2].rpartition("@")[0].partition(":")[2]
+    )  # as it was written, percent signs and all
+    for password in {parsed.password, raw, asked if isinstance(asked, str) else ""}:
+        text = text.replace(password, "***") if password else text
+    return text
 
 
-def _database(url: str) -> BaseStorage:
-    from optuna.storages import RDBStorage
+def _open(url: str, create: bool) -> BaseStorage:
+    from optuna.exceptions import ExperimentalWarning
+    from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
     from sqlalchemy.exc import IntegrityError, OperationalError
 
-    if not url.startswith("sqlite"):
-        return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
+    is_file = url.startswith("sqlite")
     for attempt in range(5):
         try:
-            return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 60}})
-        # Processes that make the tables at once are in each other's way.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ExperimentalWarning)  # both are part of Optuna since 2.9
+                return RDBStorage(
+                    url,
+                    engine_kwargs={"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True},
+                    heartbeat_interval=BEAT_SECONDS,
+                    grace_period=GRACE_SECONDS,
+                    heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(RETRIES),
+                    skip_table_creation=not create,
+                )
+        except RuntimeError as error:  # made by another version of Optuna
+            raise StudyError(f"{hide_password(url)}: {_reason(error, url)}") from error
         except (OperationalError, IntegrityError):
-            if attempt == 4 or not Path(url.removeprefix("sqlite:///")).exists():
+            # Processes that make the tables of one file at once are in each other's way.
+            if attempt == 4 or not (is_file and create and Path(url.removeprefix("sqlite:///")).exists()):
                 raise
             time.sleep(0.2)
     raise AssertionError("the last attempt returns or raises")
-
-
-def _passwords(url: str) -> list[str]:
-    from urllib.parse import unquote
-
-    found = re.findall(r"://[^/?#]*?:([^/?#]*)@", url) + re.findall(r"[?&]password=([^&#]*)", url)
-    return sorted({form for text in found for form in (text, unquote(text)) if form}, key=len, reverse=True)
 
 
 def _reason(error: BaseException, url: str) -> str:
@@ -96,19 +115,4 @@ def _reason(error: BaseException, url: str) -> str:
     inner = getattr(error, "orig", None) or error
     while inner.__cause__ is not None and str(inner.__cause__):
         inner = getattr(inner.__cause__, "orig", None) or inner.__cause__
-    said = inner.args[0] if inner.args else ""
-    if isinstance(said, dict):  # pg8000 hands on the fields of PostgreSQL's answer; M is for people
-        said = said.get("M", said)
-    text = " ".join(str(said if said and len(inner.args) == 1 else inner).split()) or type(inner).__name__
-    for password in _passwords(url):
-        text = text.replace(password, "***")
-    return text[:300]
-
-
-def _driver(url: str) -> str:
-    scheme = url.partition("://")[0]
-    dialect, _, driver = scheme.partition("+")
-    usual = {"postgresql": "psycopg2-binary", "mysql": "mysqlclient"}
-    packages = {"psycopg2": "psycopg2-binary", "psycopg": "psycopg[binary]", "mysqldb": "mysqlclient"}
-    name = packages.get(driver, driver) or usual.get(dialect)
-    return f"pip install {name}" if name else "install SQLAlchemy's driver for it"
+    return hide_password(" ".join(str(inner).split()) or type(inner).__name__, url)[:300]
