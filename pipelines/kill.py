@@ -287,7 +287,7 @@ def report(work: Path, job: Job, hits: Counter[str], seconds: float) -> bool:
     expected = _expected(work)
     with Manifest(work / "archive") as manifest:
         found = {row.path: row.sha256 for row in manifest.rows("kind = 'file'")}
-        errors = manifest.count_errors()
+        errors = manifest.count_failures()
         states = Counter(row.state for row in manifest.rows("kind = 'file'"))
     verdict = verify(work / "archive", ThisProcess())
     events = job.events()

@@ -19,11 +19,12 @@ from typing import Annotated
 
 import typer
 
-from lof.archive import Manifest, Policy, Row, Unchanged, open_sources
-from lof.archive.decide import decisions
+from lof.archive import Manifest, Policy, Row, open_sources
+from lof.archive.decide import Decider, Decision
 from lof.archive.entries import Entry
+from lof.archive.manifest import STREAMS
 from lof.archive.names import object_name
-from lof.archive.store import STREAMS, Store
+from lof.archive.store import Store
 from pipelines.command import run
 
 _EMPTY = hashlib.sha256().hexdigest()
@@ -40,7 +41,6 @@ def main(work: Path, files: Annotated[int, typer.Option(min=10)] = 1_000_000) ->
     with Store(dst, create=True) as store:
         batch = []
         for entry in found.entries():
-            assert isinstance(entry, Entry)
             batch.append(_row(entry))
             if entry.kind == "file":
                 _touch(dst / batch[-1].object)
@@ -56,15 +56,15 @@ def main(work: Path, files: Annotated[int, typer.Option(min=10)] = 1_000_000) ->
         started = time.perf_counter()
         with Manifest(dst) as manifest:
             held = sum(total.files for total in manifest.totals())
-            manifest.errors(20)
-            manifest.count_errors()
+            manifest.failures(20)
+            manifest.count_failures()
         print(f"status: {held} entries in {time.perf_counter() - started:.3f} s")
         started = time.perf_counter()
         with Store(dst) as store:
             todo = [
-                decision[0].entry.path
-                for decision in decisions(found, store, "", Policy())
-                if not isinstance(decision, Unchanged) and not (decision[1] and decision[1].done)
+                decision.entry.path
+                for decision in Decider(store.manifest, "", Policy()).decide(found)
+                if isinstance(decision, Decision) and decision.verdict != "done"
             ]
         print(f"decision: {len(todo)} to do, in {time.perf_counter() - started:.2f} s: {', '.join(todo[:9])}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -84,9 +84,7 @@ def _touch(path: Path) -> None:
 
 def _row(entry: Entry) -> Row:
     if entry.kind != "file":
-        return Row(
-            entry.path, entry.kind, entry.container, "stored", mtime_ns=entry.mtime_ns, mode=entry.mode
-        )
+        return Row(entry.path, entry.kind, entry.origin, "stored", mtime_ns=entry.mtime_ns, mode=entry.mode)
     return Row(
         entry.path,
         "file",
@@ -96,7 +94,7 @@ def _row(entry: Entry) -> Row:
         object=object_name(STREAMS, entry.path, ".lof"),
         object_sha256=_EMPTY,
         codec="tiny",
-        quality=4,
+        quality_64=4 * 64,
         metric="mse",
         fingerprint=_EMPTY,
         profile="medium",

@@ -2,19 +2,19 @@
 
 :func:`create` reads sources and writes the archive, :func:`verify` checks it, :func:`restore` gives the tree
 back, :func:`improve` searches further from the streams that are there. How the archive survives a kill at any
-moment stands in :mod:`lof.archive.store`.
+moment stands in :mod:`lof.archive.store`, what it looks like on disk in ``FORMAT.md``.
 """
 
 from __future__ import annotations
 
-from lof.archive.create import Summary, create
+from lof.archive.create import Planned, Summary, create, plan
 from lof.archive.decide import Policy
-from lof.archive.entries import Limits
+from lof.archive.entries import Limits, Source
 from lof.archive.events import Checked, Event, OnEvent, Settled, Unchanged
 from lof.archive.improve import Improved, improve
-from lof.archive.manifest import Manifest, Row
+from lof.archive.manifest import Manifest, Row, Total
 from lof.archive.restore import Restored, restore
-from lof.archive.sources import Source, open_sources, size_of
+from lof.archive.sources import open_sources, size_of
 from lof.archive.verify import Finding, Verdict, verify
 from lof.archive.work import Floors
 
@@ -27,17 +27,20 @@ __all__ = [
     "Limits",
     "Manifest",
     "OnEvent",
+    "Planned",
     "Policy",
     "Restored",
     "Row",
     "Settled",
     "Source",
     "Summary",
+    "Total",
     "Unchanged",
     "Verdict",
     "create",
     "improve",
     "open_sources",
+    "plan",
     "restore",
     "size_of",
     "verify",

@@ -3,46 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, NamedTuple
 
-from lof.archive.decide import Found, Policy, Verdict, decisions
-from lof.archive.entries import Entry, Refused, chunks
-from lof.archive.events import OnEvent, Settled, Unchanged
-from lof.archive.manifest import Brief, Row, SourceRow
-from lof.archive.names import object_name
-from lof.archive.sources import Source
+from lof.archive.decide import Decider, Decision, Policy
+from lof.archive.entries import Entry, Source, chunks
+from lof.archive.events import OnEvent, Outcome, Settled, Unchanged, listener
+from lof.archive.manifest import NAME, Manifest, Row, SourceRow
+from lof.archive.objects import LARGEST
 from lof.archive.staging import Staged
-from lof.archive.store import STORED, STREAMS, Store
+from lof.archive.store import Store
 from lof.archive.weights import keep_weights
-from lof.archive.work import (
-    NO_IMAGE,
-    TOO_LARGE,
-    Floors,
-    Kept,
-    Search,
-    SearchItem,
-    Streamed,
-    format_of,
-)
+from lof.archive.work import NO_IMAGE, TOO_LARGE, Floors, Kept, Search, SearchItem, Streamed, format_of
 from lof.errors import ArchiveError, UsageError
 from lof.jobs import JobSettings
-from lof.pools import Advanced, Event, Finished, Pool, Started
+from lof.pools import Pool
 
 _UNREAD = "not read to its end yet; run `lof archive create` again"
-LARGEST = 256 << 20
-"""Bytes of the largest file that workers get; larger ones are stored as they are."""
 
 
 @dataclass
-class Summary:
-    """What a call came to.
+class Summary(Outcome):
+    """What a call of :func:`create` came to.
 
     Attributes:
-        errors: path and what went wrong, of files and of whole sources.
         other_settings: files that were done with other settings before, and stay so.
+        notes: what was done to pictures or dropped of them, and in how many; with the first one's path.
     """
 
     streamed: int = 0
@@ -51,13 +41,16 @@ class Summary:
     other_settings: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
-    seconds: float = 0.0
-    errors: list[tuple[str, str]] = field(default_factory=list)
+    notes: dict[str, tuple[int, str]] = field(default_factory=dict)
 
-    @property
-    def exit_code(self) -> int:
-        """1 if anything went wrong, else 0."""
-        return 1 if self.errors else 0
+
+class Planned(NamedTuple):
+    """What :func:`create` would do with a file: search a stream, store it as it is, leave it, fail at it."""
+
+    path: str
+    size: int
+    do: Literal["search", "store", "unchanged", "fail"]
+    error: str = ""
 
 
 def create(
@@ -75,7 +68,8 @@ def create(
 
     Images become streams. What is no image, would not get smaller or misses a floor is stored byte for byte.
     Files that are gone from a source stay in the archive. Killed at any moment, the same call continues.
-    Sources are only read.
+    Sources are only read. What cannot be archived is a failure in the manifest until it gets in, is gone from its
+    source or is left out.
 
     Args:
         sources: as from :func:`lof.archive.open_sources`.
@@ -85,19 +79,52 @@ def create(
     Raises:
         UsageError: the settings fit no codec, or the archive holds another source of the same name.
         OutputError: ``dst`` cannot be written, or another process is at work in it.
-        ArchiveError: ``dst`` is no archive and not empty, or its manifest is damaged or newer.
+        ArchiveError: ``dst`` is no archive and not empty, or its manifest is damaged or of another version.
         WeightsError: the weights cannot be had.
         WorkerError: workers cannot start.
     """
     started = time.perf_counter()
     digest = settings_digest(settings, floors)
     with Store(dst, create=True) as store:
-        _refuse_other_sources(store, sources, moved)
+        _refuse_other_sources(store.manifest, sources, moved)
         keep_weights(dst, settings.load("cpu"))
-        job = _Create(store, sources, digest, policy, on_event)
-        pool.run(job.items(), Search(settings, floors), job.listen)
+        job = _Create(store, sources, Decider(store.manifest, digest, policy), on_event)
+        for source in sources:
+            job.put_source(source, _UNREAD)
+        pool.run(job.items(), Search(settings, floors), listener(on_event, job.keep))
+        job.close_failures()
     job.summary.seconds = time.perf_counter() - started
     return job.summary
+
+
+def plan(
+    sources: Sequence[Source],
+    dst: Path,
+    settings: JobSettings,
+    *,
+    floors: Floors = Floors(),
+    policy: Policy = Policy(),
+    moved: bool = False,
+) -> Iterator[Planned | Unchanged]:
+    """What :func:`create` would do, file by file; nothing is written. Errors are those of :func:`create`."""
+    digest = settings_digest(settings, floors)
+    manifest = Manifest(dst) if (dst / NAME).is_file() else None
+    try:
+        if manifest is not None:
+            _refuse_other_sources(manifest, sources, moved)
+        decider = Decider(manifest, digest, policy)
+        for source in sources:
+            try:
+                for decision in decider.decide(source):
+                    if isinstance(decision, Unchanged):
+                        yield decision
+                    elif decision.entry.kind == "file" or decision.entry.error:
+                        yield _planned(decision)
+            except ArchiveError as error:
+                yield Planned(source.name, 0, "fail", str(error))
+    finally:
+        if manifest is not None:
+            manifest.close()
 
 
 def settings_digest(settings: JobSettings, floors: Floors) -> str:
@@ -107,121 +134,110 @@ def settings_digest(settings: JobSettings, floors: Floors) -> str:
 
 
 class _Create:
-    def __init__(
-        self, store: Store, sources: Sequence[Source], digest: str, policy: Policy, on_event: OnEvent
-    ) -> None:
-        self.store, self.sources, self.digest, self.policy = store, sources, digest, policy
-        self.on_event = on_event
+    def __init__(self, store: Store, sources: Sequence[Source], decider: Decider, on_event: OnEvent) -> None:
+        self.store, self.sources, self.decider, self.on_event = store, sources, decider, on_event
         self.summary = Summary()
         self.flying: dict[str, Row] = {}
         self.plain: list[Row] = []
+        self.complete: list[Source] = []
 
     def items(self) -> Iterator[SearchItem]:
         """The images that workers have to see; all else is done on the way."""
         for source in self.sources:
             error = ""
             try:
-                for decision in decisions(source, self.store, self.digest, self.policy):
+                for decision in self.decider.decide(source):
                     if isinstance(decision, Unchanged):
                         self._pass(decision)
-                    elif (item := self._look_at(*decision)) is not None:
-                        yield item
+                    else:
+                        yield from self._look_at(*decision)
+                self.complete.append(source)
             except ArchiveError as problem:
                 error = str(problem)
                 self.summary.errors.append((source.name, error))
             self._flush()
-            self.store.manifest.put_source(SourceRow(source.name, str(source.path), source.container, error))
+            self.put_source(source, error)
 
-    def listen(self, event: Event) -> None:
+    def keep(self, item: SearchItem, outcome: Streamed | Kept) -> None:
         """Keep what workers made; called by the pool."""
-        match event:
-            case Started(item, worker, attempt):
-                self.on_event(Started(item.path, worker, attempt))
-            case Advanced(item, progress):
-                self.on_event(Advanced(item.path, progress))
-            case Finished(item, outcome):
-                self._keep(item, outcome)
+        row = self.flying.pop(item.path)
+        if isinstance(outcome, Streamed):
+            row = replace(row, state="streamed", settings=self.decider.digest, **outcome.columns)
+            self.summary.streamed += 1
+            self._settled(self.store.commit(row, self.store.stage([outcome.data])))
+        else:
+            row = replace(row, why=outcome.why, detail=outcome.detail, error=outcome.error)
+            self._store(replace(row, seconds=outcome.seconds), self.store.stage([item.data]))
 
-    def _look_at(self, found: Found, verdict: Verdict | None) -> SearchItem | None:
-        entry, brief = found
-        if isinstance(entry, Refused) or verdict is None:
-            self._fail(Refused(entry.path, entry.container, getattr(entry, "error", "")), brief)
-            return None
-        if verdict.done:
-            self.summary.other_settings += verdict.other_settings
+    def put_source(self, source: Source, error: str) -> None:
+        """Note how far a source has been read."""
+        exclude = json.dumps(source.exclude)
+        self.store.manifest.put_source(
+            SourceRow(source.name, str(source.path), source.origin, exclude, error)
+        )
+
+    def close_failures(self) -> None:
+        """Forget what failed before and is there no more, in sources that were read to their end."""
+        still_open = {path for path, _ in self.summary.errors}
+        for source in self.complete:
+            self.store.manifest.close_failures(source.name, still_open)
+
+    def _look_at(self, entry: Entry, row: Row | None, verdict: str) -> Iterator[SearchItem]:
+        if verdict == "fail":
+            self._fail(entry, row, entry.error)
+        elif verdict in ("done", "other settings"):
+            self.summary.other_settings += verdict == "other settings"
             self._pass(Unchanged(1, entry.size))
-            return None
-        if entry.kind != "file":
-            self._put_plain(entry, brief)
-            return None
-        try:
-            return self._read(entry, brief, must_search=verdict.must_search)
-        except ArchiveError as error:
-            self._fail(Refused(entry.path, entry.container, str(error)), brief)
-            return None
+        elif entry.kind != "file":
+            self._put_plain(entry, row)
+        else:
+            try:
+                yield from self._read(entry, row if verdict == "look" else None)
+            except ArchiveError as error:
+                self._fail(entry, row, str(error))
 
-    def _read(self, entry: Entry, brief: Brief | None, *, must_search: bool) -> SearchItem | None:
-        """Read a file: an image goes on to the workers, anything else is stored here and now."""
+    def _read(self, entry: Entry, known: Row | None) -> Iterator[SearchItem]:
+        """Read a file: an image goes on to the workers, anything else is stored here and now.
+
+        Args:
+            known: its row, if nothing is to be done where the content is what the row says.
+        """
         data, staged, why = _content(entry, self.store)
         sha256 = staged.sha256 if staged else hashlib.sha256(data).hexdigest()
         row = _row(entry, sha256, staged.size if staged else len(data))
-        if not must_search and brief is not None and self._only_touched(row):
+        if known is not None and known.sha256 == sha256:
             if staged is not None:
                 staged.discard()
-            return None
-        if staged is not None:
-            self._store(row, staged, why)
-            return None
-        self.flying[entry.path] = row
-        return SearchItem(entry.path, data)
-
-    def _only_touched(self, row: Row) -> bool:
-        """Whether the content is what the archive has already; the times and mode are then noted."""
-        known = self.store.manifest.get(row.path)
-        if known is None or known.kind != "file" or known.sha256 != row.sha256 or known.error:
-            return False
-        self.store.commit(replace(known, mtime_ns=row.mtime_ns, mode=row.mode, container=row.container))
-        self._pass(Unchanged(1, row.size))
-        return True
+            self.store.commit(replace(known, mtime_ns=row.mtime_ns, mode=row.mode, origin=row.origin))
+            self._pass(Unchanged(1, row.size))
+        elif staged is not None:
+            self._store(replace(row, why=why), staged)
+        else:
+            self.flying[entry.path] = row
+            yield SearchItem(entry.path, data)
 
     def _pass(self, unchanged: Unchanged) -> None:
         self.summary.unchanged += unchanged.files
         self.on_event(unchanged)
 
-    def _keep(self, item: SearchItem, outcome: Streamed | Kept) -> None:
-        row = self.flying.pop(item.path)
-        if isinstance(outcome, Kept):
-            staged = self.store.stage([item.data])
-            self._store(row, staged, outcome.why, outcome.detail, outcome.error, outcome.seconds)
-            return
-        name = object_name(STREAMS, row.path, ".lof")
-        row = replace(row, state="streamed", object=name, settings=self.digest, **outcome.columns)
-        row = self.store.commit(row, self.store.stage([outcome.data]))
-        self.summary.streamed += 1
-        self._settled(row)
-
-    def _store(
-        self, row: Row, staged: Staged, why: str, detail: str = "", error: str = "", seconds: float = 0.0
-    ) -> None:
-        name = object_name(STORED, row.path)
-        row = replace(
-            row, why=why, detail=detail, error=error, object=name, settings=self.digest, seconds=seconds
-        )
-        row = self.store.commit(row, staged)
+    def _store(self, row: Row, staged: Staged) -> None:
         self.summary.stored += 1
-        self._settled(row)
+        self._settled(self.store.commit(replace(row, settings=self.decider.digest), staged))
 
     def _settled(self, row: Row) -> None:
         self.summary.bytes_in += row.size
         self.summary.bytes_out += row.object_size
+        for note in filter(None, row.notes.split("\n")):
+            count, first = self.summary.notes.get(note, (0, row.path))
+            self.summary.notes[note] = count + 1, first
         if row.error:
             self.summary.errors.append((row.path, row.error))
         self.on_event(Settled(row))
 
-    def _put_plain(self, entry: Entry, brief: Brief | None) -> None:
+    def _put_plain(self, entry: Entry, known: Row | None) -> None:
         """A folder or link: nothing but its row."""
         row = _row(entry, "", 0)
-        if brief is not None and brief.object:
+        if known is not None and known.object:
             self.store.commit(row)
             return
         self.plain.append(row)
@@ -232,15 +248,13 @@ class _Create:
         self.store.manifest.put(*self.plain)
         self.plain.clear()
 
-    def _fail(self, refused: Refused, brief: Brief | None) -> None:
+    def _fail(self, entry: Entry, known: Row | None, error: str) -> None:
         """What is in the archive already stays; the error is noted beside it."""
-        known = None if brief is None else self.store.manifest.get(refused.path)
-        if known is None:
-            row = Row(refused.path, "file", refused.container, "failed", error=refused.error)
-        else:
-            row = replace(known, error=refused.error)
-        self.store.commit(row)
-        self.summary.errors.append((row.path, row.error))
+        self._flush()  # a folder that cannot be listed has been put down as a folder before
+        known = known or self.store.manifest.get(entry.path)
+        row = known or replace(_row(entry, "", 0), state="failed")
+        row = self.store.commit(replace(row, error=error))
+        self.summary.errors.append((row.path, error))
         self.on_event(Settled(row))
 
 
@@ -265,7 +279,7 @@ def _row(entry: Entry, sha256: str, size: int) -> Row:
     return Row(
         entry.path,
         entry.kind,
-        entry.container,
+        entry.origin,
         "stored",
         size=size,
         mtime_ns=entry.mtime_ns,
@@ -275,14 +289,26 @@ def _row(entry: Entry, sha256: str, size: int) -> Row:
     )
 
 
-def _refuse_other_sources(store: Store, sources: Sequence[Source], moved: bool) -> None:
-    known = {row.name: row for row in store.manifest.sources()}
+def _planned(decision: Decision) -> Planned:
+    entry, _, verdict = decision
+    if entry.error or entry.open is None:
+        return Planned(entry.path, entry.size, "fail", entry.error)
+    if verdict in ("done", "other settings"):
+        return Planned(entry.path, entry.size, "unchanged")
+    try:
+        with entry.open() as reader:
+            image = format_of(reader.read(12)) is not None and entry.size <= LARGEST
+    except ArchiveError as error:
+        return Planned(entry.path, entry.size, "fail", str(error))
+    return Planned(entry.path, entry.size, "search" if image else "store")
+
+
+def _refuse_other_sources(manifest: Manifest, sources: Sequence[Source], moved: bool) -> None:
+    known = {row.name: row.path for row in manifest.sources()}
     for source in sources:
-        before = known.get(source.name)
-        if before is not None and before.path != str(source.path) and not moved:
+        before = known.get(source.name, str(source.path))
+        if before != str(source.path) and not moved:
             raise UsageError(
-                f"{source.path}: the archive holds {source.name} from {before.path} already; "
+                f"{source.path}: the archive holds {source.name} from {before} already; "
                 "add --moved if it is the same, now elsewhere, or rename it"
             )
-        if before is None:
-            store.manifest.put_source(SourceRow(source.name, str(source.path), source.container, _UNREAD))

@@ -4,50 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import Literal, NamedTuple
 
-from lof.archive.entries import Entry, Refused
+from lof.archive.entries import Entry, Source
 from lof.archive.events import Unchanged
 from lof.archive.folder import FolderSource
-from lof.archive.manifest import Brief, Manifest, Outline
+from lof.archive.manifest import Manifest, Outline, Row
 from lof.archive.names import to_bytes
-from lof.archive.sources import Source
-from lof.archive.store import Store
+from lof.archive.objects import is_whole
+from lof.archive.store import Listing
 from lof.archive.walk import Seen
-from lof.archive.work import BELOW_FLOOR, NOT_SMALLER
-from lof.files.atomic import sha256
+from lof.archive.work import BELOW_FLOOR, LOST, NOT_SMALLER
 
-Item = TypeVar("Item", bound=tuple[Any, ...])
-Row = TypeVar("Row", Brief, Outline)
 _MANY = 1000  # files that are done, told of at once
 
-
-class Found(NamedTuple):
-    """An entry, and its row in brief if the archive has one."""
-
-    entry: Entry | Refused
-    brief: Brief | None
+Verdict = Literal["done", "other settings", "look", "redo", "fail"]
+"""What to do about an entry: nothing; nothing, though it was done with other settings; work on it if its content turns
+out to be new; work on it in any case; note that it cannot be archived."""
 
 
-class Verdict(NamedTuple):
-    """What to do about an entry.
+class Decision(NamedTuple):
+    """An entry, its row if the archive has one, and what to do about it."""
 
-    Attributes:
-        done: nothing.
-        must_search: even if its content turns out to be what the archive has already.
-        other_settings: it was done with other settings than those of now.
-    """
-
-    done: bool
-    must_search: bool
-    other_settings: bool
-
-
-_DONE, _CHANGED, _AGAIN = (
-    Verdict(True, False, False),
-    Verdict(False, False, False),
-    Verdict(False, True, False),
-)
+    entry: Entry
+    row: Row | None
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -62,63 +43,70 @@ class Policy:
     redo: bool = False
     recheck: bool = False
 
-    def verdict(self, entry: Entry, brief: Brief | None, digest: str, store: Store) -> Verdict:
-        """Decide about an entry; ``digest`` is that of the settings."""
-        if brief is None or brief.kind != entry.kind:
-            return _AGAIN
-        same = (entry.mtime_ns, entry.mode) == (brief.mtime_ns, brief.mode)
-        if entry.kind != "file":
-            return _DONE if same and entry.link == brief.link and not brief.error else _CHANGED
-        other = brief.settings != digest
-        by_settings = brief.why in (NOT_SMALLER, BELOW_FLOOR)
-        if brief.error or (other and by_settings) or (other and self.redo and not brief.why):
-            return _AGAIN
-        if not store.has(brief.object) or (self.recheck and not _is_whole(brief, store)):
-            return _AGAIN
-        if not same or entry.size != brief.size:
-            return _CHANGED
-        return Verdict(True, False, True) if other and not brief.why else _DONE
 
+class Decider:
+    """Decides about the entries of sources.
 
-def decisions(
-    source: Source, store: Store, digest: str, policy: Policy
-) -> Iterator[Unchanged | tuple[Found, Verdict | None]]:
-    """What to do about each entry of a source; ``None`` for those that cannot be archived.
-
-    Most files of a folder are done, as an outline of their row tells: they come many at once, and of the
-    others alone is more looked up.
+    Args:
+        manifest: ``None`` if there is no archive yet.
+        digest: of the settings of now.
     """
-    if not isinstance(source, FolderSource) or policy.recheck:
-        for found in entries_with_rows(source, store.manifest):
-            yield found, _verdict(found, digest, store, policy)
-        return
-    files = size = 0
-    outlines = store.manifest.outlines(source.name, digest)
-    for seen, outline in _side_by_side(source.seen(), outlines):
-        done = outline is not None and _is_done(seen, outline, store)
-        if done:
-            files, size = files + 1, size + seen[2]
-        if files == _MANY or (files and not done):
+
+    def __init__(self, manifest: Manifest | None, digest: str, policy: Policy) -> None:
+        self.manifest, self.digest, self.policy = manifest, digest, policy
+        self.objects = None if manifest is None else Listing(manifest.path.parent)
+
+    def decide(self, source: Source) -> Iterator[Unchanged | Decision]:
+        """What to do about each entry of a source.
+
+        Most files of a folder are done, as an outline of their row tells: they come many at once, and of the
+        others alone is more looked up.
+        """
+        if self.manifest is None or not isinstance(source, FolderSource) or self.policy.recheck:
+            yield from map(self._about, source.entries())
+            return
+        files = size = 0
+        outlines = self.manifest.outlines(source.name, self.digest)
+        for seen, outline in _side_by_side(source.seen(), outlines):
+            done = outline is not None and seen[:4] == outline[:4] and self._has(outline[4])
+            if done:
+                files, size = files + 1, size + seen[2]
+            if files == _MANY or (files and not done):
+                yield Unchanged(files, size)
+                files = size = 0
+            if not done:
+                yield self._about(source.entry(seen))
+        if files:
             yield Unchanged(files, size)
-            files = size = 0
-        if not done:
-            found = Found(source.entry(seen), store.manifest.brief(seen[0]))
-            yield found, _verdict(found, digest, store, policy)
-    if files:
-        yield Unchanged(files, size)
+
+    def _about(self, entry: Entry) -> Decision:
+        row = None if self.manifest is None else self.manifest.get(entry.path)
+        return Decision(entry, row, "fail" if entry.error else self._verdict(entry, row))
+
+    def _verdict(self, entry: Entry, row: Row | None) -> Verdict:
+        if row is None or row.kind != entry.kind:
+            return "redo"
+        same = (entry.mtime_ns, entry.mode) == (row.mtime_ns, row.mode)
+        if entry.kind != "file":
+            return "done" if same and entry.link == row.link and not row.error else "look"
+        other = row.settings != self.digest
+        by_settings = row.why in (NOT_SMALLER, BELOW_FLOOR, LOST)
+        if row.error or (other and by_settings) or (other and self.policy.redo and not row.why):
+            return "redo"
+        if not self._has(row.object) or (self.policy.recheck and not self._is_whole(row)):
+            return "redo"
+        if not same or entry.size != row.size:
+            return "look"
+        return "other settings" if other and not row.why else "done"
+
+    def _has(self, name: str) -> bool:
+        return self.objects is not None and self.objects.has(name)
+
+    def _is_whole(self, row: Row) -> bool:
+        return self.manifest is not None and is_whole(self.manifest.path.parent, row)
 
 
-def entries_with_rows(source: Source, manifest: Manifest) -> Iterator[Found]:
-    """The entries of a source, each with its row."""
-    if source.container == "folder":
-        for entry, brief in _side_by_side(source.entries(), manifest.briefs(source.name)):
-            yield Found(entry, brief)
-        return
-    for entry in source.entries():
-        yield Found(entry, manifest.brief(entry.path))
-
-
-def _side_by_side(items: Iterator[Item], rows: Iterator[Row]) -> Iterator[tuple[Item, Row | None]]:
+def _side_by_side(items: Iterator[Seen], rows: Iterator[Outline]) -> Iterator[tuple[Seen, Outline | None]]:
     """What is in a source, each with its row; both are sorted by the bytes of their first field, the path."""
     row = next(rows, None)
     for item in items:
@@ -130,17 +118,3 @@ def _side_by_side(items: Iterator[Item], rows: Iterator[Row]) -> Iterator[tuple[
             row = next(rows, None)
         else:
             yield item, None
-
-
-def _is_done(seen: Seen, outline: Outline, store: Store) -> bool:
-    return seen[:4] == outline[:4] and store.has(outline[4])
-
-
-def _verdict(found: Found, digest: str, store: Store, policy: Policy) -> Verdict | None:
-    entry, brief = found
-    return None if isinstance(entry, Refused) else policy.verdict(entry, brief, digest, store)
-
-
-def _is_whole(brief: Brief, store: Store) -> bool:
-    row = store.manifest.get(brief.path)
-    return row is not None and sha256(store.folder / row.object) == row.object_sha256

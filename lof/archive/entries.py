@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from lof.errors import ArchiveError
 
 Kind = Literal["file", "folder", "link", "hardlink"]
-Container = Literal["folder", "tar", "zip"]
+Origin = Literal["folder", "tar", "zip"]
 
 CHUNK = 1 << 20
 
@@ -27,30 +28,41 @@ class Entry(NamedTuple):
     """One thing in a source.
 
     Attributes:
-        path: in the archive: the source's name, then the safe parts below it.
+        path: in the archive: the source's name, then the safe parts below it. Beside an error it need not be safe.
         mode: permission bits.
         link: text of a symbolic link; path in the archive that a hard link repeats.
         open: for files: their content. Of a tar, only until the next entry is asked for. What is wrong
             with the content (it changed meanwhile, a checksum fails, it inflates without end) is an
             :class:`ArchiveError` while reading or, at the latest, when the context ends.
+        error: why this cannot be archived; empty if it can.
     """
 
     path: str
     kind: Kind
-    container: Container
+    origin: Origin
     size: int = 0
     mtime_ns: int = 0
     mode: int = 0
     link: str = ""
     open: Callable[[], AbstractContextManager[Reader]] | None = None
+    error: str = ""
 
 
-class Refused(NamedTuple):
-    """Something in a source that cannot be archived. ``path`` need not be safe: it is a name to report."""
+class Source(Protocol):
+    """A tree of entries. ``name`` is the first part of all their paths, ``exclude`` what is left out of it."""
 
-    path: str
-    container: Container
-    error: str
+    path: Path
+    name: str
+    origin: Origin
+    exclude: tuple[str, ...]
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries; those of a folder sorted by the bytes of their paths, folders before what is in them.
+
+        Raises:
+            ArchiveError: the source as a whole cannot be read, or not to its end.
+        """
+        ...
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import pickle
 import stat
@@ -10,34 +11,35 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
-from lof.archive.entries import Container, Entry, Refused
-from lof.archive.walk import Seen, walk
+from lof.archive.entries import Entry, Origin
+from lof.archive.walk import Seen
 from lof.errors import ArchiveError
 
 _WALK = str(Path(__file__).with_name("walk.py"))
 
 
 class FolderSource:
-    """Everything below a folder, hidden files too.
+    """Everything below a folder, hidden files too, but for lof's own folders ``.lof``.
 
     Args:
         path: a real path, without links.
         name: first part of all paths.
-        exclude: real path of a folder to leave out, for an archive inside its source.
+        exclude: globs of what to leave out, see :func:`lof.archive.walk.matcher`.
+        inside: path below the folder of an archive in it, which is left out too.
     """
 
-    container: Container = "folder"
+    origin: Origin = "folder"
 
-    def __init__(self, path: Path, name: str, exclude: str = "") -> None:
+    def __init__(self, path: Path, name: str, exclude: tuple[str, ...] = (), inside: str = "") -> None:
         self.path, self.name, self.exclude = path, name, exclude
+        self._left_out = (*exclude, f"/{glob.escape(inside)}") if inside else exclude
 
-    def entries(self) -> Iterator[Entry | Refused]:
-        """Depth first, sorted by the bytes of the paths."""
-        yield from map(self.entry, chain([self._top], walk(str(self.path), self.name, self.exclude)))
+    def entries(self) -> Iterator[Entry]:
+        """Depth first, sorted by the bytes of the paths; errors as of :meth:`seen`."""
+        return map(self.entry, self.seen())
 
     def seen(self) -> Iterator[Seen]:
         """What :meth:`entries` are made of, seen a little ahead by a process of its own: twice as fast.
@@ -45,7 +47,7 @@ class FolderSource:
         Raises:
             ArchiveError: that process could not be started, or was killed.
         """
-        yield self._top
+        yield self.name, 0, 0, 0, ""
         try:
             with self._walking() as process:
                 assert process.stdout is not None
@@ -56,31 +58,26 @@ class FolderSource:
                 f"{self.path}: cannot be walked to its end; run the same command again"
             ) from error
 
-    def entry(self, seen: Seen) -> Entry | Refused:
+    def entry(self, seen: Seen) -> Entry:
         """What was seen, as it is now."""
         path, *_, error = seen
         place = f"{self.path}{path.removeprefix(self.name)}"
-        if error:
-            return Refused(path, "folder", _unreadable(place, error))
         try:
-            return _entry(place, path, os.lstat(place))
+            entry = _entry(place, path, os.lstat(place))
         except OSError as problem:
-            return Refused(path, "folder", _unreadable(place, problem.strerror))
-
-    @property
-    def _top(self) -> Seen:
-        return self.name, 0, 0, 0, ""
+            return Entry(path, "file", "folder", error=_unreadable(place, problem.strerror))
+        return entry._replace(error=_unreadable(place, error)) if error else entry
 
     def _walking(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", _WALK, str(self.path), self.name, self.exclude],
+            [sys.executable, "-I", "-S", _WALK, str(self.path), self.name, *self._left_out],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for this process
         )
 
 
-def _entry(place: str, path: str, status: os.stat_result) -> Entry | Refused:
+def _entry(place: str, path: str, status: os.stat_result) -> Entry:
     mode, bits, time = status.st_mode, stat.S_IMODE(status.st_mode), status.st_mtime_ns
     if stat.S_ISREG(mode):
         content = partial(_open, place, status.st_size, time)
@@ -89,7 +86,8 @@ def _entry(place: str, path: str, status: os.stat_result) -> Entry | Refused:
         return Entry(path, "folder", "folder", 0, time, bits)
     if stat.S_ISLNK(mode):
         return Entry(path, "link", "folder", 0, time, bits, os.readlink(place))
-    return Refused(path, "folder", f"{place}: is a device, pipe or socket, which has no content to archive")
+    what = "is a device, pipe or socket, which has no content to archive; remove it or leave it out with --exclude"
+    return Entry(path, "file", "folder", error=f"{place}: {what}")
 
 
 @contextmanager

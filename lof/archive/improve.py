@@ -5,25 +5,24 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lof.archive.decide import entries_with_rows
-from lof.archive.entries import Entry, Refused, chunks
-from lof.archive.events import OnEvent, Settled
+from lof.archive import objects
+from lof.archive.entries import Entry, Source, chunks
+from lof.archive.events import OnEvent, Outcome, Settled, listener
 from lof.archive.manifest import Row
-from lof.archive.sources import Source
 from lof.archive.store import Store
 from lof.archive.weights import kept_weights
 from lof.archive.work import Kept, Search, SearchItem, Streamed
 from lof.errors import ArchiveError
 from lof.jobs import JobSettings
-from lof.pools import Advanced, Event, Finished, Pool, Started
+from lof.pools import Pool
 
 
 @dataclass
-class Improved:
-    """What a call came to.
+class Improved(Outcome):
+    """What a call of :func:`improve` came to.
 
     Attributes:
         before, after: bytes of the replaced streams.
@@ -40,13 +39,6 @@ class Improved:
     before: int = 0
     after: int = 0
     gain: float = 0.0
-    seconds: float = 0.0
-    errors: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """1 if anything went wrong, else 0."""
-        return 1 if self.errors else 0
 
 
 def improve(
@@ -72,7 +64,7 @@ def improve(
     started = time.perf_counter()
     with Store(dst) as store:
         job = _Improve(store, sources, settings, on_event)
-        pool.run(job.items(), Search(settings), job.listen)
+        pool.run(job.items(), Search(settings), listener(on_event, job.keep))
         streams = sum(total.files for total in store.manifest.totals() if total.state == "streamed")
     job.summary.missing = streams - job.seen
     job.summary.seconds = time.perf_counter() - started
@@ -92,25 +84,29 @@ class _Improve:
         """The streams to search further, with their originals."""
         for source in self.sources:
             try:
-                for entry, brief in entries_with_rows(source, self.store.manifest):
-                    if isinstance(entry, Refused) or brief is None or brief.state != "streamed":
-                        continue
-                    row = self.store.manifest.get(entry.path)
-                    if row is not None and entry.kind == "file":
+                for entry in source.entries():
+                    row = None if entry.open is None else self.store.manifest.get(entry.path)
+                    if row is not None and row.state == "streamed":
                         self.seen += 1
                         yield from self._look_at(entry, row)
             except ArchiveError as problem:
                 self.summary.errors.append((source.name, str(problem)))
 
-    def listen(self, event: Event) -> None:
+    def keep(self, item: SearchItem, outcome: Streamed | Kept) -> None:
         """Replace what became better; called by the pool."""
-        match event:
-            case Started(item, worker, attempt):
-                self.on_event(Started(item.path, worker, attempt))
-            case Advanced(item, progress):
-                self.on_event(Advanced(item.path, progress))
-            case Finished(item, outcome):
-                self._keep(self.flying.pop(item.path), outcome)
+        row = self.flying.pop(item.path)
+        if isinstance(outcome, Streamed):
+            columns = outcome.columns | {"seconds": row.seconds + outcome.columns["seconds"]}
+            staged = self.store.stage([outcome.data])
+            older, row = row, self.store.commit(replace(row, tried=self.search, **columns), staged)
+            self._count(older, row)
+        elif outcome.error:
+            self._wrong(row, outcome.error)
+            return
+        else:
+            row = self.store.commit(replace(row, tried=self.search, seconds=row.seconds + outcome.seconds))
+            self.summary.kept += 1
+        self.on_event(Settled(row))
 
     def _look_at(self, entry: Entry, row: Row) -> Iterator[SearchItem]:
         if row.tried == self.search:
@@ -122,9 +118,10 @@ class _Improve:
                 data = b"".join(chunks(reader))
             if hashlib.sha256(data).hexdigest() != row.sha256:
                 raise ArchiveError("its original has changed; run `lof archive create` for it first")
-            stream = self._stream(row)
+            stream = objects.stream(self.store.folder, row)
         except ArchiveError as error:
-            self._wrong(row, str(error))
+            remedy = "; run `lof archive create --recheck`" if isinstance(error, objects.ObjectError) else ""
+            self._wrong(row, f"{error}{remedy}")
             return
         self.flying[row.path] = row
         own = replace(
@@ -133,39 +130,9 @@ class _Improve:
             quality=row.quality,
             metric=row.metric or self.settings.metric,
             lmbda=row.lmbda,
-            weights=self.settings.weights or self._kept(row),
+            weights=self.settings.weights or kept_weights(self.store.folder, row),
         )
         yield SearchItem(row.path, data, stream, own)
-
-    def _kept(self, row: Row) -> Path | None:
-        if not (row.codec and row.quality and row.metric and row.fingerprint):
-            return None
-        return kept_weights(self.store.folder, row.codec, row.quality, row.metric, row.fingerprint)
-
-    def _stream(self, row: Row) -> bytes:
-        try:
-            stream = (self.store.folder / row.object).read_bytes()
-        except OSError as error:
-            raise ArchiveError(
-                f"its stream cannot be read ({error.strerror}); run `lof archive create`"
-            ) from error
-        if hashlib.sha256(stream).hexdigest() != row.object_sha256:
-            raise ArchiveError("its stream is damaged; run `lof archive create --recheck`")
-        return stream
-
-    def _keep(self, row: Row, outcome: Streamed | Kept) -> None:
-        if isinstance(outcome, Kept):
-            if outcome.error:
-                self._wrong(row, outcome.error)
-                return
-            row = self.store.commit(replace(row, tried=self.search, seconds=row.seconds + outcome.seconds))
-            self.summary.kept += 1
-        else:
-            columns = outcome.columns | {"seconds": row.seconds + outcome.columns["seconds"]}
-            staged = self.store.stage([outcome.data])
-            older, row = row, self.store.commit(replace(row, tried=self.search, **columns), staged)
-            self._count(older, row)
-        self.on_event(Settled(row))
 
     def _count(self, older: Row, row: Row) -> None:
         summary = self.summary

@@ -8,17 +8,17 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 
-from lof.archive.entries import Container, Kind
-from lof.archive.names import from_bytes, to_bytes
-from lof.archive.schema import APPLICATION, TABLES, TRIGGERS, UPGRADES, VERSION
+from lof.archive.entries import Kind, Origin
+from lof.archive.names import from_bytes, is_safe, to_bytes
+from lof.archive.schema import APPLICATION, TABLES, TRIGGERS, VERSION
 from lof.errors import ArchiveError, OutputError
 
 NAME = "manifest.sqlite"
+STREAMS, STORED = "streams", "stored"
 _PAGE = 1000
 
 State = Literal["streamed", "stored", "failed"]
@@ -33,7 +33,7 @@ class Row:
 
     path: str
     kind: Kind
-    container: Container
+    origin: Origin
     state: State
     size: int = 0
     mtime_ns: int = 0
@@ -42,14 +42,17 @@ class Row:
     sha256: str = ""
     why: str = ""
     detail: str = ""
+    notes: str = ""
     error: str = ""
     object: str = ""
     object_size: int = 0
     object_sha256: str = ""
     settings: str = ""
     tried: str = ""
+    container: str | None = None
+    suffix: str | None = None
     codec: str | None = None
-    quality: int | None = None
+    quality_64: int | None = None
     metric: str | None = None
     fingerprint: str | None = None
     profile: str | None = None
@@ -67,21 +70,10 @@ class Row:
     symbols_sha256: str | None = None
     seconds: float = 0.0
 
-
-class Brief(NamedTuple):
-    """What decides whether an entry has to be worked on."""
-
-    path: str
-    kind: Kind
-    size: int
-    mtime_ns: int
-    mode: int
-    link: str
-    state: State
-    why: str
-    error: str
-    object: str
-    settings: str
+    @property
+    def quality(self) -> float | None:
+        """The codec's quality."""
+        return None if self.quality_64 is None else self.quality_64 / 64
 
 
 Outline = tuple[str, int, int, int, str]
@@ -109,37 +101,38 @@ class SourceRow(NamedTuple):
 
     name: str
     path: str
-    container: str
+    origin: str
+    exclude: str
     error: str
 
 
 _COLUMNS = {field.name: "lambda" if field.name == "lmbda" else field.name for field in fields(Row)}
 _NAMES = {"path", "link", "object"}  # bytes of file names: SQLite takes any as text, Python only UTF-8
-_BRIEF = ", ".join(Brief._fields)
 _ALL = ", ".join(_COLUMNS.values())
-_ALL_OF = {VERSION: _ALL, 1: _ALL.replace("symbols_sha256", "NULL")}
-
-
-def _mark(field: str) -> str:
-    return f"CAST(:{field} AS TEXT)" if field in _NAMES else f":{field}"
-
-
 _PUT = (
-    f"INSERT INTO files ({_ALL}, updated) VALUES ({', '.join(map(_mark, _COLUMNS))}, :updated) "
+    f"INSERT INTO files ({_ALL}, updated) "
+    f"VALUES ({', '.join(f'CAST(:{c} AS TEXT)' if c in _NAMES else f':{c}' for c in _COLUMNS)}, :updated) "
     f"ON CONFLICT (path) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in _COLUMNS.values())}, "
     "updated = excluded.updated"
 )
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    return tuple(str if isinstance(part, str) else part for part in get_args(hint) or (hint,))
+
+
+_TYPES = [_types(hint) for hint in get_type_hints(Row).values()]
+_WORDS = [(name, get_args(words)) for name, words in (("kind", Kind), ("origin", Origin), ("state", State))]
 
 
 class Manifest:
     """The open manifest of the archive in ``folder``.
 
     A row is on disk when :meth:`put` returns, power cuts included. One process writes (:mod:`lof.archive.store`
-    sees to that), others may read at the same time. Manifests of older versions are read as they are and brought
-    to this one when they are written.
+    sees to that), others may read at the same time. Rows that lof cannot have written are refused.
 
     Raises:
-        ArchiveError: there is none, it is damaged, or of a newer version.
+        ArchiveError: there is none, it is damaged, or of another version.
         OutputError: it cannot be written.
     """
 
@@ -148,56 +141,41 @@ class Manifest:
         if not write and not self.path.is_file():
             raise ArchiveError(f"{folder}: holds no archive (no {NAME} in it); check the name")
         with self._errors_mapped():
-            self._open(write)
+            self._database = (
+                sqlite3.connect(self.path, isolation_level=None) if write else _to_read(self.path)
+            )
+            self._database.text_factory = from_bytes
+        try:
+            with self._errors_mapped():
+                self._prepare(write)
+        except BaseException:
+            self._database.close()
+            raise
 
     def get(self, path: str) -> Row | None:
         """The row of a path, if there is one."""
-        return self._one("path = CAST(? AS TEXT)", path)
+        return next(self.rows("path = CAST(? AS TEXT)", to_bytes(path)), None)
 
     def by_object(self, name: str) -> Row | None:
         """The row that an object belongs to, if there is one."""
-        return self._one("object = CAST(? AS TEXT) AND object != ''", name)
+        return next(self.rows("object = CAST(? AS TEXT) AND object != ''", to_bytes(name)), None)
 
     def rows(self, where: str = "TRUE", *values: object) -> Iterator[Row]:
         """Rows in the order of the bytes of their paths, read a page at a time, so rows may change meanwhile."""
-        last = b""
-        while True:
-            query = (
-                f"SELECT {self._columns} FROM files "
-                f"WHERE path > CAST(? AS TEXT) AND ({where}) ORDER BY path LIMIT ?"
-            )
-            page = [Row(*found) for found in self._all(query, last, *values, _PAGE)]
-            yield from page
-            if len(page) < _PAGE:
-                return
-            last = to_bytes(page[-1].path)
+        for found in self._pages(_ALL, where, *values):
+            yield self._row(found)
 
-    def briefs(self, source: str) -> Iterator[Brief]:
-        """:meth:`rows` of one source, in brief."""
-        yield from map(Brief._make, self._below(source, _BRIEF))
+    def below(self, folder: str) -> Iterator[Row]:
+        """:meth:`rows` whose paths lie below a folder, which need not have a row itself."""
+        # "0" is the character after the slash.
+        where = "path > CAST(? AS TEXT) AND path < CAST(? AS TEXT)"
+        return self.rows(where, to_bytes(f"{folder}/"), to_bytes(f"{folder}0"))
 
     def outlines(self, source: str, settings: str) -> Iterator[Outline]:
-        """:meth:`rows` of one source that are files done with these settings and without an error, outlined."""
+        """Files of one source that are done with these settings and without an error, in the order of :meth:`rows`."""
         columns = f"path, mode | {stat.S_IFREG}, size, mtime_ns, object"
-        return self._below(source, columns, "kind = 'file' AND error = '' AND settings = ?", settings)
-
-    def _below(self, source: str, columns: str, where: str = "TRUE", *values: object) -> Iterator[Any]:
-        """Columns of the source's own row and those below it; the first column is the path."""
-        select = f"SELECT {columns} FROM files WHERE {where} AND"
-        yield from self._all(f"{select} path = CAST(? AS TEXT)", *values, to_bytes(source))
-        last, end = to_bytes(f"{source}/"), to_bytes(f"{source}0")  # "0" is the character after the slash
-        query = f"{select} path > CAST(? AS TEXT) AND path < CAST(? AS TEXT) ORDER BY path LIMIT ?"
-        while True:
-            page = self._all(query, *values, last, end, _PAGE)
-            yield from page
-            if len(page) < _PAGE:
-                return
-            last = to_bytes(page[-1][0])
-
-    def brief(self, path: str) -> Brief | None:
-        """:meth:`get` in brief."""
-        found = self._all(f"SELECT {_BRIEF} FROM files WHERE path = CAST(? AS TEXT)", to_bytes(path))
-        return Brief._make(found[0]) if found else None
+        where = "path > CAST(? AS TEXT) AND path < CAST(? AS TEXT) AND kind = 'file' AND error = '' AND settings = ?"
+        return self._pages(columns, where, to_bytes(f"{source}/"), to_bytes(f"{source}0"), settings)
 
     def put(self, *rows: Row, settled: bool = False) -> None:
         """Insert rows, or replace those of the same paths, all or none.
@@ -207,66 +185,96 @@ class Manifest:
         """
         with self._transaction():
             for row in rows:
-                values = asdict(row) | {name: to_bytes(getattr(row, name)) for name in _NAMES}
+                values = vars(row) | {name: to_bytes(getattr(row, name)) for name in _NAMES}
                 self._database.execute(_PUT, values | {"updated": time.time()})
                 if settled:
                     self._forget(row.path)
-
-    def drop(self, path: str) -> None:
-        """Forget a row."""
-        with self._transaction():
-            self._database.execute("DELETE FROM files WHERE path = CAST(? AS TEXT)", (to_bytes(path),))
 
     def intend(self, row: Row, older: str) -> None:
         """Remember a row whose object is about to be put in place, and the name of an object that then goes."""
         with self._transaction():
             self._database.execute(
                 "INSERT OR REPLACE INTO pending VALUES (CAST(? AS TEXT), ?, CAST(? AS TEXT))",
-                (to_bytes(row.path), json.dumps(asdict(row)), to_bytes(older)),
+                (to_bytes(row.path), json.dumps(vars(row)), to_bytes(older)),
             )
 
     def pending(self) -> list[tuple[Row, str]]:
         """What was intended and neither put nor given up."""
-        return [(Row(**json.loads(row)), older) for row, older in self._all("SELECT row, older FROM pending")]
+        found = self._all("SELECT row, older FROM pending")
+        try:
+            return [(self._row(tuple(vars(Row(**json.loads(row))).values())), older) for row, older in found]
+        except (TypeError, ValueError) as error:
+            raise self._damaged("the table `pending` holds no rows") from error
 
     def give_up(self, path: str) -> None:
         """Forget an intended row."""
         with self._transaction():
             self._forget(path)
 
+    def close_failures(self, source: str, still_open: set[str]) -> None:
+        """Forget the failures of a source that has been read to its end, but for those that it still has.
+
+        What failed and is gone from the source can never get in; what the archive has of it stays.
+        """
+        below = to_bytes(f"{source}/"), to_bytes(f"{source}0")
+        errors = self._all(
+            "SELECT path FROM files WHERE error != '' AND (path = CAST(? AS TEXT) "
+            "OR (path > CAST(? AS TEXT) AND path < CAST(? AS TEXT)))",
+            to_bytes(source),
+            *below,
+        )
+        closed = [(to_bytes(path),) for (path,) in errors if path not in still_open]
+        with self._transaction():
+            for query in (
+                "DELETE FROM files WHERE state = 'failed' AND path = CAST(? AS TEXT)",
+                "UPDATE files SET error = '', settings = '' WHERE path = CAST(? AS TEXT)",
+            ):
+                self._database.executemany(query, closed)
+
     def totals(self) -> list[Total]:
         """Sums by kind, state and reason; kept up to date by the database, so this is quick."""
         query = f"SELECT {', '.join(Total._fields)} FROM totals WHERE files > 0 ORDER BY kind, state, why"
-        return [Total._make(found) for found in self._all(query)]
+        totals = [Total._make(found) for found in self._all(query)]
+        if not all(isinstance(value, int | float) for total in totals for value in total[3:]):
+            raise self._damaged("a total is no number")
+        return totals
 
-    def errors(self, most: int = -1) -> list[tuple[str, str]]:
-        """Path and error of entries with which something went wrong, at most ``most`` of them."""
-        query = "SELECT path, error FROM files WHERE error != '' ORDER BY path LIMIT ?"
-        return [(path, error) for path, error in self._all(query, most)]
+    def failures(self, most: int = -1) -> list[tuple[str, str]]:
+        """What is not in the archive as it is in its source: path and error of entries, then of whole sources.
 
-    def count_errors(self) -> int:
-        """How many entries something went wrong with."""
-        return int(self._all("SELECT count(*) FROM files WHERE error != ''")[0][0])
+        Args:
+            most: how many entries at most.
+        """
+        entries = self._all("SELECT path, error FROM files WHERE error != '' ORDER BY path LIMIT ?", most)
+        return [*entries, *((source.name, source.error) for source in self.sources() if source.error)]
+
+    def count_failures(self) -> int:
+        """How many :meth:`failures` there are."""
+        counts = (f"SELECT count(*) FROM {table} WHERE error != ''" for table in ("files", "sources"))
+        return sum(self._all(query)[0][0] for query in counts)
 
     def sources(self) -> list[SourceRow]:
         """The sources of the archive."""
-        return [SourceRow._make(f) for f in self._all("SELECT * FROM sources ORDER BY name")]
+        query = f"SELECT {', '.join(SourceRow._fields)} FROM sources ORDER BY name"
+        return [SourceRow._make(map(str, found)) for found in self._all(query)]
 
     def put_source(self, source: SourceRow) -> None:
         """Insert or replace a source."""
         with self._transaction():
             self._database.execute(
-                "INSERT OR REPLACE INTO sources VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?)",
-                (to_bytes(source.name), to_bytes(source.path), source.container, source.error),
+                "INSERT OR REPLACE INTO sources VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)",
+                (to_bytes(source.name), to_bytes(source.path), *source[2:]),
             )
 
-    def check(self) -> str | None:
-        """What SQLite finds wrong with the file itself, ``None`` if nothing."""
-        try:
-            found = self._database.execute("PRAGMA quick_check(1)").fetchone()[0]
-        except sqlite3.DatabaseError as error:
-            return str(error)
-        return None if found == "ok" else str(found)
+    def check(self) -> None:
+        """Have SQLite look at the whole file.
+
+        Raises:
+            ArchiveError: it is damaged.
+        """
+        found = self._all("PRAGMA quick_check(1)")[0][0]
+        if found != "ok":
+            raise self._damaged(found)
 
     def close(self) -> None:
         """Close the file."""
@@ -275,70 +283,68 @@ class Manifest:
     def __enter__(self) -> Manifest:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _open(self, write: bool) -> None:
+    def _prepare(self, write: bool) -> None:
         if write:
-            self._database = sqlite3.connect(self.path, isolation_level=None)
-        else:
-            self._database = _connect_to_read(self.path)
-        try:
-            if write:
-                self._database.execute("PRAGMA journal_mode = WAL")
-                self._database.execute("PRAGMA synchronous = FULL")
-            version = self._pragma("user_version")
-            if version > VERSION:
-                raise ArchiveError(
-                    f"{self.path}: written by a newer lof (version {version}, this one knows {VERSION}); upgrade lof"
-                )
-            if version == 0 and write and not self._all("SELECT 1 FROM sqlite_master"):
-                self._create()
-                version = VERSION
-            elif version < 1 or self._pragma("application_id") != APPLICATION:
-                raise ArchiveError(f"{self.path}: is no manifest of an archive; choose another folder")
-            while write and version < VERSION:
-                self._upgrade(version)
-                version += 1
-            self._columns = _ALL_OF[version]
-        except BaseException:
-            self._database.close()
-            raise
-
-    def _create(self) -> None:
-        pragmas = f"PRAGMA user_version = {VERSION}; PRAGMA application_id = {APPLICATION};"
-        self._database.executescript(f"BEGIN; {TABLES} {TRIGGERS} {pragmas} COMMIT;")
-
-    def _upgrade(self, version: int) -> None:
-        self._database.executescript(
-            f"BEGIN IMMEDIATE; {UPGRADES[version]}; PRAGMA user_version = {version + 1}; COMMIT;"
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = FULL")
+        version, application = (
+            self._all(f"PRAGMA {name}")[0][0] for name in ("user_version", "application_id")
         )
+        if version == 0 and write and not self._all("SELECT 1 FROM sqlite_master"):
+            pragmas = f"PRAGMA user_version = {VERSION}; PRAGMA application_id = {APPLICATION};"
+            self._database.executescript(f"BEGIN; {TABLES} {TRIGGERS} {pragmas} COMMIT;")
+        elif version < 1 or application != APPLICATION:
+            raise ArchiveError(f"{self.path}: is no manifest of an archive; choose another folder")
+        elif version != VERSION:
+            remedy = "upgrade lof" if version > VERSION else "make the archive again"
+            raise ArchiveError(
+                f"{self.path}: written by {'a newer' if version > VERSION else 'an unreleased older'} lof "
+                f"(version {version}, this one knows {VERSION}); {remedy}"
+            )
 
-    def _pragma(self, name: str) -> int:
-        return int(self._database.execute(f"PRAGMA {name}").fetchone()[0])
+    def _row(self, found: tuple[Any, ...]) -> Row:
+        """A row as lof writes them: SQLite keeps any type in any column, and a stranger any path."""
+        row = Row(*found)
+        for name, value, types in zip(_COLUMNS, found, _TYPES, strict=True):
+            if not isinstance(value, types):
+                raise self._damaged(f"{name} of {row.path!r} is {value!r}")
+        for name, words in _WORDS:
+            if getattr(row, name) not in words:
+                raise self._damaged(f"{name} of {row.path!r} is {getattr(row, name)!r}")
+        if row.object_size < 0 or (row.state == "failed" and row.object):
+            raise self._damaged(f"object of {row.path!r} cannot be")
+        inside = row.state == "failed" or is_safe(row.path)
+        if not inside or (
+            row.object and not (is_safe(row.object) and row.object.split("/")[0] in (STREAMS, STORED))
+        ):
+            raise ArchiveError(
+                f"{self.path}: its entry {row.path!r} leads out of the tree, so lof did not write it; "
+                "trust no part of this archive"
+            )
+        return row
 
     def _forget(self, path: str) -> None:
         self._database.execute("DELETE FROM pending WHERE path = CAST(? AS TEXT)", (to_bytes(path),))
 
-    def _one(self, where: str, name: str) -> Row | None:
-        found = self._all(f"SELECT {self._columns} FROM files WHERE {where}", to_bytes(name))
-        return Row(*found[0]) if found else None
+    def _pages(self, columns: str, where: str, *values: object) -> Iterator[Any]:
+        """Columns of rows, of which the path is the first."""
+        last = b""
+        query = f"SELECT {columns} FROM files WHERE path > CAST(? AS TEXT) AND ({where}) ORDER BY path LIMIT {_PAGE}"
+        while True:
+            page = self._all(query, last, *values)
+            yield from page
+            if len(page) < _PAGE:
+                return
+            if not isinstance(page[-1][0], str):
+                raise self._damaged("a path is no text")
+            last = to_bytes(page[-1][0])
 
     def _all(self, query: str, *values: object) -> list[Any]:
         with self._errors_mapped():
-            try:
-                return self._database.execute(query, values).fetchall()
-            except sqlite3.OperationalError as error:
-                if getattr(error, "sqlite_errorcode", None) is not None:
-                    raise
-            # Names that are no UTF-8, which sqlite3 itself cannot decode. Rare, and slower.
-            self._database.text_factory = from_bytes
-            try:
-                return self._database.execute(query, values).fetchall()
-            finally:
-                self._database.text_factory = str
+            return self._database.execute(query, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -357,10 +363,34 @@ class Manifest:
         try:
             yield
         except sqlite3.Error as error:
-            raise _explained(error, self.path) from error
+            raise self._explained(error) from error
+        except (UnicodeDecodeError, MemoryError) as error:  # of sqlite3, about damaged files
+            raise self._damaged(type(error).__name__) from error
+
+    def _explained(self, error: sqlite3.Error) -> ArchiveError | OutputError:
+        match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF:
+            case (
+                sqlite3.SQLITE_NOTADB
+                | sqlite3.SQLITE_CORRUPT
+                | sqlite3.SQLITE_ERROR
+                | sqlite3.SQLITE_CONSTRAINT
+            ):
+                return self._damaged(error)
+            case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
+                what = f"{self.path}: cannot be written ({error})"
+                return OutputError(f"{what}; make room and run the same command again, what is done is kept")
+            case _:
+                what = f"{self.path}: cannot be used ({error})"
+                return OutputError(f"{what}; check its permissions and who else uses it")
+
+    def _damaged(self, what: object) -> ArchiveError:
+        return ArchiveError(
+            f"{self.path}: damaged ({what}); copy it back from a backup: "
+            "the streams beside it are whole and `lof decode` reads them"
+        )
 
 
-def _connect_to_read(path: Path) -> sqlite3.Connection:
+def _to_read(path: Path) -> sqlite3.Connection:
     # A reader of a WAL database wants to write its index beside it. Where it may not and no journal is left,
     # nobody is writing, and the file can be read as it is.
     place = "file:" + "".join(f"%{byte:02x}" for byte in to_bytes(str(path.absolute())))
@@ -372,21 +402,7 @@ def _connect_to_read(path: Path) -> sqlite3.Connection:
         if path.with_name(f"{NAME}-wal").exists():
             raise
         database = sqlite3.connect(f"{place}?mode=ro&immutable=1", uri=True, isolation_level=None)
+    except BaseException:
+        database.close()
+        raise
     return database
-
-
-def _explained(error: sqlite3.Error, path: Path) -> ArchiveError | OutputError:
-    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
-        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-            return ArchiveError(
-                f"{path}: damaged ({error}); copy it back from a backup: "
-                "the streams beside it are whole and `lof decode` reads them"
-            )
-        case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
-            return OutputError(
-                f"{path}: cannot be written ({error}); make room and run the same command again, what is done is kept"
-            )
-        case _:
-            return OutputError(
-                f"{path}: cannot be used ({error}); check its permissions and who else uses it"
-            )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 
 _MOST_BYTES = 255  # of one part of a path, on nearly every file system
 _ELSEWHERE = "~"
@@ -29,19 +28,15 @@ def is_safe(path: str) -> bool:
 def stays_inside(path: str, link: str) -> bool:
     """Whether the symbolic link at ``path`` with the text ``link`` leads to a place inside the tree.
 
-    ``path`` is relative to the top of the archive; its first part, the source's name, is the tree.
+    The folders above a restored link are real ones, so ``..`` at the beginning of the text climbs as far as it says.
+    After any other name a ``..`` may climb out of wherever that name, itself a link, leads: such texts are refused.
+
+    Args:
+        path: relative to the top of the archive; its first part, the source's name, is the tree.
     """
-    if link.startswith("/") or not link:
-        return False
-    depth = path.count("/") - 1  # of the link's folder, below the source
-    for part in link.split("/"):
-        if part == "..":
-            depth -= 1
-        elif part not in ("", "."):
-            depth += 1
-        if depth < 0:
-            return False
-    return True
+    parts = [part for part in link.split("/") if part not in ("", ".")]
+    up = next((number for number, part in enumerate(parts) if part != ".."), len(parts))
+    return not link.startswith("/") and link != "" and up <= path.count("/") - 1 and ".." not in parts[up:]
 
 
 def object_name(area: str, path: str, suffix: str = "") -> str:
@@ -67,8 +62,3 @@ def to_bytes(name: str) -> bytes:
 def from_bytes(name: bytes) -> str:
     """Inverse of :func:`to_bytes`."""
     return name.decode("utf-8", "surrogateescape")
-
-
-def join(*parts: str | Sequence[str]) -> str:
-    """Parts and sequences of parts as one path."""
-    return "/".join(part if isinstance(part, str) else "/".join(part) for part in parts)

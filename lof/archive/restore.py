@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from lof.archive.entries import chunks
-from lof.archive.events import Checked, OnEvent
+from lof.archive import objects
+from lof.archive.events import Checked, OnEvent, Outcome, listener
 from lof.archive.manifest import Manifest, Row
 from lof.archive.names import is_safe, stays_inside
 from lof.archive.staging import Staged, cannot_write, make_folders, stage
 from lof.archive.store import reading
-from lof.archive.work import Decode, Decoded, DecodeItem
-from lof.errors import ArchiveError, OutputError, UsageError
+from lof.archive.weights import kept_weights
+from lof.archive.work import FORMATS, LOST, Decode, Decoded, DecodeItem
+from lof.errors import ArchiveError, UsageError
 from lof.files.atomic import sha256
-from lof.pools import Advanced, Event, Finished, Pool, Started
+from lof.pools import Pool
 
 Form = Literal["png", "source"]
 
 _PRIVATE, _JOURNAL = ".lof-restore", "done"
+_NOWHERE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}  # what goes wrong with every entry alike
 
 
 @dataclass
-class Restored:
-    """What a call came to.
+class Restored(Outcome):
+    """What a call of :func:`restore` came to. ``errors`` has what could not be written.
 
     Attributes:
         rounded: images in which this machine rounds single pixels otherwise than the one that archived them.
         there: files that were there already, from an earlier call.
         left_out: links that lead out of the tree.
+        never_in: path and error of what :func:`lof.archive.create` could not archive as it was.
     """
 
     images: int = 0
@@ -42,13 +47,12 @@ class Restored:
     stored: int = 0
     there: int = 0
     left_out: list[str] = field(default_factory=list)
-    seconds: float = 0.0
-    errors: list[tuple[str, str]] = field(default_factory=list)
+    never_in: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def exit_code(self) -> int:
-        """1 if anything went wrong, else 0."""
-        return 1 if self.errors else 0
+        """1 if anything went wrong now or when the archive was made, else 0."""
+        return 1 if self.errors or self.never_in else 0
 
 
 def restore(
@@ -59,6 +63,7 @@ def restore(
     form: Form = "png",
     overwrite: bool = False,
     all_links: bool = False,
+    rename: Mapping[str, str] | None = None,
     weights: Path | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> Restored:
@@ -66,40 +71,66 @@ def restore(
 
     Streams become images with their ICC profile and EXIF: PNG (``photo.jpg`` → ``photo.jpg.png``), or the
     source's own format under its own name, which for JPEG loses a little more. Stored files come back byte for
-    byte. Times and permission bits are those of the source.
+    byte. Times and permission bits are those of the source. What cannot be written is an error of its own, and the
+    rest is restored.
 
     Args:
         overwrite: replace files that are there and differ.
         all_links: also make links that lead out of the tree.
+        rename: other paths for entries, by their paths in the archive; a folder takes along what is in it.
 
     Raises:
-        UsageError: ``out`` and the archive lie in one another.
-        ArchiveError: there is no archive, or its manifest cannot be trusted: a path leads out of the tree.
+        UsageError: ``out`` and the archive lie in one another, or a path of ``rename`` is not there or not free.
+        ArchiveError: there is no archive, or its manifest is damaged or holds what lof never writes.
         OutputError: ``out`` cannot be written, or a process is at work in the archive.
     """
     started = time.perf_counter()
     if _within(out, dst) or _within(dst, out / _PRIVATE):
         raise UsageError(f"{out}: lies in the archive {dst}; choose another place")
     with reading(dst) as manifest:
-        for row in manifest.rows("state != 'failed'"):
-            if not is_safe(row.path) or (row.object and not is_safe(row.object)):
-                raise ArchiveError(
-                    f"{manifest.path}: its path {row.path!r} leads out of the tree, so lof did not write it; "
-                    "nothing was restored"
-                )
+        lost = {row.path for row in manifest.rows() if row.why == LOST}  # and no row is refused after this
+        names = _Names(manifest, rename or {})
         with _Target(out, overwrite) as target:
-            job = _Restore(dst, manifest, target, form, all_links, on_event)
+            job = _Restore(dst, manifest, target, names, form, all_links, weights, on_event)
             job.folders()
-            pool.run(job.items(), Decode(weights, dst), job.listen)
+            pool.run(job.items(), Decode(), listener(on_event, job.write_image))
             job.links()
             job.folder_times()
             target.finished = not job.result.errors
+        # A search that failed left its image in the archive as it is.
+        job.result.never_in = [failure for failure in manifest.failures() if failure[0] not in lost]
     job.result.seconds = time.perf_counter() - started
     return job.result
 
 
+class _Names:
+    """The paths that entries get below the target."""
+
+    def __init__(self, manifest: Manifest, rename: Mapping[str, str]) -> None:
+        self._files: dict[str, str] = {}
+        self._folders: dict[str, str] = {}
+        for old, new in rename.items():
+            row = manifest.get(old)
+            folder = row is None or row.kind == "folder"
+            if row is None and not any(manifest.below(old)):
+                raise UsageError(f"--rename {old}={new}: the archive has no {old}; see `lof archive status`")
+            if not is_safe(new) or manifest.get(new) is not None:
+                raise UsageError(
+                    f"--rename {old}={new}: {new} is in the archive or no path; choose another one"
+                )
+            (self._folders if folder else self._files)[old] = new
+
+    def of(self, path: str) -> str:
+        """The path of an entry: renamed itself, or in a folder that is."""
+        if path in self._files:
+            return self._files[path]
+        above = [path, *map(str, PurePosixPath(path).parents)]
+        old = next((folder for folder in above if folder in self._folders), None)
+        return path if old is None else self._folders[old] + path.removeprefix(old)
+
+
 class _Target:
-    """The folder that is written, and the journal of what has been."""
+    """The folder that is written, and the journal of what has been. What it cannot write is an ``OSError``."""
 
     def __init__(self, out: Path, overwrite: bool) -> None:
         self.out, self.overwrite, self.finished = out, overwrite, False
@@ -119,17 +150,14 @@ class _Target:
         """Where a path belongs; nothing on the way there is a link.
 
         Raises:
-            ArchiveError: a folder on the way is a link or a file.
+            ArchiveError: a folder on the way is a link.
         """
         place = self.out.joinpath(*PurePosixPath(path).parts)
         if place.parent not in self._checked:
             expected = self.real.joinpath(*PurePosixPath(path).parts[:-1])
             if Path(os.path.realpath(place.parent)) != expected:
                 raise ArchiveError(f"{place.parent}: is a link; move it away or restore to another place")
-            try:
-                make_folders(place.parent)
-            except OSError as error:
-                raise cannot_write(place.parent, error) from error
+            make_folders(place.parent)
             self._checked.add(place.parent)
         return place
 
@@ -139,20 +167,29 @@ class _Target:
         Raises:
             ArchiveError: another file is there, and may not be overwritten.
         """
-        there = os.path.lexists(place)
-        same = there and not place.is_symlink() and place.is_file() and sha256(place) == staged.sha256
-        if same:
+        try:
+            there = os.path.lexists(place)
+            same = there and not place.is_symlink() and place.is_file() and sha256(place) == staged.sha256
+            if not same:
+                if there:
+                    self.require_free(place)
+                staged.place(place)
+            set_status(place, row)
+            self.note(place, row)
+            return not same
+        finally:
             staged.discard()
-        elif there and not (self.overwrite and not place.is_dir()):
-            staged.discard()
+
+    def require_free(self, place: Path) -> None:
+        """Refuse to replace what is there, unless it is a file and may be overwritten.
+
+        Raises:
+            ArchiveError: it may not be replaced.
+        """
+        if not self.overwrite or (place.is_dir() and not place.is_symlink()):
             raise ArchiveError(
                 f"{place}: is something else already; add --overwrite or restore to another place"
             )
-        else:
-            staged.place(place)
-        set_status(place, row)
-        self.note(place, row)
-        return not same
 
     def has(self, place: Path, row: Row) -> bool:
         """Whether an earlier call has written this, and it is there."""
@@ -174,109 +211,87 @@ class _Target:
 
 class _Restore:
     def __init__(
-        self, dst: Path, manifest: Manifest, target: _Target, form: Form, all_links: bool, on_event: OnEvent
+        self,
+        dst: Path,
+        manifest: Manifest,
+        target: _Target,
+        names: _Names,
+        form: Form,
+        all_links: bool,
+        weights: Path | None,
+        on_event: OnEvent,
     ) -> None:
-        self.dst, self.manifest, self.target, self.form = dst, manifest, target, form
-        self.all_links, self.on_event = all_links, on_event
+        self.dst, self.manifest, self.target, self.names = dst, manifest, target, names
+        self.form, self.all_links, self.weights, self.on_event = form, all_links, weights, on_event
         self.result = Restored()
         self.flying: dict[str, tuple[Row, Path]] = {}
 
     def folders(self) -> None:
         """Make the folders; their times and modes come last."""
-        for row in self.manifest.rows("kind = 'folder' AND state != 'failed'"):
-            try:
-                place = self.target.place(row.path)
+        for row in self._rows("folder"):
+            with self._one(row):
+                place = self.target.place(self.names.of(row.path))
                 if not place.is_dir() or place.is_symlink():
                     place.mkdir()
-            except OSError as error:
-                self._wrong(row, f"{row.path}: cannot be made ({error.strerror}); restore to another place")
-            except ArchiveError as error:
-                self._wrong(row, str(error))
 
     def items(self) -> Iterator[DecodeItem]:
         """The streams to decode; stored files are copied on the way."""
         for row in self.manifest.rows("object != ''"):
-            try:
+            with self._one(row):
                 place = self.target.place(self._name(row))
                 if self.target.has(place, row):
                     self.result.there += 1
-                    continue
-                if row.state == "streamed":
-                    stream = self._stream(row)
+                elif row.state == "streamed":
+                    stream = objects.stream(self.dst, row)
                     self.flying[row.path] = row, place
-                    digests = row.pixels_sha256 or "", row.symbols_sha256
-                    yield DecodeItem(row.path, stream, *digests, self._format(row))
+                    format = "PNG" if self.form == "png" or row.format not in FORMATS else str(row.format)
+                    weights = self.weights or kept_weights(self.dst, row)
+                    yield DecodeItem.of(row, stream, weights, format)
                 else:
-                    self._copy(row, place)
-            except ArchiveError as error:
-                self._wrong(row, str(error))
+                    self._write(stage(objects.content(self.dst, row), self.target.private), place, row)
 
-    def listen(self, event: Event) -> None:
+    def write_image(self, item: DecodeItem, decoded: Decoded) -> None:
         """Write what workers decoded; called by the pool."""
-        match event:
-            case Started(item, worker, attempt):
-                self.on_event(Started(item.path, worker, attempt))
-            case Advanced(item, progress):
-                self.on_event(Advanced(item.path, progress))
-            case Finished(DecodeItem(path), Decoded(data, error, _, rounded)):
-                row, place = self.flying.pop(path)
-                self.result.rounded += rounded
-                if error:
-                    self._wrong(row, f"{row.path}: {error}")
-                    return
-                try:
-                    self._write(stage([data], self.target.private), place, row)
-                except ArchiveError as problem:
-                    self._wrong(row, str(problem))
+        row, place = self.flying.pop(item.path)
+        self.result.rounded += decoded.rounded
+        with self._one(row):
+            if decoded.error:
+                raise ArchiveError(decoded.error)
+            self._write(stage([decoded.data], self.target.private), place, row)
 
     def links(self) -> None:
         """Make hard links, then symbolic ones: nothing is ever written through them."""
-        for row in self.manifest.rows("kind = 'hardlink' AND state != 'failed'"):
-            self._link(row, self._hardlink)
-        for row in self.manifest.rows("kind = 'link' AND state != 'failed'"):
-            if stays_inside(row.path, row.link) or self.all_links:
-                self._link(row, self._symlink)
-            else:
+        for row in self._rows("hardlink"):
+            with self._one(row):
+                self._hardlink(row)
+        for row in self._rows("link"):
+            if not self.all_links and not stays_inside(row.path, row.link):
                 self.result.left_out.append(row.path)
+                continue
+            with self._one(row):
+                self._symlink(row)
 
     def folder_times(self) -> None:
         """Times and modes of folders, after everything has been written into them."""
-        for row in self.manifest.rows("kind = 'folder' AND state != 'failed'"):
-            place = self.target.out.joinpath(*PurePosixPath(row.path).parts)
-            if place.is_dir() and not place.is_symlink():
-                set_status(place, row)
+        for row in self._rows("folder"):
+            with self._one(row):
+                place = self.target.place(self.names.of(row.path))
+                if place.is_dir() and not place.is_symlink():
+                    set_status(place, row)
+
+    def _rows(self, kind: str) -> Iterator[Row]:
+        return self.manifest.rows("kind = ? AND state != 'failed'", kind)
 
     def _name(self, row: Row) -> str:
-        """The restored name: as in the source, with ``.png`` behind it where that is another format."""
+        """The restored path: that of the source, with ``.png`` behind it where that is another format."""
+        path = self.names.of(row.path)
         if row.state != "streamed" or self.form == "source" or row.format == "PNG":
-            return row.path
-        name = f"{row.path}.png"
-        if self.manifest.brief(name) is not None:
-            raise ArchiveError(f"{row.path}: {name} is in the archive too; restore with --format source")
-        return name
-
-    def _format(self, row: Row) -> str:
-        return "PNG" if self.form == "png" or row.format is None else row.format
-
-    def _stream(self, row: Row) -> bytes:
-        try:
-            stream = (self.dst / row.object).read_bytes()
-        except OSError as error:
-            raise _lost(row, error.strerror or str(error)) from error
-        if hashlib.sha256(stream).hexdigest() != row.object_sha256:
-            raise _lost(row, "not as it was written")
-        return stream
-
-    def _copy(self, row: Row, place: Path) -> None:
-        try:
-            with (self.dst / row.object).open("rb") as file:
-                staged = stage(chunks(file), self.target.private)
-        except OSError as error:
-            raise _lost(row, error.strerror or str(error)) from error
-        if staged.sha256 != row.sha256:
-            staged.discard()
-            raise _lost(row, "not as it was written")
-        self._write(staged, place, row)
+            return path
+        if self.manifest.get(f"{row.path}.png") is not None:
+            raise ArchiveError(
+                f"{row.path}.png is in the archive too; restore with --format source or --rename"
+            )
+        return f"{path}.png"
 
     def _write(self, staged: Staged, place: Path, row: Row) -> None:
         if not self.target.write(staged, place, row):
@@ -287,30 +302,21 @@ class _Restore:
             self.result.stored += 1
         self.on_event(Checked(row.path))
 
-    def _link(self, row: Row, make: object) -> None:
-        assert callable(make)
-        try:
-            place = self.target.place(row.path)
-            make(row, place)
-        except (ArchiveError, OutputError) as error:
-            self._wrong(row, str(error))
-        except OSError as error:
-            self._wrong(row, f"{row.path}: the link cannot be made ({error.strerror})")
-
-    def _symlink(self, row: Row, place: Path) -> None:
+    def _symlink(self, row: Row) -> None:
+        place = self.target.place(self.names.of(row.path))
         if place.is_symlink() and os.readlink(place) == row.link:
             return
         self._clear(place)
         os.symlink(row.link, place)
         os.utime(place, ns=(row.mtime_ns, row.mtime_ns), follow_symlinks=False)
 
-    def _hardlink(self, row: Row, place: Path) -> None:
-        target = self.manifest.get(row.link) if is_safe(row.link) else None
-        if target is None or target.state == "failed":
-            raise ArchiveError(f"{row.path}: repeats {row.link}, which the archive does not have")
-        first = self._name(target)
-        if first != target.path:  # the image has got another suffix, and so does its second name
-            place = self.target.place(f"{row.path}.png")
+    def _hardlink(self, row: Row) -> None:
+        target = self.manifest.get(row.link)
+        if target is None or not target.object:
+            raise ArchiveError(f"repeats {row.link}, which the archive does not have")
+        first, name = self._name(target), self.names.of(row.path)
+        # Where the image has got another suffix, so does its second name.
+        place = self.target.place(name if first == self.names.of(target.path) else f"{name}.png")
         original = self.target.place(first)
         if place.exists() and original.exists() and os.path.samefile(place, original):
             return
@@ -319,11 +325,23 @@ class _Restore:
 
     def _clear(self, place: Path) -> None:
         if os.path.lexists(place):
-            if not self.target.overwrite or (place.is_dir() and not place.is_symlink()):
-                raise ArchiveError(
-                    f"{place}: is something else already; add --overwrite or restore to another place"
-                )
+            self.target.require_free(place)
             place.unlink()
+
+    @contextmanager
+    def _one(self, row: Row) -> Iterator[None]:
+        """Work on one entry: what goes wrong is its own error, unless nothing at all can be written any more."""
+        try:
+            yield
+        except objects.ObjectError as error:
+            self._wrong(row, f"{error}; see `lof archive verify`")
+        except ArchiveError as error:
+            self._wrong(row, str(error))
+        except (OSError, ValueError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno in _NOWHERE:
+                raise cannot_write(self.target.out, error) from error
+            reason = getattr(error, "strerror", None) or error
+            self._wrong(row, f"cannot have that name here ({reason}); give it another one with --rename")
 
     def _wrong(self, row: Row, error: str) -> None:
         self.result.errors.append((row.path, error))
@@ -334,18 +352,10 @@ def set_status(place: Path, row: Row) -> None:
     """Give a file or folder the times and permission bits of its source.
 
     Raises:
-        OutputError: the file system does not take them.
+        OSError, OverflowError: the file system does not take them.
     """
-    try:
-        os.chmod(place, row.mode & 0o777)
-        os.utime(place, ns=(row.mtime_ns, row.mtime_ns))
-    except (OSError, OverflowError) as error:
-        reason = error if isinstance(error, OSError) else OSError(str(error))
-        raise cannot_write(place, reason) from error
-
-
-def _lost(row: Row, why: str) -> ArchiveError:
-    return ArchiveError(f"{row.path}: {row.object} cannot be read ({why}); see `lof archive verify`")
+    os.chmod(place, row.mode & 0o777)
+    os.utime(place, ns=(row.mtime_ns, row.mtime_ns))
 
 
 def _key(place: Path, row: Row) -> str:

@@ -1,8 +1,8 @@
-"""The tables of a manifest."""
+"""The tables of a manifest, version 3; ``FORMAT.md`` beside this module describes them to strangers."""
 
 from __future__ import annotations
 
-VERSION = 2
+VERSION = 3
 APPLICATION = 0x6C6F6661  # "lofa"
 
 MOST_PSNR = 99.0
@@ -10,15 +10,16 @@ MOST_PSNR = 99.0
 
 TABLES = """
 CREATE TABLE sources (
-    name TEXT PRIMARY KEY,   -- first part of its files' paths
+    name TEXT PRIMARY KEY,   -- first part of its entries' paths
     path TEXT NOT NULL,      -- where it was when it was archived last
-    container TEXT NOT NULL, -- folder, tar, zip
-    error TEXT NOT NULL      -- why it could not be read to its end; empty if it could
+    origin TEXT NOT NULL,    -- folder, tar, zip
+    exclude TEXT NOT NULL,   -- JSON array: the globs whose matches were left out
+    error TEXT NOT NULL      -- why it was not read to its end; empty if it was
 ) WITHOUT ROWID;
 CREATE TABLE files (
     path TEXT PRIMARY KEY,       -- in the archive; the bytes of the source's file name, mostly UTF-8
     kind TEXT NOT NULL CHECK (kind IN ('file', 'folder', 'link', 'hardlink')),
-    container TEXT NOT NULL,     -- folder, tar, zip: what it was read from
+    origin TEXT NOT NULL,        -- folder, tar, zip: what it was read from
     size INTEGER NOT NULL,       -- of the source, bytes
     mtime_ns INTEGER NOT NULL,   -- of the source, nanoseconds since 1970
     mode INTEGER NOT NULL,       -- permission bits of the source
@@ -26,14 +27,19 @@ CREATE TABLE files (
     sha256 TEXT NOT NULL,        -- of the source
     state TEXT NOT NULL CHECK (state IN ('streamed', 'stored', 'failed')),
     why TEXT NOT NULL,           -- why a file is stored as it is
-    detail TEXT NOT NULL,        -- more about that, or what was done to the picture
-    error TEXT NOT NULL,         -- what went wrong; empty if nothing did
-    object TEXT NOT NULL,        -- the file in the archive: streams/…, stored/…
+    detail TEXT NOT NULL,        -- more about that
+    notes TEXT NOT NULL,         -- what was done to the picture or dropped of it, one a line
+    error TEXT NOT NULL,         -- an open failure; empty if there is none
+    object TEXT NOT NULL,        -- the file in the archive: streams/..., stored/...; empty if there is none
     object_size INTEGER NOT NULL,
     object_sha256 TEXT NOT NULL,
     settings TEXT NOT NULL,      -- digest of everything that decided the stream
     tried TEXT NOT NULL,         -- the last search of `improve`: profile digest and seed
-    codec TEXT, quality INTEGER, metric TEXT,
+    container TEXT,              -- format of the stream's file: lof, ...
+    suffix TEXT,                 -- what the name of such a file ends in
+    codec TEXT,
+    quality_64 INTEGER,          -- quality of the codec, in multiples of 1/64
+    metric TEXT,
     fingerprint TEXT,            -- SHA-256 over the codec's weights
     profile TEXT, profile_digest TEXT, lambda REAL, seed INTEGER,
     format TEXT,                 -- of the source: JPEG, PNG, ...
@@ -41,7 +47,7 @@ CREATE TABLE files (
     bpp REAL, psnr REAL, ms_ssim REAL,
     cost REAL,                   -- bpp + lambda * distortion
     pixels_sha256 TEXT,          -- of the decoded image; other CPUs may round single pixels otherwise
-    symbols_sha256 TEXT,         -- of the integers in the stream, the same on all CPUs; see digests.py
+    symbols_sha256 TEXT,         -- of the integers in the stream, the same on all CPUs
     seconds REAL NOT NULL,       -- of work on it, all searches together
     updated REAL NOT NULL        -- seconds since 1970
 ) WITHOUT ROWID;
@@ -52,7 +58,7 @@ CREATE TABLE pending (  -- objects that are being put in place, see lof/archive/
     row TEXT NOT NULL,  -- JSON
     older TEXT NOT NULL -- an object that goes once the row is in files; empty if none
 ) WITHOUT ROWID;
-CREATE TABLE totals (
+CREATE TABLE totals ( -- kept by triggers
     kind TEXT NOT NULL, state TEXT NOT NULL, why TEXT NOT NULL,
     files INTEGER NOT NULL, size INTEGER NOT NULL, object_size INTEGER NOT NULL,
     bpp REAL NOT NULL, psnr REAL NOT NULL, ms_ssim REAL NOT NULL, with_ms_ssim INTEGER NOT NULL,
@@ -62,27 +68,22 @@ CREATE TABLE totals (
 """
 
 
-UPGRADES = {1: "ALTER TABLE files ADD COLUMN symbols_sha256 TEXT"}
-"""What makes the tables of a version those of the next."""
-
-
 def _count(row: str, sign: str) -> str:
     """SQL that adds a row to its total, or takes it out again."""
-    values = [
-        f"{sign}1",
-        f"{sign}{row}.size",
-        f"{sign}{row}.object_size",
-        f"{sign}ifnull({row}.bpp, 0)",
-        f"{sign}min(ifnull({row}.psnr, 0), {MOST_PSNR})",
-        f"{sign}ifnull({row}.ms_ssim, 0)",
-        f"{sign}({row}.ms_ssim IS NOT NULL)",
-        f"{sign}{row}.seconds",
-    ]
-    columns = ("files", "size", "object_size", "bpp", "psnr", "ms_ssim", "with_ms_ssim", "seconds")
-    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in columns)
+    values = {
+        "files": "1",
+        "size": f"{row}.size",
+        "object_size": f"{row}.object_size",
+        "bpp": f"ifnull({row}.bpp, 0)",
+        "psnr": f"min(ifnull({row}.psnr, 0), {MOST_PSNR})",
+        "ms_ssim": f"ifnull({row}.ms_ssim, 0)",
+        "with_ms_ssim": f"({row}.ms_ssim IS NOT NULL)",
+        "seconds": f"{row}.seconds",
+    }
+    added = ", ".join(f"{name} = {name} + excluded.{name}" for name in values)
     return (
-        f"INSERT INTO totals VALUES ({row}.kind, {row}.state, {row}.why, {', '.join(values)}) "
-        f"ON CONFLICT DO UPDATE SET {added};"
+        f"INSERT INTO totals VALUES ({row}.kind, {row}.state, {row}.why, "
+        f"{', '.join(sign + value for value in values.values())}) ON CONFLICT DO UPDATE SET {added};"
     )
 
 

@@ -24,14 +24,11 @@ class Staged:
         """Give the file its name, replacing what has it; whoever looks sees the old file or the new one.
 
         Raises:
-            OutputError: the folder cannot be written, or a file stands where it needs a folder.
+            OSError: the folder cannot be written, or cannot have a file of that name.
         """
-        try:
-            make_folders(target.parent)
-            os.replace(self.path, target)
-            _sync(target.parent)
-        except OSError as error:
-            raise cannot_write(target, error) from error
+        make_folders(target.parent)
+        os.replace(self.path, target)
+        _sync(target.parent)
 
     def discard(self) -> None:
         """Remove the file, if it has not been placed."""

@@ -3,7 +3,7 @@
 ::
 
     DST/manifest.sqlite      one row per entry of the sources
-    DST/streams/PATH.lof     images, as streams
+    DST/streams/PATH.SUFFIX  images, as streams
     DST/stored/PATH          everything else, byte for byte
     DST/weights/FINGERPRINT/ what the streams' codecs need, should lof no longer ship it
     DST/.lof/lock, tmp/      who is at work here; files that are not whole yet
@@ -27,16 +27,16 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
-from lof.archive.manifest import NAME, Manifest, Row
-from lof.archive.names import hashed_name
+from lof.archive.manifest import NAME, STORED, STREAMS, Manifest, Row
+from lof.archive.names import hashed_name, object_name
+from lof.archive.objects import is_whole
 from lof.archive.staging import Staged, cannot_write, make_folders, stage
+from lof.archive.walk import OWN as PRIVATE
 from lof.errors import ArchiveError, OutputError
-from lof.files.atomic import sha256
 
-STREAMS, STORED, PRIVATE = "streams", "stored", ".lof"
 _LONGEST = 4000  # bytes of a path; most systems take 4096
 
 
@@ -53,7 +53,6 @@ class Store:
 
     def __init__(self, folder: Path, *, create: bool = False) -> None:
         self.folder = folder
-        self._listing = lru_cache(maxsize=64)(self._list)
         self._private = folder / PRIVATE
         self._temporary = self._private / "tmp"
         if not create and not (folder / NAME).is_file():
@@ -77,7 +76,7 @@ class Store:
         return stage(chunks, self._temporary)
 
     def commit(self, row: Row, staged: Staged | None = None) -> Row:
-        """Put a row, and staged content as its object, under ``row.object`` or a name that is possible.
+        """Put a row, and staged content as its object, under the row's path or, where that cannot be, a hash of it.
 
         An older object of the row goes.
 
@@ -88,33 +87,23 @@ class Store:
             OutputError: the archive cannot be written; it is as it was.
         """
         if staged is not None:
-            row = replace(row, object_size=staged.size, object_sha256=staged.sha256)
-            if not self._is_possible(row.object):
-                area, suffix = row.object.split("/", 1)[0], ".lof" if row.state == "streamed" else ""
-                row = replace(row, object=hashed_name(area, row.path, suffix))
+            area, suffix = (STREAMS, row.suffix or "") if row.state == "streamed" else (STORED, "")
+            name = object_name(area, row.path, suffix)
+            if not self._is_possible(name):
+                name = hashed_name(area, row.path, suffix)
+            row = replace(row, object=name, object_size=staged.size, object_sha256=staged.sha256)
         before = self.manifest.get(row.path)
         older = before.object if before is not None and before.object != row.object else ""
         if staged is not None or older:
             self.manifest.intend(row, older)
         if staged is not None:
-            staged.place(self.folder / row.object)
+            target = self.folder / row.object
+            try:
+                staged.place(target)
+            except OSError as error:
+                raise cannot_write(target, error) from error
         self._settle(row, older)
         return row
-
-    def has(self, name: str) -> bool:
-        """Whether an object was there when its folder was last listed: quick for many of one folder.
-
-        An object is given its name only when it is whole, so there is no need to look at its size.
-        """
-        folder, _, last = name.rpartition("/")
-        return last in self._listing(folder)
-
-    def size_of(self, name: str) -> int | None:
-        """Length of an object in bytes, ``None`` where it is missing."""
-        try:
-            return os.stat(f"{self.folder}/{name}").st_size
-        except OSError:
-            return None
 
     def close(self) -> None:
         """Let other processes in."""
@@ -127,12 +116,6 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _list(self, folder: str) -> frozenset[str]:
-        try:
-            return frozenset(os.listdir(f"{self.folder}/{folder}"))
-        except OSError:
-            return frozenset()
-
     def _prepare(self, create: bool) -> None:
         if create:
             make_folders(self.folder)
@@ -140,13 +123,13 @@ class Store:
             if there and NAME not in there:
                 raise OutputError(f"{self.folder}: is no archive and not empty; choose a new folder")
         make_folders(self._temporary)
+        for area in (STREAMS, STORED):
+            if (self.folder / area).is_symlink():
+                raise OutputError(f"{self.folder / area}: is a link; put the folder itself in its place")
 
     def _recover(self) -> None:
         for row, older in self.manifest.pending():
-            place = self.folder / row.object
-            if not row.object or (
-                self.size_of(row.object) == row.object_size and sha256(place) == row.object_sha256
-            ):
+            if not row.object or is_whole(self.folder, row):
                 self._settle(row, older)
             else:
                 self.manifest.give_up(row.path)
@@ -159,18 +142,38 @@ class Store:
             self.manifest.give_up(row.path)
 
     def _is_possible(self, name: str) -> bool:
-        """Whether no file stands where ``name`` needs a folder, no folder where it is a file, and it is short."""
-        place = self.folder / name
-        if len(os.fsencode(place.absolute())) > _LONGEST:
+        """Whether no file or link stands where ``name`` needs a folder, no folder where it is a file."""
+        place = self.folder
+        if len(os.fsencode((place / name).absolute())) > _LONGEST:
             return False
-        for folder in place.parents:
-            if folder == self.folder:
-                return not place.is_dir()
-            if folder.is_dir() and not folder.is_symlink():
-                continue
-            if os.path.lexists(folder):
+        *folders, last = name.split("/")
+        for part in folders:
+            place /= part
+            if os.path.lexists(place) and (place.is_symlink() or not place.is_dir()):
                 return False
-        return not place.is_dir()
+        return not (place / last).is_dir()
+
+
+class Listing:
+    """Which objects are there: quick for many of one folder, since each folder is listed once.
+
+    An object is given its name only when it is whole, so there is no need to look at its size.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._names_in = lru_cache(maxsize=64)(partial(_names_in, folder))
+
+    def has(self, name: str) -> bool:
+        """Whether an object was there when its folder was listed."""
+        folder, _, last = name.rpartition("/")
+        return last in self._names_in(folder)
+
+
+def _names_in(archive: Path, folder: str) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(f"{archive}/{folder}"))
+    except OSError:
+        return frozenset()
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lof.archive.manifest import Row
 from lof.errors import UnknownCodecError, WeightsError
 from lof.files.atomic import write_atomically
 
@@ -30,39 +32,46 @@ def keep_weights(dst: Path, codec: Codec) -> None:
     from lof.codecs import load_codec, weights_name
 
     path = _folder(dst, codec.fingerprint.hex()) / weights_name(codec.name, codec.metric, codec.quality)
-    if path.is_file():
+    state = codec.state()
+    if path.is_file() or not state:
         return
     metadata = {"lambda": repr(codec.lmbda), "codec": codec.name, "fingerprint": codec.fingerprint.hex()}
-    write_atomically(path, save(_small(codec), metadata))
+    write_atomically(path, save(_small(state), metadata))
     again = load_codec(codec.name, codec.quality, metric=codec.metric, weights=path.parent, device="cpu")
     if again.fingerprint != codec.fingerprint:
         path.unlink()
         raise WeightsError(f"{path}: does not read back as it was written; check the disk")
 
 
-def kept_weights(dst: Path | None, codec: str, quality: float, metric: str, fingerprint: str) -> Path | None:
-    """Folder of the kept weights of a stream; ``None`` where lof ships the very same, or none are kept."""
-    from lof.codecs import codec_spec
+def kept_weights(dst: Path, row: Row) -> Path | None:
+    """Folder of the kept weights of a streamed row; ``None`` where lof ships the very same, or none are kept."""
+    from lof.codecs import codec_spec, weights_name
 
+    fingerprint = row.fingerprint or ""
+    if row.codec is None or row.metric is None or row.quality is None:
+        return None
     try:
-        shipped = codec_spec(codec).rate_point(metric, quality).fingerprint
+        shipped = codec_spec(row.codec).rate_point(row.metric, row.quality).fingerprint
     except UnknownCodecError:
         return None
-    if dst is None or (shipped is not None and shipped.startswith(fingerprint[:_DIGITS])):
+    if re.fullmatch("[0-9a-f]{64}", fingerprint) is None or fingerprint == shipped:
         return None
     folder = _folder(dst, fingerprint)
-    return folder if folder.is_dir() else None
+    path = folder / weights_name(row.codec, row.metric, row.quality)
+    links = any(
+        place.is_symlink() for place in (path, folder, dst / WEIGHTS)
+    )  # to anything, in a stranger's archive
+    return folder if path.is_file() and not links else None
 
 
 def _folder(dst: Path, fingerprint: str) -> Path:
     return dst / WEIGHTS / fingerprint[:_DIGITS]
 
 
-def _small(codec: Codec) -> dict[str, Tensor]:
+def _small(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Weights and tables without loss, in float16 where that holds them."""
     import torch
 
-    state = codec.state()
     halved = {name: tensor.half() for name, tensor in state.items() if tensor.dtype == torch.float32}
     exact = {name: half for name, half in halved.items() if torch.equal(half.float(), state[name])}
     return {name: tensor.contiguous() for name, tensor in (state | exact).items()}

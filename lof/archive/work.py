@@ -6,7 +6,6 @@ So workers need no disk in common with it, and one that is killed leaves nothing
 
 from __future__ import annotations
 
-import io
 import logging
 import time
 from collections.abc import Callable
@@ -14,17 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
 from lof.archive.digests import pixels_digest, symbols_digest
-from lof.archive.weights import kept_weights
-from lof.containers import unpack
+from lof.archive.manifest import Row
+from lof.containers import container, unpack
 from lof.errors import ImageError, LofError
 from lof.jobs import JobSettings
 from lof.jobs.work import throttled
 from lof.metrics import bpp, ms_ssim, mse
 from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
+from lof.pictures.writing import image_bytes
 from lof.pools import Work
 from lof.profiles import Profile
 from lof.results import Pixels, Result
@@ -39,17 +37,17 @@ NO_IMAGE, REFUSED, TOO_LARGE, LOST = "no image", "image not taken", "file too la
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAGIC = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"BM": "BMP"} | dict.fromkeys(_TIFF, "TIFF")
 _OPTIONS: dict[str, dict[str, Any]] = {
+    "BMP": {},
     "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"lossless": True},
+    "PNG": {},
     "TIFF": {"compression": "tiff_deflate"},
+    "WEBP": {"lossless": True},
 }
+FORMATS = frozenset(_OPTIONS)
+"""Formats of images that streams are made of, and that are restored; all lossless but for JPEG."""
 _OTHER_SYMBOLS = (
     "this machine reads other symbols in it than were written; restore it on one like that which wrote it "
     "(see Limits in the README)"
-)
-_OTHER_PIXELS = (
-    "decodes to other pixels than when an older lof wrote it, which noted nothing that tells damage from another "
-    "rounding; try other --jobs or the machine that wrote it"
 )
 _log = logging.getLogger(__name__)
 
@@ -117,7 +115,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
         self.settings.load()
 
     def do(self, tool: None, item: SearchItem, report: Callable[[Progress], None]) -> Streamed | Kept:
-        """What is wrong with one image is no exception."""
+        """Search; what is wrong with the image becomes the outcome, and the job goes on."""
         started = time.perf_counter()
 
         def failed(error: str) -> Kept:
@@ -194,10 +192,13 @@ def _columns(
 ) -> dict[str, Any]:
     measured = result.optimised
     height, width = result.pixels.shape[:2]
-    symbols = codec.decompress(unpack(result.data).strings, height, width).symbols
+    parsed = unpack(result.data)
+    symbols = codec.decompress(parsed.strings, height, width).symbols
     return {
+        "container": parsed.container,
+        "suffix": container(parsed.container).suffix,
         "codec": codec.name,
-        "quality": codec.quality,
+        "quality_64": round(64 * codec.quality),
         "metric": codec.metric,
         "fingerprint": codec.fingerprint.hex(),
         "profile": result.profile,
@@ -214,19 +215,31 @@ def _columns(
         "pixels_sha256": pixels_digest(result.pixels),
         "symbols_sha256": symbols_digest(symbols),
         "seconds": seconds,
-        "detail": "; ".join(picture.notes),
+        "notes": "\n".join(picture.notes),
     }
 
 
 @dataclass(frozen=True)
 class DecodeItem:
-    """A stream, and the digests of what it decoded to when it was written."""
+    """A stream, and the digests of what it decoded to when it was written.
+
+    Attributes:
+        weights: folder with those of its codec, where they are not those that lof ships.
+        format: of the image file that is wanted; ``None`` for a check alone.
+    """
 
     path: str
     stream: bytes
     pixels_sha256: str
-    symbols_sha256: str | None
+    symbols_sha256: str
+    weights: Path | None
     format: str | None = None
+
+    @classmethod
+    def of(cls, row: Row, stream: bytes, weights: Path | None, format: str | None = None) -> DecodeItem:
+        """The item of a streamed row."""
+        digests = row.pixels_sha256 or "", row.symbols_sha256 or ""
+        return cls(row.path, stream, *digests, weights, format)
 
 
 @dataclass(frozen=True)
@@ -234,8 +247,7 @@ class Decoded:
     """An image file made of a stream, empty if only a check was asked for; or what is wrong.
 
     Attributes:
-        checked: false where it cannot be told whether the stream is whole: the weights it needs are not at
-            hand, or an older lof noted no symbols.
+        checked: false where the weights are not at hand that tell whether the stream is whole.
         rounded: whether single pixels are others than when it was written, as CPUs round differently; its
             symbols are the same.
     """
@@ -246,41 +258,29 @@ class Decoded:
     rounded: bool = False
 
 
-@dataclass(frozen=True)
 class Decode(Work[DecodeItem, None, Decoded]):
-    """Decode a stream, compare with the manifest, and encode the image if the item names a format.
-
-    Attributes:
-        weights: a folder that the user named; else those of ``archive``, where lof no longer ships them.
-    """
-
-    weights: Path | None = None
-    archive: Path | None = None
+    """Decode a stream, compare with the manifest, and encode the image if the item names a format."""
 
     def open(self) -> None:
         """Nothing: each stream names its codec, and codecs stay loaded."""
 
     def do(self, tool: None, item: DecodeItem, report: Callable[[Any], None]) -> Decoded:
-        """What is wrong with one stream is no exception."""
+        """Decode; what is wrong with the stream becomes the outcome, and the job goes on."""
         from lof.api import codec_of, decode_stream
 
         checked = True
         try:
             parsed = unpack(item.stream, item.path)
-            weights = self.weights or kept_weights(
-                self.archive, parsed.codec, parsed.quality, parsed.metric, parsed.fingerprint.hex()
-            )
             checked = False
-            codec = codec_of(parsed, name=item.path, weights=weights)
+            codec = codec_of(parsed, name=item.path, weights=item.weights)
             checked = True
-            picture = decode_stream(parsed, name=item.path, weights=weights)
+            picture = decode_stream(parsed, name=item.path, weights=item.weights)
             rounded = pixels_digest(picture.pixels) != item.pixels_sha256
             if rounded:
                 symbols = codec.decompress(parsed.strings, parsed.height, parsed.width).symbols
                 if symbols_digest(symbols) != item.symbols_sha256:
-                    told = item.symbols_sha256 is not None
-                    return Decoded(error=_OTHER_SYMBOLS if told else _OTHER_PIXELS, checked=told)
-            data = b"" if item.format is None else encoded(picture, item.format)
+                    return Decoded(error=_OTHER_SYMBOLS)
+            data = b"" if item.format is None else image_bytes(picture, item.format, **_OPTIONS[item.format])
             return Decoded(data, rounded=rounded)
         except LofError as error:
             return Decoded(error=str(error).removeprefix(f"{item.path}: "), checked=checked)
@@ -294,18 +294,6 @@ class Decode(Work[DecodeItem, None, Decoded]):
     def label(self, item: DecodeItem) -> str:
         """``decode`` and the name of the image."""
         return f"decode {item.path}"
-
-
-def encoded(picture: Picture, format: str) -> bytes:
-    """A picture as an image file with its ICC profile and EXIF: lossless, but for ``JPEG`` (quality 95, 4:4:4)."""
-    options = dict(_OPTIONS.get(format, {}))
-    if picture.icc:
-        options["icc_profile"] = picture.icc
-    if picture.exif and format != "BMP":
-        options["exif"] = b"Exif\0\0" + picture.exif if format == "JPEG" else picture.exif
-    buffer = io.BytesIO()
-    Image.fromarray(picture.pixels).save(buffer, format, **options)
-    return buffer.getvalue()
 
 
 def format_of(head: bytes) -> str | None:

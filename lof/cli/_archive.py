@@ -8,8 +8,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
-from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -23,14 +22,15 @@ from lof.archive import (
     Event,
     Improved,
     Manifest,
+    Planned,
     Restored,
     Row,
     Settled,
     Summary,
+    Total,
     Unchanged,
     Verdict,
 )
-from lof.archive.manifest import Total
 from lof.pools import Advanced, Started
 from lof.report import figures
 from lof.report.records import to_json
@@ -51,9 +51,7 @@ class Display(AbstractContextManager["Display"]):
     def __call__(self, event: Event) -> None:
         return None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         return None
 
 
@@ -97,9 +95,7 @@ class LiveLines(Display):
         self.live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.live.stop()
 
     def __call__(self, event: Event) -> None:
@@ -143,7 +139,7 @@ class LiveLines(Display):
 
     def _overall(self) -> str:
         elapsed = time.monotonic() - self.started
-        parts = [f"{figures.count(self.done)} files done"]
+        parts = [f"{count(self.done, 'file')} done"]
         if self.unchanged:
             parts.append(f"{figures.count(self.unchanged)} unchanged")
         if self.failed:
@@ -166,32 +162,28 @@ def choose(total: int | None, *, json: bool, by_files: bool = False) -> Display:
 def show_status(manifest: Manifest, *, json: bool) -> None:
     """What the archive holds, as a table or one JSON object."""
     totals = manifest.totals()
-    files = [total for total in totals if total.kind == "file"]
-    errors = manifest.errors(-1 if json else MOST_LINES)
+    failures = manifest.failures(-1 if json else MOST_LINES)
     sources = [row._asdict() for row in manifest.sources()]
     if json:
-        wrong = [{"path": path, "error": error} for path, error in errors]
-        print(
-            json_format.dumps(
-                {"totals": [t._asdict() for t in totals], "sources": sources, "errors": wrong},
-                allow_nan=False,
-            )
-        )
+        found = {
+            "totals": [total._asdict() for total in totals],
+            "sources": sources,
+            "errors": [{"path": path, "error": error} for path, error in failures],
+        }
+        print(json_format.dumps(found, allow_nan=False))
         return
     console = Console(highlight=False)
+    files = [total for total in totals if total.kind == "file"]
     console.print(_totals_table(files))
     console.print(_means(files))
-    others = [
-        (sum(t.files for t in totals if t.kind == kind), kind) for kind in ("folder", "link", "hardlink")
-    ]
-    console.print(
-        ", ".join(f"{figures.count(count)} {kind}{'s' * (count != 1)}" for count, kind in others if count)
-    )
+    kinds = (("folder", "folder"), ("link", "link"), ("hardlink", "hard link"))
+    others = [(sum(t.files for t in totals if t.kind == kind), name) for kind, name in kinds]
+    console.print(", ".join(count(number, name) for number, name in others if number))
     for source in sources:
-        console.print(escape(figures.printable(f"source {source['name']}: {source['path']}")), soft_wrap=True)
-    broken = [(source["name"], source["error"]) for source in sources if source["error"]]
-    show_errors(console, errors, manifest.count_errors())
-    show_errors(console, broken, len(broken))
+        left_out = ", ".join(json_format.loads(source["exclude"]))
+        line = f"source {source['name']}: {source['path']}{left_out and f' without {left_out}'}"
+        console.print(escape(figures.printable(line)), soft_wrap=True)
+    _list(console, "failed", failures, manifest.count_failures())
 
 
 def show_created(summary: Summary, manifest: Manifest, tied: str | None) -> None:
@@ -202,31 +194,53 @@ def show_created(summary: Summary, manifest: Manifest, tied: str | None) -> None
     """
     show_status(manifest, json=False)
     console = Console(highlight=False)
-    parts = [
-        f"{figures.count(summary.streamed)} streamed",
-        f"{figures.count(summary.stored)} stored as they are",
-    ]
-    if summary.unchanged:
-        parts.append(f"{figures.count(summary.unchanged)} unchanged")
-    if summary.errors:
-        parts.append(f"[red]{figures.count(len(summary.errors))} failed[/]")
-    console.print(f"\nthis time: {', '.join(parts)}; {figures.duration(summary.seconds)} in all")
+    parts = [f"{count(summary.streamed, 'stream')} written", f"{count(summary.stored, 'file')} stored as is"]
+    _sum_up(
+        console, "\nthis time: ", parts, {"unchanged": summary.unchanged}, summary.errors, summary.seconds
+    )
+    for note, (number, first) in list(summary.notes.items())[:MOST_LINES]:
+        more = f" and {figures.count(number - 1)} more" if number > 1 else ""
+        console.print(escape(figures.printable(f"note: {note}: {first}{more}")), soft_wrap=True)
     if summary.other_settings:
         console.print(
-            f"{figures.count(summary.other_settings)} streams were made with other settings and stay as they are; "
+            f"made with other settings and left as they are: {count(summary.other_settings, 'stream')}; "
             "--redo searches them again, `lof archive improve` further"
         )
-    if summary.streamed:
-        console.print(
-            "Streams decode to images close to their sources, not to the same bytes; check with `lof archive verify`.",
-            style="dim",
-        )
-    if summary.streamed and tied is not None:
-        console.print(
-            f"Streams of {tied} are not sure to be read on another kind of CPU: verify where they will be decoded, "
-            "or use --codec msp.",
-            style="dim",
-        )
+    remarks = [
+        "Streams decode to images close to their sources, not to the same bytes; check with `lof archive verify`.",
+        f"Streams of {tied} are not sure to be read on another kind of CPU: verify where they will be decoded, "
+        "or use --codec msp.",
+    ]
+    for remark in remarks[: bool(summary.streamed) + bool(summary.streamed and tied)]:
+        console.print(remark, style="dim")
+
+
+def show_plan(planned: Iterable[Planned | Unchanged], *, json: bool) -> int:
+    """What ``create`` would do; how many files it would fail at."""
+    names = {"search": "to search a stream for", "store": "to store as is", "unchanged": "unchanged"}
+    files, sizes = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    failures = []
+    for item in planned:
+        if isinstance(item, Unchanged):
+            files["unchanged"] += item.files
+            sizes["unchanged"] += item.size
+            continue
+        if json and item.do != "unchanged":
+            print(json_format.dumps(item._asdict()))
+        if item.do == "fail":
+            failures.append((item.path, item.error))
+        else:
+            files[item.do] += 1
+            sizes[item.do] += item.size
+    if json:
+        show_json({"files": files, "sizes": sizes, "failures": failures})
+        return len(failures)
+    console = Console(highlight=False)
+    for do, name in names.items():
+        console.print(f"{name}: {count(files[do], 'file')}, {figures.size(sizes[do])}")
+    _list(console, "fails", failures, len(failures))
+    console.print("nothing was written")
+    return len(failures)
 
 
 def show_verdict(verdict: Verdict, *, json: bool) -> None:
@@ -236,12 +250,10 @@ def show_verdict(verdict: Verdict, *, json: bool) -> None:
         return
     console = Console(highlight=False)
     for finding in verdict.findings:
-        line = escape(figures.printable(f"{finding.name}: {finding.error}"))
+        line = escape(figures.printable(about(finding.name, finding.error)))
         console.print(f"[red]{finding.wrong:10}[/] {line}", soft_wrap=True)
-    counted = (
-        f"{figures.count(verdict.streams)} streams decoded, {figures.count(verdict.stored)} stored files read"
-    )
-    what = f"[red]{figures.count(len(verdict.findings))} findings[/]" if verdict.findings else "all is well"
+    counted = f"{count(verdict.streams, 'stream')} decoded, {count(verdict.stored, 'stored file')} read"
+    what = f"[red]{count(len(verdict.findings), 'finding')}[/]" if verdict.findings else "all is well"
     console.print(f"{counted} in {figures.duration(verdict.seconds)}: {what}")
     _show_rounded(console, verdict.rounded)
 
@@ -252,27 +264,18 @@ def show_restored(restored: Restored, *, json: bool) -> None:
         show_json(asdict(restored))
         return
     console = Console(highlight=False)
-    show_errors(console, restored.errors, len(restored.errors))
-    for path in restored.left_out[:MOST_LINES]:
-        line = escape(figures.printable(path))
-        console.print(f"left out {line}: a link out of the tree; --all-links makes it", soft_wrap=True)
-    parts = [f"{figures.count(restored.images)} images", f"{figures.count(restored.stored)} other files"]
-    if restored.there:
-        parts.append(f"{figures.count(restored.there)} there already")
-    if restored.left_out:
-        parts.append(f"{figures.count(len(restored.left_out))} links left out")
-    if restored.errors:
-        parts.append(f"[red]{figures.count(len(restored.errors))} failed[/]")
-    console.print(f"restored {', '.join(parts)}; {figures.duration(restored.seconds)} in all")
+    left_out = [(path, "a link out of the tree; --all-links makes it") for path in restored.left_out]
+    _list(console, "left out", left_out, len(left_out))
+    _list(console, "never got in", restored.never_in, len(restored.never_in))
+    _list(console, "failed", restored.errors, len(restored.errors))
+    parts = [f"restored {count(restored.images, 'image')}", count(restored.stored, "other file")]
+    counts = {
+        "there already": restored.there,
+        "links left out": len(left_out),
+        "never got into the archive": len(restored.never_in),
+    }
+    _sum_up(console, "", parts, counts, restored.errors, restored.seconds)
     _show_rounded(console, restored.rounded)
-
-
-def _show_rounded(console: Console, count: int) -> None:
-    if count:
-        console.print(
-            f"images of the same symbols whose pixels this machine rounds otherwise: {figures.count(count)}",
-            style="dim",
-        )
 
 
 def show_improved(improved: Improved, *, json: bool) -> None:
@@ -281,69 +284,95 @@ def show_improved(improved: Improved, *, json: bool) -> None:
         show_json(asdict(improved))
         return
     console = Console(highlight=False)
-    show_errors(console, improved.errors, len(improved.errors))
-    parts = [f"{figures.count(improved.replaced)} streams replaced"]
+    _list(console, "failed", improved.errors, len(improved.errors))
+    parts = [f"{count(improved.replaced, 'stream')} replaced"]
     if improved.before:
         change = figures.percent(improved.after / improved.before - 1)
         sizes = f"{figures.size(improved.before)}→{figures.size(improved.after)}, {change}"
         parts[0] += f" ({sizes}; rate + λ·distortion {figures.percent(improved.gain)})"
-    counts = (
-        (improved.kept, "without a better one"),
-        (improved.tried, "tried before"),
-        (improved.missing, "without their original at hand"),
-        (len(improved.errors), "failed"),
-    )
-    parts += [f"{figures.count(count)} {what}" for count, what in counts if count]
-    console.print(f"{', '.join(parts)}; {figures.duration(improved.seconds)} in all", soft_wrap=True)
+    counts = {
+        "without a better one": improved.kept,
+        "tried before": improved.tried,
+        "without their original at hand": improved.missing,
+    }
+    _sum_up(console, "", parts, counts, improved.errors, improved.seconds)
 
 
-def show_errors(console: Console, errors: Sequence[tuple[str, str]], count: int) -> None:
-    """The first errors, one line each, and how many more there are."""
-    for path, error in errors[:MOST_LINES]:
-        console.print(f"[red]failed[/] {escape(figures.printable(about(path, error)))}", soft_wrap=True)
-    if count > min(len(errors), MOST_LINES):
-        console.print(f"and {count - min(len(errors), MOST_LINES)} more; --json lists all")
-
-
-def show_json(summary: dict[str, object]) -> None:
+def show_json(summary: dict[str, Any]) -> None:
     """The last line of a ``--json`` command."""
     print(json_format.dumps({"summary": summary}, allow_nan=False), flush=True)
 
 
 def about(path: str, error: str) -> str:
     """Path and error, the path once."""
-    return error if path in error else f"{path}: {error}"
+    return error if error.startswith(path) else f"{path}: {error}"
 
 
-def _totals_table(totals: Iterable[Total]) -> Table:
+def count(number: int, noun: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{figures.count(number)} {noun}{'s' * (number != 1)}"
+
+
+def _sum_up(
+    console: Console,
+    head: str,
+    parts: list[str],
+    counts: dict[str, int],
+    errors: Sequence[object],
+    seconds: float,
+) -> None:
+    """The last line: parts, those of the counts that are not 0, how many failed, and the time."""
+    parts = parts + [f"{figures.count(number)} {what}" for what, number in counts.items() if number]
+    if errors:
+        parts.append(f"[red]{figures.count(len(errors))} failed[/]")
+    console.print(f"{head}{', '.join(parts)}; {figures.duration(seconds)} in all", soft_wrap=True)
+
+
+def _list(console: Console, what: str, found: Sequence[tuple[str, str]], total: int) -> None:
+    """The first of what was found, one line each, and how many more there are."""
+    for path, error in found[:MOST_LINES]:
+        console.print(f"[red]{what}[/] {escape(figures.printable(about(path, error)))}", soft_wrap=True)
+    if total > min(len(found), MOST_LINES):
+        console.print(f"and {total - min(len(found), MOST_LINES)} more; --json lists all")
+
+
+def _show_rounded(console: Console, number: int) -> None:
+    if number:
+        console.print(
+            f"images of the same symbols whose pixels this machine rounds otherwise: {figures.count(number)}",
+            style="dim",
+        )
+
+
+def _totals_table(totals: Sequence[Total]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("state", no_wrap=True)
     for name in ("files", "source", "archive", "change"):
         table.add_column(name, justify="right", no_wrap=True)
-    rows = list(totals)
-    for total in rows:
+    for total in totals:
         name = f"{total.state}, {total.why}" if total.why else total.state
-        table.add_row(Text(name), *_sizes(total.files, total.size, total.object_size))
+        table.add_row(Text(name), *_sizes([total]))
     table.add_section()
-    sums = [sum(total[index] for total in rows) for index in (3, 4, 5)]  # type: ignore[misc]
-    table.add_row("all", *_sizes(*sums), style="bold")
+    table.add_row("all", *_sizes(totals), style="bold")
     return table
 
 
-def _sizes(files: int, before: int, after: int) -> tuple[str, str, str, str]:
+def _sizes(totals: Sequence[Total]) -> tuple[str, str, str, str]:
+    files = sum(total.files for total in totals)
+    before, after = sum(total.size for total in totals), sum(total.object_size for total in totals)
     change = figures.percent(after / before - 1) if before and after else figures.ABSENT
     return figures.count(files), figures.size(before), figures.size(after), change
 
 
 def _means(totals: Iterable[Total]) -> str:
-    streamed = [total for total in totals if total.state == "streamed" and total.kind == "file"]
-    count = sum(total.files for total in streamed)
-    if not count:
+    streamed = [total for total in totals if total.state == "streamed"]
+    number = sum(total.files for total in streamed)
+    if not number:
         return "no streams"
     similar = sum(total.with_ms_ssim for total in streamed)
     parts = [
-        f"mean of the streams: {figures.bits_per_pixel(sum(t.bpp for t in streamed) / count)} bpp",
-        f"PSNR {figures.decibels(sum(t.psnr for t in streamed) / count)} dB",
+        f"mean of the streams: {figures.bits_per_pixel(sum(t.bpp for t in streamed) / number)} bpp",
+        f"PSNR {figures.decibels(sum(t.psnr for t in streamed) / number)} dB",
     ]
     if similar:
         parts.append(f"MS-SSIM {figures.similarity(sum(t.ms_ssim for t in streamed) / similar)}")
@@ -358,7 +387,8 @@ def _line(row: Row) -> str:
     if row.state == "stored":
         return f"{row.path}: stored as it is ({row.why}{f': {row.detail}' if row.detail else ''})"
     assert row.bpp is not None
+    notes = "".join(f", {note}" for note in filter(None, row.notes.split("\n")))
     return (
-        f"{row.path}: {figures.size(row.size)}→{figures.size(row.object_size)}, "
-        f"{figures.bits_per_pixel(row.bpp)} bpp, {figures.decibels(row.psnr)} dB, {figures.duration(row.seconds)}"
+        f"{row.path}: {figures.size(row.size)}→{figures.size(row.object_size)}, {figures.bits_per_pixel(row.bpp)} "
+        f"bpp, {figures.decibels(row.psnr)} dB, {figures.duration(row.seconds)}{notes}"
     )

@@ -62,7 +62,7 @@ Weights = Annotated[
         help="Folder with the codec's weights, see `lof codecs`.", metavar="DIR", show_default=False
     ),
 ]
-Seed = Annotated[int, typer.Option(help="Of all randomness.")]
+Seed = Annotated[int, typer.Option(help="Same image, settings and seed: same bytes.")]
 MaxRatio = Annotated[
     float,
     typer.Option(min=1, help="How many bytes a zip member or a tar may inflate to, for each of its own."),
@@ -76,7 +76,9 @@ _CREATE = (
     "deletes a source; whether you do is up to you, after `lof archive verify`. Every CPU reads streams of msp. "
     "Those of other codecs can be noise on another kind; all but mbt2018's are made to keep clear of that.\n\n"
     "Stopped or killed at any moment, the same command continues; later it adds what is new or changed. Files "
-    "that are gone from a source stay in the archive."
+    "that are gone from a source stay in the archive. Folders called .lof, where lof keeps its own notes, are left "
+    "out. What cannot be read is a failure: `status`, `verify` and `restore` name it until it gets in, is gone from "
+    "the source or is left out."
 )
 
 
@@ -120,6 +122,18 @@ def create(
     recheck: Annotated[
         bool, typer.Option("--recheck", help="Read every file of the archive, and replace damaged ones.")
     ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Leave out files and folders of that name, or of that path below SRC if there is a / in it; "
+            "may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")
+    ] = False,
     moved: Annotated[
         bool, typer.Option("--moved", help="SRC is the one of before, now in another place.")
     ] = False,
@@ -137,16 +151,17 @@ def create(
     """Archive the sources; the help stands in ``_CREATE``."""
     from lof.archive import Floors, Limits, Manifest, Policy, open_sources, size_of
     from lof.archive import create as create_archive
+    from lof.archive import plan as plan_archive
     from lof.cli import _archive
     from lof.codecs import codec_for, codec_spec
     from lof.jobs import JobSettings
     from lof.pools import make_pool
     from lof.profiles import load_profile
 
-    plan = load_profile(profile)
+    effort = load_profile(profile)
     settings = JobSettings(
-        codec=codec_for(codec, plan.name),
-        profile=plan,
+        codec=codec_for(codec, effort.name),
+        profile=effort,
         quality=quality,
         metric=metric,
         weights=weights,
@@ -155,7 +170,12 @@ def create(
         device=device,
         precision=precision,
     )
-    found = open_sources(sources, dst, Limits(ratio=max_ratio, member=max_member * 10**9))
+    limits = Limits(ratio=max_ratio, member=max_member * 10**9)
+    found = open_sources(sources, dst, limits, exclude or ())
+    floors, policy = Floors(min_psnr, min_ms_ssim), Policy(redo=redo, recheck=recheck)
+    if dry_run:
+        planned = plan_archive(found, dst, settings, floors=floors, policy=policy, moved=moved)
+        raise typer.Exit(1 if _archive.show_plan(planned, json=json) else 0)
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
     total = None if json else size_of(found)
     with _archive.choose(total, json=json) as display:
@@ -164,8 +184,8 @@ def create(
             dst,
             settings,
             pool,
-            floors=Floors(min_psnr, min_ms_ssim),
-            policy=Policy(redo=redo, recheck=recheck),
+            floors=floors,
+            policy=policy,
             moved=moved,
             on_event=display,
         )
@@ -191,8 +211,8 @@ def status(dst: Dst, *, json: Json = False) -> None:
 _VERIFY = (
     "Decode every stream, read every stored file, and compare all with the manifest; nothing is written.\n\n"
     "Names each file that is damaged, missing, unexpected or unchecked (mostly, its weights are not at hand), and "
-    "those that `create` failed at. Exit code 1 if there is any. `lof archive create --recheck` replaces what is "
-    "damaged while the source is there."
+    "what never got in because `create` failed at it. Exit code 1 if there is any. `lof archive create --recheck` "
+    "replaces what is damaged while the source is there."
 )
 
 
@@ -226,7 +246,8 @@ _RESTORE = (
     "times, permission bits, folders and links as they were.\n\n"
     "With `--format png` an image that was no PNG gets the suffix .png behind its name. With `--format source` "
     "names and formats are those of the source; JPEG (quality 95) loses a little more.\n\n"
-    "A file that is there and differs is never overwritten without --overwrite. Stopped, the same command continues."
+    "A file that is there and differs is never overwritten without --overwrite. What cannot be written is listed, and "
+    "all else restored; --rename gives it another name. Stopped, the same command continues."
 )
 
 
@@ -244,6 +265,14 @@ def restore(
     all_links: Annotated[
         bool, typer.Option("--all-links", help="Also make links that lead out of the tree.")
     ] = False,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OLD=NEW",
+            help="Another path for a file, or for a folder with all in it; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     weights: Weights = None,
     jobs: Jobs = None,
     ray: Ray = None,
@@ -259,6 +288,9 @@ def restore(
 
     if format not in ("png", "source"):
         raise UsageError(f"--format {format}: unknown; use png or source")
+    pairs = [pair.partition("=") for pair in rename or ()]
+    if not all(equals for _, equals, _ in pairs):
+        raise UsageError("--rename: takes two paths of the archive, OLD=NEW")
     with Manifest(dst) as manifest:
         files = sum(total.files for total in manifest.totals() if total.kind == "file")
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
@@ -270,6 +302,7 @@ def restore(
             form="png" if format == "png" else "source",
             overwrite=overwrite,
             all_links=all_links,
+            rename={old: new for old, _, new in pairs},
             weights=weights,
             on_event=display,
         )

@@ -34,7 +34,7 @@ class JobSettings:
 
     codec: str
     profile: Profile
-    quality: int | None = None
+    quality: float | None = None
     metric: str = "mse"
     weights: Path | None = None
     lmbda: float | None = None

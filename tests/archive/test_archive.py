@@ -45,7 +45,8 @@ def test_a_tree_becomes_streams_and_stored_files_with_one_row_each(first_made: P
     assert row.psnr == pytest.approx(
         10 * np.log10(255**2 / np.square(original - decoded.astype(float)).mean())
     )
-    assert (row.codec, row.quality, row.profile, row.format) == ("tiny", 4, "quick", "PNG")
+    assert (row.codec, row.quality_64, row.profile, row.format) == ("tiny", 4 * 64, "quick", "PNG")
+    assert (row.container, row.suffix) == ("lof", ".lof")
     assert findings(first_made / "dst") == []
 
 
@@ -108,8 +109,12 @@ def test_restore_writes_nothing_through_a_link_in_its_target(first_made: Path, t
 def test_a_crafted_manifest_that_leads_out_of_the_tree_is_refused(made: Path, path: str) -> None:
     with Store(made / "dst") as store:
         store.manifest.put(Row(path, "link", "folder", "stored", link="x"))
-    with pytest.raises(ArchiveError, match="nothing was restored"):
-        restore(made / "dst", made / "out", ThisProcess())
+    for call in (
+        lambda: restore(made / "dst", made / "out", ThisProcess()),
+        lambda: verify(made / "dst", ThisProcess()),
+    ):
+        with pytest.raises(ArchiveError, match="leads out of the tree"):
+            call()
     assert not (made / "out").exists()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -19,7 +18,6 @@ from safetensors.torch import save_file as save_weights
 
 import lof
 from lof.archive import Manifest, Policy, improve, open_sources, restore, verify
-from lof.archive.manifest import NAME
 from lof.archive.store import Store
 from lof.codecs import load_codec
 from lof.containers import container, unpack
@@ -93,25 +91,6 @@ def test_another_number_of_threads_or_another_cpu_damages_nothing(tmp_path: Path
     done = subprocess.run(call, env=os.environ | older, capture_output=True, text=True, check=False)
     verdict = json.loads(done.stdout.splitlines()[-1])["summary"]
     assert (done.returncode, verdict["findings"], verdict["streams"]) == (0, [], 12)
-
-
-def test_a_manifest_of_version_1_is_read_and_brought_to_this_one(made: Path) -> None:
-    dst = made / "dst"
-    before = rows(dst)
-    with sqlite3.connect(dst / NAME, isolation_level=None) as database:
-        database.execute("ALTER TABLE files DROP COLUMN symbols_sha256")
-        database.execute("PRAGMA user_version = 1")
-    database.close()
-    older = {path: replace(row, symbols_sha256=None) for path, row in before.items()}
-    assert rows(dst) == older
-    assert findings(dst) == []
-    assert archive(made / "photos", dst=dst, moved=True).streamed == 0
-    assert rows(dst) == older
-    change(dst, "photos/a.png", pixels_sha256="0" * 64)
-    assert findings(dst) == [("unchecked", "photos/a.png")]
-    improve(dst, open_sources([str(made / "photos")], dst), MORE, ThisProcess())
-    assert findings(dst) == []
-    assert all(row.symbols_sha256 for row in rows(dst).values() if row.state == "streamed")
 
 
 def test_a_stream_of_other_weights_is_unchecked_and_not_called_damaged(made: Path) -> None:

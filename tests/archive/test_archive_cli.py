@@ -55,7 +55,7 @@ CREATE = ("create", "photos", "dst", "--codec", "tiny", "--profile", "quick.toml
 def test_an_archive_is_made_looked_at_checked_improved_and_restored(run: Run) -> None:
     made = run(*CREATE)
     assert made.code == 0
-    assert "this time: 1 streamed, 1 stored as they are" in made.out
+    assert "this time: 1 stream written, 1 file stored as is" in made.out
     assert "not to the same bytes" in " ".join(made.out.split())
     assert all(len(line) <= 80 for line in made.out.splitlines() if not line.startswith("source"))
     assert "photos/notes.txt: stored as it is (no image)" in made.err
@@ -70,11 +70,11 @@ def test_an_archive_is_made_looked_at_checked_improved_and_restored(run: Run) ->
     assert sum(total["files"] for total in held["totals"] if total["kind"] == "file") == 2
 
     assert "all is well" in run("verify", "dst").out
-    assert "1 streams replaced" in run("improve", "dst", "--profile", "more.toml").out
+    assert "1 stream replaced" in run("improve", "dst", "--profile", "more.toml").out
     assert "1 tried before" in run("improve", "dst", "--profile", "more.toml").out
 
     restored = run("restore", "dst", "out")
-    assert (restored.code, "restored 1 images, 1 other files" in restored.out) == (0, True)
+    assert (restored.code, "restored 1 image, 1 other file" in restored.out) == (0, True)
     assert Path("out/photos/sub/a.jpg.png").is_file()
 
 
@@ -83,7 +83,7 @@ def test_without_a_codec_streams_are_such_as_every_cpu_reads(run: Run) -> None:
     rows = [json.loads(line) for line in lines]
     assert [row["codec"] for row in rows if row.get("state") == "streamed"] == ["msp-base"]
     made = run("create", "photos", "second", "--profile", "quick.toml")
-    assert "this time: 1 streamed" in made.out
+    assert "this time: 1 stream written" in made.out
     assert "another kind of CPU" not in " ".join(made.out.split())
 
 
@@ -105,7 +105,7 @@ def test_verify_exits_1_and_names_what_is_wrong(run: Run) -> None:
     verdict = run("verify", "dst")
     assert verdict.code == 1
     assert "damaged    photos/notes.txt: stored/photos/notes.txt is not as it was written" in verdict.out
-    assert "1 findings" in verdict.out
+    assert "1 finding" in verdict.out
 
 
 @pytest.mark.parametrize(
@@ -139,6 +139,5 @@ def test_improve_needs_the_originals_and_says_so(run: Run) -> None:
     Path("there").mkdir()
     Path("elsewhere").rename("there/photos")
     assert (
-        "1 streams replaced"
-        in run("improve", "dst", "--profile", "more.toml", "--source", "there/photos").out
+        "1 stream replaced" in run("improve", "dst", "--profile", "more.toml", "--source", "there/photos").out
     )

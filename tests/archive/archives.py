@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lof.archive import Manifest, Row, create, open_sources, verify
-from lof.archive.create import Summary
+from lof.archive import Manifest, Row, Summary, create, open_sources, verify
 from lof.jobs import JobSettings
 from lof.pools import ThisProcess
 from lof.profiles import parse_profile
@@ -36,8 +35,8 @@ def save(path: Path, seed: int = 0, size: tuple[int, int] = (80, 64), **options:
 
 
 def archive(*sources: Path, dst: Path, settings: JobSettings = QUICK, **options: Any) -> Summary:
-    pool = options.pop("pool", ThisProcess())
-    return create(open_sources([str(source) for source in sources], dst), dst, settings, pool, **options)
+    opened = open_sources([str(source) for source in sources], dst, exclude=options.pop("exclude", ()))
+    return create(opened, dst, settings, options.pop("pool", ThisProcess()), **options)
 
 
 def rows(dst: Path) -> dict[str, Row]:

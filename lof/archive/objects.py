@@ -1,0 +1,89 @@
+"""Objects as they are read: what the manifest says, or an error. An archive may come from a stranger."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from lof.archive.entries import chunks
+from lof.archive.manifest import Row
+from lof.errors import ArchiveError
+
+LARGEST = 256 << 20
+"""Bytes of the largest file that workers get: larger sources are stored as they are, no stream is as large."""
+
+
+class ObjectError(ArchiveError):
+    """An object is not what the manifest says; ``wrong`` is one word for that."""
+
+    def __init__(self, wrong: Literal["damaged", "missing"], message: str) -> None:
+        super().__init__(message)
+        self.wrong: Literal["damaged", "missing"] = wrong
+
+
+def content(folder: Path, row: Row) -> Iterator[bytes]:
+    """The object of a row, a mebibyte at a time.
+
+    Neither it nor a folder on the way may be a link, and no more is read than the manifest says.
+
+    Raises:
+        ObjectError: it is missing, cannot be read or is not as it was written; at the latest after its last byte.
+    """
+    digest = hashlib.sha256()
+    try:
+        with _opened(folder, row.object) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size != row.object_size:
+                raise _changed(row)
+            for chunk in chunks(file):
+                digest.update(chunk)
+                yield chunk
+    except (OSError, ValueError) as error:
+        wrong: Literal["damaged", "missing"] = (
+            "missing" if isinstance(error, FileNotFoundError | NotADirectoryError) else "damaged"
+        )
+        reason = getattr(error, "strerror", None) or error
+        raise ObjectError(wrong, f"{row.object} cannot be read ({reason})") from error
+    if digest.hexdigest() != row.object_sha256:
+        raise _changed(row)
+
+
+def stream(folder: Path, row: Row) -> bytes:
+    """The object of a streamed row. Errors as of :func:`content`."""
+    if row.object_size > LARGEST:
+        raise ObjectError("damaged", f"{row.object} is larger than any stream")
+    return b"".join(content(folder, row))
+
+
+def is_whole(folder: Path, row: Row) -> bool:
+    """Whether the object is there as the manifest says."""
+    try:
+        return all(map(lambda _: True, content(folder, row)))
+    except ObjectError:
+        return False
+
+
+@contextmanager
+def _opened(folder: Path, name: str) -> Iterator[BinaryIO]:
+    *folders, last = name.split("/")
+    above = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for part in folders:
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+            os.close(above)
+            above = below
+        # Neither waits for what is a pipe.
+        handle = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
+    finally:
+        os.close(above)
+    with os.fdopen(handle, "rb") as file:
+        yield file
+
+
+def _changed(row: Row) -> ObjectError:
+    return ObjectError("damaged", f"{row.object} is not as it was written")
