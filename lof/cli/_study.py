@@ -106,6 +106,13 @@ def print_best(best: Sequence[Best], files: Sequence[Path]) -> None:
         console.print(Text(str(file), style="dim"), soft_wrap=True)
 
 
+def print_status_json(status: Status, best: Sequence[Best]) -> None:
+    """Counts, failures with their reasons, and the figures of the best trials, as one JSON object."""
+    counts = {key: value for key, value in vars(status).items() if key not in ("study", "best")}
+    found = [{"trial": one.trial, **vars(one.figures)} for one in best]
+    print(json_format.dumps({"study": status.study.name, **counts, "best": found}))
+
+
 def print_status(status: Status, best: Sequence[Best]) -> None:
     """Counts by state, what is wrong, and the best so far."""
     console = Console(highlight=False)

@@ -39,7 +39,7 @@ _BEST = (
 
 _File = Annotated[
     Path | None,
-    typer.Argument(help="The study's TOML file, for its name and storage.", metavar="[STUDY.toml]"),
+    typer.Argument(help="The study's TOML file, for its name and storage.", metavar="STUDY.toml"),
 ]
 _Storage = Annotated[
     str | None,
@@ -140,13 +140,20 @@ def best(
 
 
 @studies.command("status", help="Say how many trials are done, running and failed, and what is best so far.")
-def status(file: _File = None, *, storage: _Storage = None, name: _Name = None) -> None:
-    from lof.cli._study import print_status
+def status(
+    file: _File = None,
+    *,
+    storage: _Storage = None,
+    name: _Name = None,
+    json: Annotated[bool, typer.Option("--json", help="The same as one JSON object on stdout.")] = False,
+) -> None:
+    from lof.cli._study import print_status, print_status_json
     from lof.study import best_profiles, study_status
 
     opened, name = _open(file, storage, name)
     found = study_status(opened, name)
-    print_status(found, best_profiles(opened, name) if found.complete else [])
+    best = best_profiles(opened, name) if found.complete else []
+    (print_status_json if json else print_status)(found, best)
 
 
 def _open(file: Path | None, storage: str | None, name: str | None) -> tuple[BaseStorage, str | None]:

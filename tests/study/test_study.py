@@ -275,6 +275,9 @@ def test_what_best_writes_is_a_profile_that_reproduces_the_trial(
     pngs = {file.name: Image.open(file).size for file in Path("found").glob("*.png")}
     assert set(pngs) == {"history.png", "pareto.png", "importance.png"}
     assert "5 complete" in command("study", "status", path)[1]
+    status = json.loads(command("study", "status", path, "--json")[1])
+    assert (status["study"], status["complete"], status["failed"]) == ("search", 5, [])
+    assert [one["cost"] for one in status["best"]] == [one.figures.cost for one in best]
 
 
 EVALUATIONS = {"path": "stage.0.evaluations", "low": 1, "high": 6}
