@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -41,10 +42,17 @@ def _root(
     pass
 
 
+def _warning_line(message: Warning | str, *_: object, **__: object) -> str:
+    return f"lof: {' '.join(str(message).split())}\n"
+
+
 def main() -> None:
     """Run the command line: exit code 0, 1 (something failed), 2 (wrong usage), 130 (interrupted)."""
     from lof.cli import archive, codecs, decode, inspect, optimize, profiles, samples, study, train, verify  # noqa: F401
 
+    warnings.formatwarning = (
+        _warning_line  # where in the code it arose says nothing to whoever types commands
+    )
     error = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app()

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from lof.cli import app
+from lof.codecs import ARCHIVE_CODEC
 
 archive = typer.Typer(
     name="archive",
@@ -95,7 +96,7 @@ def create(
         typer.Option(
             help="See `lof codecs`. The profile picks the tier of msp, whose streams every CPU reads."
         ),
-    ] = "msp",
+    ] = ARCHIVE_CODEC,
     quality: Annotated[
         int | None, typer.Option(help="Rate point, 1 (smallest) to 8.", show_default="the codec's")
     ] = None,

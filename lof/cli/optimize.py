@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lof.cli import app
+from lof.codecs import DEFAULT_CODEC
 from lof.containers import CONTAINERS, DEFAULT_CONTAINER
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def optimize(
         str | None,
         typer.Option(
             help="Codec, see `lof codecs`; msp: the tier that fits the profile.",
-            show_default="mean-scale-96",
+            show_default=DEFAULT_CODEC,
             rich_help_panel=_SEARCH,
         ),
     ] = None,

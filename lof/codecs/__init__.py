@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lof.codecs.registry import (
+    ARCHIVE_CODEC,
     DEFAULT_CODEC,
     QUALITY_UNIT,
     CodecSpec,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _CONTRACT = ("Codec", "Coded", "Decoded", "Latents", "Quantize", "hard_rounding")
 
 __all__ = [
+    "ARCHIVE_CODEC",
     "DEFAULT_CODEC",
     "QUALITY_UNIT",
     "Codec",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -108,10 +109,10 @@ class Codec(ABC):
     """What the codec was made for: ``mse`` or ``ms-ssim``."""
     lmbda: float
     """λ of ``bpp + λ·D`` that the codec was made for at this quality."""
-    fingerprint: bytes
+    fingerprint: bytes = hashlib.sha256().digest()
     """SHA-256 over the names, shapes and values of all weights and tables; of nothing, where there are none."""
-    device: torch.device
-    precision: torch.dtype
+    device: torch.device = torch.device("cpu")
+    precision: torch.dtype = torch.float32
     """Of the search's synthesis; what is written and reported never depends on it."""
     bytes_per_pixel: int
     """Peak memory of a search per pixel of the batch, measured and rounded up."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
+from multiprocessing import parent_process
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from lof.codecs.trainable import Trainable
 
 DEFAULT_CODEC = "mean-scale-96"
+ARCHIVE_CODEC = "msp"
+"""What archives are written with: tiers whose streams every CPU reads."""
 ENTRY_POINTS = "lof.codecs"
 """Group of the entry points that name modules of other packages; importing such a module registers its codecs."""
 QUALITY_UNIT = 64
@@ -304,6 +307,8 @@ def _find_families() -> None:
         try:
             entry.load()
         except Exception as error:  # a broken package of somebody else must not take lof with it
+            if parent_process() is not None:
+                continue  # what started this worker has said it
             package = entry.dist.name if entry.dist else entry.value
             warnings.warn(
                 f"the codecs of {package} cannot be used ({type(error).__name__}: {error}); update or remove it",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ class Evaluation:
     """Rate and distortion of each image of a batch, at one point of the search.
 
     Attributes:
-        bpp: (B,) float32, bits per pixel by the entropy model.
+        bpp: (B,) float32, bits per pixel by the entropy model, or of the strings.
         distortion: (B,) float32, ``255²·MSE`` or ``1 - MS-SSIM``.
         cost: (B,) float32, ``bpp + λ·distortion``.
         coded: what the codec's walk returned.
@@ -101,6 +101,11 @@ class Objective:
         bpp = bits / self.pixels
         distortion = self.distortion(decoded)
         return Evaluation(bpp, distortion, bpp + self.lmbda * distortion, coded)
+
+    def at_rate(self, evaluation: Evaluation, bits: Tensor) -> Evaluation:
+        """The same evaluation, with (B,) bits in place of what the entropy model says."""
+        bpp = bits.to(evaluation.bpp) / self.pixels
+        return replace(evaluation, bpp=bpp, cost=bpp + self.lmbda * evaluation.distortion)
 
     def distortion(self, decoded: Tensor) -> Tensor:
         """Distortion of (B, 3, H, W) against the images: (B,), float32."""

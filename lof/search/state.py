@@ -65,9 +65,16 @@ class Search:
         return self.objective.evaluate(self.codec.code(latents, quantize))
 
     def hard(self, latents: Mapping[str, Tensor]) -> Evaluation:
-        """The true cost under hard rounding, without gradients; about a third of a gradient evaluation."""
+        """The true cost under hard rounding, without gradients; about a third of a gradient evaluation.
+
+        Where the bits of the elements do not add up to the strings' length, the strings are written: ``bits_of``
+        shows the way, and what was gained on it alone never counts.
+        """
         with torch.no_grad():
-            return self.objective.evaluate(self.codec.code(latents, hard_rounding))
+            evaluation = self.objective.evaluate(self.codec.code(latents, hard_rounding))
+            if self.codec.exact_bits:
+                return evaluation
+            return self.objective.at_rate(evaluation, self.codec.rate(symbols_of(evaluation.coded)))
 
     def offer(self, latents: Mapping[str, Tensor], evaluation: Evaluation) -> Tensor:
         """Keep ``latents`` for those images whose true cost they lower; returns which, (B,) bool."""
