@@ -87,7 +87,7 @@ CODEC_NUMBERS: Final[Mapping[str, int]] = MappingProxyType(
         "msp-tiny": 14,
         "tiny": 15,
         # Reserved: no file of version 2 spells these names out, so that the codecs may come later.
-        "patch": 16,
+        "lapped": 16,
         "jpeg": 17,
     }
 )

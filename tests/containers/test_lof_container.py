@@ -127,7 +127,7 @@ def reference_read(data: bytes) -> Stream:
         11: "cheng2020-attn",
         14: "msp-tiny",
         15: "tiny",
-        16: "patch",
+        16: "lapped",
         17: "jpeg",
     }
     number = varint()
