@@ -26,7 +26,8 @@ class JobSettings:
         weights: folder with weights, as for :func:`lof.load_codec`.
         lmbda: λ of ``bpp + λ·D``; the codec's training λ if ``None``.
         precision: ``auto``, ``bf16`` or ``fp32``, of the search's synthesis.
-        strip: leave ICC profile and EXIF out of the streams.
+        strip: leave ICC profile, EXIF and other metadata out of the streams.
+        portable: write streams that CPUs with other instructions read too, as for :func:`lof.optimize`.
 
     Raises:
         UsageError: λ is not a positive number, or the format is unknown.
@@ -43,6 +44,7 @@ class JobSettings:
     precision: str = "auto"
     format: str = DEFAULT_CONTAINER
     strip: bool = False
+    portable: bool = True
 
     def __post_init__(self) -> None:
         if self.lmbda is not None and not (self.lmbda > 0 and math.isfinite(self.lmbda)):
@@ -90,5 +92,6 @@ class JobSettings:
             self.precision,
             self.format,
             self.strip,
+            self.portable,
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -155,6 +155,7 @@ def _optimise(
             lmbda=settings.lmbda,
             seed=settings.seed,
             format=settings.format,
+            portable=settings.portable,
             on_progress=throttled(lambda progress: on_progress((places, progress))),
         )
     except LofError as error:  # the search does not know the file's name
