@@ -66,8 +66,9 @@ def compare(recipe: Recipe, *, device: str = "auto", rounds: int = 5, steps: int
 
 
 def _stepper(recipe: Recipe, device: torch.device, precision: torch.dtype, *, plain: bool) -> Stepper:
-    net = trainable(recipe.codec).network(*recipe.sizes)
-    return Stepper(net, recipe, recipe.rung[0], device=device, precision=precision, plain=plain)
+    family, rung = trainable(recipe.codec), recipe.rung[0]
+    task = family.task(family.build(recipe.network).to(device), recipe.aim(rung, precision))
+    return Stepper(task, recipe, rung, plain=plain)
 
 
 def _time(stepper: Stepper, pool: Pool, batch: int, steps: int, device: torch.device) -> float:

@@ -58,7 +58,7 @@ def zoo_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("weights")
     for number, spec in enumerate(s for s in codec_specs(hidden=True) if s.source == "zoo"):
         torch.manual_seed(number)
-        net = trainable(spec.name).network(*SMALL)
+        net = trainable(spec.name).build(dict(zip("NM", SMALL, strict=True)))
         with torch.no_grad():
             net.g_a[-1].weight.mul_(15)  # untrained encoders leave every latent at 0, which tests nothing
             for layer in getattr(net, "entropy_parameters", getattr(net, "h_s", []))[-2:]:

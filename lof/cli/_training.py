@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lof.training.journal import Record
-from lof.training.loop import Event, Finished, Logged, Started
+from lof.training.loop import Doing, Event, Finished, Logged, Started
 from lof.training.recipe import Recipe
 
 _COLUMNS = (
@@ -33,11 +33,15 @@ class TrainingDisplay(AbstractContextManager["TrainingDisplay"]):
         self.recipe, self.quiet = recipe, quiet
         self.console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
         self.latest: Record | None = None
-        self.measured: Record | None = None
+        self.measured: dict[float, Record] = {}
         live = self.console.is_terminal and not quiet
         self.live = Live(console=self.console, refresh_per_second=2, transient=True) if live else None
 
     def __enter__(self) -> TrainingDisplay:
+        self.console.print(
+            f"recipe {self.recipe.name}: {self.recipe.codec}, {sum(r.steps for r in self.recipe.rung)} steps",
+            markup=False,
+        )
         if self.live:
             self.live.start()
         return self
@@ -50,12 +54,14 @@ class TrainingDisplay(AbstractContextManager["TrainingDisplay"]):
 
     def __call__(self, event: Event) -> None:
         match event:
+            case Doing(text):
+                self.console.print(f"{text} …", markup=False)
             case Started():
                 self._started(event)
             case Logged(record):
                 self._logged(record)
-            case Finished(quality, path):
-                self.console.print(f"quality {quality} trained: {escape(str(path))}")
+            case Finished(path):
+                self.console.print(f"trained: {escape(str(path))}")
 
     def _started(self, event: Started) -> None:
         self.console.print(
@@ -67,12 +73,14 @@ class TrainingDisplay(AbstractContextManager["TrainingDisplay"]):
         if len(event.skipped) > _MOST_NAMES:
             self.console.print(f"  and {len(event.skipped) - _MOST_NAMES} more")
         if event.resumed:
-            quality = self.recipe.rung[event.resumed[0]].quality
-            self.console.print(f"continues quality {quality} at step {event.resumed[1]}")
+            rung, step = event.resumed
+            self.console.print(f"continues {self.recipe.title(rung)} at step {step}")
+        elif not self.live:
+            self.console.print(f"training; a line every {self.recipe.log_every} steps")
 
     def _logged(self, record: Record) -> None:
         if record["kind"] == "validation":
-            self.measured = record
+            self.measured[record["quality"]] = record
         else:
             self.latest = record
         if self.live:
@@ -86,26 +94,27 @@ class TrainingDisplay(AbstractContextManager["TrainingDisplay"]):
             for key, label, form in _COLUMNS
             if record.get(key) is not None
         ]
-        return f"quality {record['quality']} {record['kind']} step {record['step']}: {', '.join(values)}"
+        quality = record["quality"]
+        title = self.recipe.title(record["rung"]) if quality is None else f"quality {quality:g}"
+        return f"{title} {record['kind']} step {record['step']}: {', '.join(values)}"
 
     def _view(self) -> Group:
         table = Table(box=None, pad_edge=False)
         table.add_column("")
         for _, label, _ in _COLUMNS:
             table.add_column(label, justify="right")
-        for name, record in (("training", self.latest), ("real files", self.measured)):
-            if record:
-                cells = (
-                    "" if record.get(key) is None else form.format(record[key]) for key, _, form in _COLUMNS
-                )
-                table.add_row(name, *cells)
-        record = self.latest or self.measured
-        if record is None:
+        rows = {"training": self.latest} if self.latest else {}
+        rows |= {f"real files, quality {quality:g}": record for quality, record in self.measured.items()}
+        for name, record in rows.items():
+            cells = ("" if record.get(key) is None else form.format(record[key]) for key, _, form in _COLUMNS)
+            table.add_row(name, *cells)
+        if not rows:
             return Group(table)
+        record = next(iter(rows.values()))
         rung = self.recipe.rung[record["rung"]]
         total = sum(rung.steps for rung in self.recipe.rung)
         return Group(
-            Text(f"quality {rung.quality}, λ {rung.lmbda:g}: step {record['step']} of {rung.steps}"),
+            Text(f"{self.recipe.title(record['rung'])}: step {record['step']} of {rung.steps}"),
             ProgressBar(total=total, completed=record["total_step"], width=60),
             table,
         )

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from lof.training import Recipe
 
 _TRAIN = (
-    "Train a codec: every rate point of a recipe, the highest rate first.\n\n"
+    "Train a codec from a recipe: one network for all rates, or one for each, the highest rate first.\n\n"
     "Interrupted or killed, the same command continues from the last checkpoint. The output folder gets the "
-    "log, its plot, and a checkpoint per finished rate point for `lof export-weights`."
+    "log, its plot, and a checkpoint for `lof export-weights` whenever a part of the recipe is done."
 )
 _EXPORT = (
-    "Turn checkpoints into weights that ship: float16 safetensors with the entropy coder's tables, and a "
-    "model card with what they are worth. Prints the lines that belong into the codec registry."
+    "Turn checkpoints into weights that ship, as safetensors, and a model card with what they are worth. "
+    "Prints the lines that register them."
 )
 
 
@@ -36,15 +36,20 @@ def train(
     validation: Annotated[
         list[Path] | None, typer.Option(help="Folder of pictures to watch the training on.")
     ] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Weights to start from: a checkpoint or a safetensors file.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[
         int, typer.Option(min=1, help="Processes that share each batch, by Ray Train (extra `lof[ray]`).")
     ] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No display; errors only.")] = False,
 ) -> None:
+    if not quiet:  # at once: torch takes seconds to load
+        typer.echo(f"training {recipe} in {out}", err=True)
     from lof.training import load_recipe
 
-    chosen = load_recipe(recipe).with_data(data or [], validation or [])
+    chosen = load_recipe(recipe).with_data(data or [], validation or [], init)
     if workers > 1:
         _distributed(chosen, out, workers, device)
         return
@@ -57,14 +62,16 @@ def train(
 
 @app.command("export-weights", help=_EXPORT)
 def export_weights(
-    checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoints of one codec, one per rate point.")],
+    checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoints of one codec.")],
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the weights and the model card.")],
     measure: Annotated[
         Path | None, typer.Option(help="Folder of pictures to measure on; Kodak gives the comparison.")
     ] = None,
     codec: Annotated[str | None, typer.Option(help="Where a checkpoint does not say its codec.")] = None,
-    quality: Annotated[int | None, typer.Option(help="Rate point, where λ is none of the zoo's.")] = None,
+    quality: Annotated[
+        float | None, typer.Option(help="Where a checkpoint does not say its quality.")
+    ] = None,
     note: Annotated[
         list[str] | None,
         typer.Option(help="KEY=TEXT for the card's training table: data, hardware, time."),

@@ -7,8 +7,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, ClassVar, Self, cast
+from typing import ClassVar, Self, cast
 
 import torch
 from compressai.models import CompressionModel
@@ -169,62 +168,6 @@ class NetworkCodec(Codec):
             reduced = self.precision != torch.float32
             with torch.autocast(self.device.type, dtype=self.precision, enabled=reduced):
                 yield
-
-
-class NetworkTraining:
-    """How a network's codec is trained: :class:`lof.codecs.trainable.Trainable` for a :class:`NetworkCodec`."""
-
-    def __init__(self, name: str, codec: type[NetworkCodec]) -> None:
-        self.name, self.codec_class = name, codec
-        self.network: Any = codec.network
-
-    def sizes_in(self, state: Mapping[str, Tensor]) -> tuple[int, ...]:
-        """See :class:`Trainable`."""
-        return self.codec_class.sizes_in(state)
-
-    def ship(self, net: nn.Module) -> dict[str, Tensor]:
-        """See :class:`Trainable`: parameters in float16, tables as they are."""
-        parameters = dict(net.named_parameters())
-        state = net.state_dict()
-        return {key: (v.half() if key in parameters else v).contiguous() for key, v in state.items()}
-
-    def compact(
-        self, state: Mapping[str, Tensor], metric: str, quality: float
-    ) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """See :class:`Trainable`: nothing is left out."""
-        return dict(state), {}
-
-    def codec(
-        self,
-        state: Mapping[str, Tensor],
-        *,
-        sizes: Sequence[int],
-        metric: str,
-        quality: float,
-        lmbda: float,
-        origin: str,
-    ) -> Codec:
-        """See :class:`Trainable`."""
-        full = {key: v.float() if v.is_floating_point() else v for key, v in state.items()}
-        return self.codec_class(
-            build_network(self.network, tuple(sizes), full, origin),
-            name=self.name,
-            quality=quality,
-            metric=metric,
-            lmbda=lmbda,
-            device=torch.device("cpu"),
-            precision=torch.float32,
-        )
-
-    def decoding_cost(self, codec: Codec) -> str:
-        """See :class:`Trainable`."""
-        return ""
-
-    def read(
-        self, folder: Path | None, metric: str, quality: float
-    ) -> tuple[dict[str, Tensor], float | None]:
-        """See :class:`Trainable`."""
-        return load_weights(Place(self.name, metric, quality), folder)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import difflib
 import importlib
 import math
 import pkgutil
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from lof.errors import UnknownCodecError
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec
-    from lof.codecs.trainable import Trainable
+    from lof.codecs.training import Trainable
 
 DEFAULT_CODEC = "mean-scale-96"
 ARCHIVE_CODEC = "msp"
@@ -185,10 +186,15 @@ class CodecSpec:
         device: str = "auto",
         precision: str = "auto",
         download: bool = True,
+        lmbda: float | None = None,
     ) -> Codec:
-        """The codec, trained, ready to search with and to decode. Arguments and errors as of :func:`load_codec`."""
+        """The codec, trained, ready to search with and to decode. Arguments and errors as of :func:`load_codec`.
+
+        Args:
+            lmbda: λ of weights whose quality the registry need not know.
+        """
         quality = self.default_quality if quality is None else float(quality)
-        point = self.rate_point(metric, quality)
+        point = self.rate_point(metric, quality) if lmbda is None else RatePoint(lmbda)
         folder = None if weights is None else Path(weights).resolve()
         return _loaders[self.name](Request(self, metric, quality, point, folder, device, precision, download))
 
@@ -234,7 +240,10 @@ def register_tiers(name: str, by_profile: Mapping[str, str]) -> None:
 
 
 def register_training(*names: str) -> Callable[[_T], _T]:
-    """Register the decorated function as what says, for these codecs, how they are trained."""
+    """Register the decorated function as what says, for these codecs, how they are trained.
+
+    Recipes of ``lof train`` are the TOML files in a folder ``recipes`` beside the function's module.
+    """
 
     def decorate(find: _T) -> _T:
         _trainables.update(dict.fromkeys(names, find))
@@ -294,6 +303,14 @@ def trainable(name: str) -> Trainable:
         known = ", ".join(known for known in _trainables if not _specs[known].hidden)
         raise UnknownCodecError(f"codec {spec.name}: lof cannot train it; it trains {known}")
     return _trainables[name](name)
+
+
+def recipes() -> dict[str, Path]:
+    """The recipes of all families, by name."""
+    _find_families()
+    modules = dict.fromkeys(find.__module__ for find in _trainables.values())
+    folders = [Path(str(sys.modules[module].__file__)).parent / "recipes" for module in modules]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
 
 
 @cache

@@ -149,13 +149,13 @@ def build_network(network: Any, sizes: Sequence[int], weights: StateDict, origin
         empty = network(*sizes).state_dict()
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{origin}: not weights of {network.__name__} ({_first_line(error)})") from error
-    missing = sorted(key for key in empty.keys() - weights.keys() if not _is_table(key))
+    missing = sorted(key for key in empty.keys() - weights.keys() if not is_table(key))
     if missing:
         raise WeightsError(f"{origin}: not weights of {network.__name__} ({missing[0]} is missing)")
     broken = sorted(k for k, v in weights.items() if v.is_floating_point() and not bool(v.isfinite().all()))
     if broken:
         raise WeightsError(f"{origin}: damaged ({broken[0]} holds numbers that are not finite)")
-    tables = {key: value for key, value in empty.items() if _is_table(key)}
+    tables = {key: value for key, value in empty.items() if is_table(key)}
     try:
         net = network.from_state_dict(tables | weights)
     except (KeyError, RuntimeError, ValueError) as error:
@@ -165,7 +165,8 @@ def build_network(network: Any, sizes: Sequence[int], weights: StateDict, origin
     return net
 
 
-def _is_table(key: str) -> bool:
+def is_table(key: str) -> bool:
+    """Whether a tensor of this name is one of the entropy coder's tables, which are computed from the weights."""
     return key.endswith(("_offset", "_quantized_cdf", "_cdf_length", "scale_table"))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 
+from lof.codecs import codec_spec
 from lof.report.rate_distortion import bjontegaard_deltas
 
 if TYPE_CHECKING:
@@ -32,12 +33,13 @@ MIN_OVERLAP_DB = 1.0
 
 @dataclass(frozen=True)
 class Exported:
-    """Weights of one rate point on disk.
+    """One rate point of weights on disk.
 
     Attributes:
+        one_network: the file serves all rates.
         fingerprint: SHA-256 of the reloaded network, hexadecimal, as the registry wants it.
         history: of the training, in words.
-        decoding: what decoding takes, in words; empty where nothing is known.
+        about: architecture, storage and decoding, in Markdown sentences.
         summary: means over the measured pictures; ``None`` if there were none.
     """
 
@@ -46,16 +48,17 @@ class Exported:
     metric: str
     quality: float
     lmbda: float
-    sizes: tuple[int, ...]
-    architecture: str
+    one_network: bool
     fingerprint: str
     history: Mapping[str, str]
+    about: str
     summary: Summary | None
-    decoding: str = ""
 
     @property
     def registry_line(self) -> str:
-        """The entry of this rate point in the registry's table."""
+        """What the family's registration says of these weights."""
+        if self.one_network:
+            return f'fingerprint="{self.fingerprint}",'
         return f'("{self.metric}", {self.quality:g}): RatePoint({self.lmbda!r}, "{self.fingerprint}"),'
 
 
@@ -73,8 +76,9 @@ def model_card(exported: Sequence[Exported], measured_on: str | None, kodak: boo
     return environment.from_string(template).render(
         points=exported,
         first=exported[0],
-        spec=_spec(exported[0].codec),
+        spec=codec_spec(exported[0].codec),
         history_keys=list(dict.fromkeys(key for e in exported for key in e.history)),
+        files={e.path.name: e.fingerprint for e in exported},
         measured_on=measured_on,
         images=exported[0].summary.images if exported[0].summary else 0,
         published=dict(enumerate(PUBLISHED_ON_KODAK, start=1)) if comparable else {},
@@ -97,9 +101,3 @@ def bd_rate(points: Sequence[Point], anchor: Sequence[Point] = PUBLISHED_ON_KODA
         return None
     deltas = bjontegaard_deltas(anchor, points)
     return None if deltas is None else 100 * deltas[0]
-
-
-def _spec(name: str) -> object:
-    from lof.codecs import codec_spec
-
-    return codec_spec(name)

@@ -18,7 +18,7 @@ from torch import Tensor
 from lof.errors import TrainingError
 from lof.files.atomic import write_atomically
 
-FORMAT = "lof-training-1"
+FORMAT = "lof-training-2"
 
 
 @dataclass
@@ -33,9 +33,10 @@ class Checkpoint:
         sd: the network's ``state_dict``.
         ema: averages of its parameters, by name.
         opt: the optimiser's ``state_dict``.
-        pending: sums since the last log line: loss, bpp, distortion, steps.
+        pending: sums since the last log line: loss, bpp, distortion, gradient norm, steps.
         lowest: lowest mean loss of a log line in this rung.
-        seconds: time spent training in this rung.
+        seconds: time spent in this run, validation included.
+        pixels: of all crops that this run has seen.
         about: where and on what it was trained: hardware, pictures, pixels.
     """
 
@@ -49,6 +50,7 @@ class Checkpoint:
     pending: list[float]
     lowest: float
     seconds: float
+    pixels: int
     about: dict[str, Any] = field(default_factory=dict)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lof.errors import ImageError, LowMemoryError, TrainingError, UsageError
 from lof.files.inputs import find
+from lof.metrics import MS_SSIM_MIN_SIDE
 from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
 
@@ -26,49 +27,71 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Pool:
-    """The training pictures.
+    """What is trained on: a :class:`lof.codecs.training.Source`.
 
     Attributes:
-        images: each (H, W, 3) uint8 on the training device, no side shorter than ``crop``.
+        images: each (H, W, C) on the training device: pictures, uint8, or what was kept of them, float16.
+        crop: of pixels a side; no picture is smaller.
         skipped: files of the folders that are no such pictures.
+        stride: pixels for each place of what was kept, a side.
     """
 
     images: list[Tensor]
     crop: int
     skipped: list[Skipped]
+    stride: int = 1
 
     @property
     def pixels(self) -> int:
         """Of all pictures together."""
-        return sum(image.shape[0] * image.shape[1] for image in self.images)
+        return sum(image.shape[0] * image.shape[1] for image in self.images) * self.stride**2
 
-    def batch(self, size: int, seed: int) -> Tensor:
-        """Random crops, half of them flipped left to right; equal seeds give equal crops.
+    def batch(self, size: int, seed: int, crop: int | None = None) -> Tensor:
+        """Random crops; equal seeds give equal crops. Half of the pictures' are flipped left to right.
 
         Pictures are drawn in proportion to their pixels.
 
+        Args:
+            crop: of pixels a side, in place of the pool's.
+
         Returns:
-            (size, 3, crop, crop) float32 in [0, 1], channels-last.
+            (size, C, h, w) float32, channels-last; pictures in [0, 1].
         """
+        side, first = (crop or self.crop) // self.stride, self.images[0]
         generator = torch.Generator().manual_seed(seed)
         areas = torch.tensor([float(image.shape[0] * image.shape[1]) for image in self.images])
         chosen = torch.multinomial(areas, size, replacement=True, generator=generator).tolist()
         places = torch.rand(size, 3, generator=generator, dtype=torch.float64).tolist()
-        out = torch.empty(size, self.crop, self.crop, 3, dtype=torch.uint8, device=self.images[0].device)
+        out = torch.empty(size, side, side, first.shape[2], dtype=first.dtype, device=first.device)
+        pictures = first.dtype == torch.uint8
         for slot, (index, (down, right, flip)) in enumerate(zip(chosen, places, strict=True)):
             image = self.images[index]
-            top = int(down * (image.shape[0] - self.crop + 1))
-            left = int(right * (image.shape[1] - self.crop + 1))
-            cut = image[top : top + self.crop, left : left + self.crop]
-            out[slot] = cut.flip(1) if flip < 0.5 else cut
-        return out.permute(0, 3, 1, 2).float().div_(255)
+            top = int(down * (image.shape[0] - side + 1))
+            left = int(right * (image.shape[1] - side + 1))
+            cut = image[top : top + side, left : left + side]
+            out[slot] = cut.flip(1) if pictures and flip < 0.5 else cut
+        batch = out.permute(0, 3, 1, 2).float()
+        return batch.div_(255) if pictures else batch
+
+    def spread(self) -> Tensor:
+        """Standard deviation of each channel, (C,) float32, on the CPU."""
+        some = [image.flatten(0, 1) for image in self.images[:: max(1, len(self.images) // 64)]]
+        return torch.cat(some).float().std(0).cpu()
 
 
-def load_pool(folders: Sequence[str], crop: int, device: torch.device) -> Pool:
+def load_pool(
+    folders: Sequence[str],
+    crop: int,
+    device: torch.device,
+    on_read: Callable[[int, int], None] | None = None,
+) -> Pool:
     """Decode every picture below ``folders`` that can be trained on; the others are listed, not fatal.
 
     Skipped are files that cannot be read, CMYK (its colours are a matter of interpretation), and pictures
     smaller than a crop.
+
+    Args:
+        on_read: called before each file with the number of those read and of all.
 
     Raises:
         TrainingError: a folder is missing, or nothing is left to train on.
@@ -77,7 +100,10 @@ def load_pool(folders: Sequence[str], crop: int, device: torch.device) -> Pool:
         raise TrainingError("no training pictures; name folders with --data or in the recipe's [data] train")
     images: list[Tensor] = []
     skipped: list[Skipped] = []
-    for path in _pictures(folders):
+    paths = _pictures(folders)
+    for done, path in enumerate(paths):
+        if on_read:
+            on_read(done, len(paths))
         try:
             pixels = _rgb(path).pixels
             if min(pixels.shape[:2]) < crop:
@@ -95,9 +121,11 @@ def load_pool(folders: Sequence[str], crop: int, device: torch.device) -> Pool:
 
 
 def load_validation(
-    folders: Sequence[str], at_most: int | None = None
+    folders: Sequence[str], metric: str, at_most: int | None = None
 ) -> tuple[list[Picture], list[Skipped]]:
-    """Pictures to measure on, of any size, evenly spread over the readable files of ``folders``.
+    """Pictures to measure on, evenly spread over the readable files of ``folders``.
+
+    Those too small for ``metric`` are skipped.
 
     Raises:
         TrainingError: a folder is missing, or holds no readable picture.
@@ -111,7 +139,10 @@ def load_validation(
     for index in range(count):
         path = paths[index * len(paths) // count]
         try:
-            pictures.append(_rgb(path))
+            picture = _rgb(path)
+            if metric == "ms-ssim" and min(picture.pixels.shape[:2]) < MS_SSIM_MIN_SIDE:
+                raise ImageError(f"{path}: too small for MS-SSIM")
+            pictures.append(picture)
         except (ImageError, LowMemoryError) as error:
             skipped.append(Skipped(path, str(error)))
     if not pictures:

@@ -32,10 +32,7 @@ def train_distributed(
         TrainingError: the batch cannot be shared out, or the run failed.
     """
     require("ray", "ray", "training with several workers")
-    if recipe.batch % workers:
-        raise TrainingError(
-            f"recipe {recipe.name}: batch {recipe.batch} cannot be shared by {workers} workers"
-        )
+    recipe.check_shared(workers)
     # Ray would otherwise rebuild the caller's environment for each worker when the driver runs under uv.
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     import ray.train
@@ -59,7 +56,7 @@ def train_distributed(
         raise TrainingError(
             f"{folder}: a worker failed ({_reason(error)}); the same command continues"
         ) from error
-    return [folder / f"quality-{rung.quality}.pt" for rung in recipe.rung]
+    return [folder / name for name in recipe.checkpoints]
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -83,10 +80,8 @@ def _worker(config: dict[str, Any]) -> None:
 def _absolute(recipe: Recipe) -> Recipe:
     """Workers have other working folders."""
     folders = recipe.data
-    moved = recipe.with_data(
-        [Path(f).resolve() for f in folders.train], [Path(f).resolve() for f in folders.validation]
-    )
-    return moved.model_copy(update={"init": str(Path(recipe.init).resolve()) if recipe.init else None})
+    train, validation = ([Path(f).resolve() for f in some] for some in (folders.train, folders.validation))
+    return recipe.with_data(train, validation, Path(recipe.init).resolve() if recipe.init else None)
 
 
 def _reason(error: BaseException) -> str:

@@ -1,23 +1,19 @@
-"""From checkpoints to weights that ship: float16 safetensors with tables, measured, and a model card."""
+"""From checkpoints to weights that ship: safetensors, measured, and a model card."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
-from safetensors.torch import save as to_safetensors
-
-from lof.codecs import Codec, trainable
-from lof.codecs.weights import weights_name
+from lof.codecs import Continuous, codec_spec, trainable
 from lof.errors import TrainingError
 from lof.files.atomic import write_atomically
 from lof.pictures.picture import Picture
 from lof.training.card import Exported, model_card
 from lof.training.data import load_validation
-from lof.training.measure import Summary, measure, shippable, summarise
-from lof.training.trained import Trained, quality_of, read_trained
+from lof.training.measure import Weights, measure, summarise, write_weights
+from lof.training.trained import Trained, read_trained
 
 
 def export_weights(
@@ -32,7 +28,8 @@ def export_weights(
 ) -> list[Exported]:
     """Write the weights of checkpoints of one codec to ``folder``, and one model card for all of them.
 
-    The weights are reloaded from their file; that is what is fingerprinted and measured.
+    The weights are reloaded from their file; that is what is fingerprinted and measured. Where one network serves
+    all rates, it is measured at every whole quality.
 
     Args:
         measure_on: folder of pictures; each becomes a real file, which is decoded and compared.
@@ -45,29 +42,25 @@ def export_weights(
 
     Raises:
         TrainingError: a checkpoint cannot be exported, or they are not rate points of one codec.
+        UnknownCodecError: λ is needed, and the codec has no such quality.
         OutputError: ``folder`` cannot be written.
     """
-
     if not checkpoints or (quality is not None and len(checkpoints) > 1):
         raise TrainingError("name one checkpoint or more; --quality goes with a single one")
     trained = [_completed(read_trained(path), codec, quality, history or {}) for path in checkpoints]
     _check_one_family(trained)
-    pictures = load_validation([str(measure_on)])[0] if measure_on else []
-    total = len(pictures) * len(trained)
-
-    def tell(done: int) -> None:
-        if on_picture:
-            on_picture(done, total)
-
+    pictures = load_validation([str(measure_on)], trained[0].metric)[0] if measure_on else []
+    points = [
+        (one, weights, at) for one in trained for weights in [_write(one, folder)] for at in _rates(one)
+    ]
     exported = []
-    for position, one in enumerate(trained):
-        path, reloaded, architecture = _write(one, folder)
-        measured = []
-        for index, picture in enumerate(pictures, start=1):
-            measured += measure(reloaded, [picture])
-            tell(position * len(pictures) + index)
-        summary = summarise(measured) if measured else None
-        exported.append(_exported(one, path, reloaded, architecture, summary))
+    for position, (one, weights, at) in enumerate(points):
+
+        def tell(done: int, before: int = position * len(pictures)) -> None:
+            if on_picture:
+                on_picture(before + done, len(points) * len(pictures))
+
+        exported.append(_exported(one, weights, at, pictures, tell))
     exported.sort(key=lambda point: point.quality)
     card = model_card(exported, measure_on.name if measure_on else None, _is_kodak(measure_on, pictures))
     write_atomically(folder / f"{exported[0].codec}.md", card.encode())
@@ -77,18 +70,20 @@ def export_weights(
 def _completed(
     trained: Trained, codec: str | None, quality: float | None, history: Mapping[str, str]
 ) -> Trained:
-    """With what the caller knows; everything that the file names need is there afterwards."""
-    if trained.lmbda is None:
-        raise TrainingError(
-            f"{trained.path}: does not say its λ; export the checkpoint that it was made from"
-        )
-    chosen = quality or trained.quality or quality_of(trained.lmbda, trained.metric)
-    if chosen is None:
-        raise TrainingError(
-            f"{trained.path}: λ {trained.lmbda:g} is no rate point of the zoo; name one with --quality"
-        )
+    """With what the caller and the registry know; everything that the file needs is there afterwards."""
+    name, lmbda = codec or trained.codec, trained.lmbda
+    if name is None:
+        raise TrainingError(f"{trained.path}: does not say its codec; name it with --codec")
+    spec = codec_spec(name)
+    if isinstance(spec.rates, Continuous):
+        quality = lmbda = None
+    else:
+        quality = quality or trained.quality
+        if quality is None:
+            raise TrainingError(f"{trained.path}: does not say its rate point; name it with --quality")
+        lmbda = lmbda or spec.rate_point(trained.metric, quality).lmbda
     known = {**trained.history, **history}
-    return replace(trained, codec=codec or trained.spec.name, quality=chosen, history=known)
+    return replace(trained, codec=name, quality=quality, lmbda=lmbda, history=known)
 
 
 def _check_one_family(trained: Sequence[Trained]) -> None:
@@ -105,45 +100,48 @@ def _check_one_family(trained: Sequence[Trained]) -> None:
         )
 
 
-def _write(trained: Trained, folder: Path) -> tuple[Path, Codec, str]:
-    quality, lmbda, name = cast(float, trained.quality), cast(float, trained.lmbda), trained.spec.name
-    family = trainable(name)
-    state = shippable(name, trained.sizes, trained.state, str(trained.path))
-    named = len(trained.sizes) == 2
-    sizes = [f"{n}={v}" for n, v in zip("NM", trained.sizes, strict=True)] if named else trained.sizes
-    architecture = f"{family.network.__name__}({', '.join(map(str, sizes))})"
-    path = folder / weights_name(name, trained.metric, quality)
-    state, extra = family.compact(state, trained.metric, quality)
-    metadata = {"architecture": architecture, "lambda": repr(lmbda), **extra}
-    write_atomically(path, to_safetensors(state, metadata))
-    reloaded, stated = family.read(folder, trained.metric, quality)
-    assert stated == lmbda
-    codec = family.codec(
-        reloaded,
-        sizes=trained.sizes,
-        metric=trained.metric,
-        quality=quality,
-        lmbda=lmbda,
-        origin=str(path),
+def _write(trained: Trained, folder: Path) -> Weights:
+    assert trained.codec is not None
+    return write_weights(
+        trained.state,
+        folder,
+        trained.codec,
+        trained.metric,
+        trained.quality,
+        trained.lmbda,
+        str(trained.path),
     )
-    return path, codec, architecture
+
+
+def _rates(trained: Trained) -> list[float]:
+    if trained.quality is not None:
+        return [trained.quality]
+    assert trained.codec is not None
+    return [quality for _, quality in codec_spec(trained.codec).rate_points]
 
 
 def _exported(
-    trained: Trained, path: Path, codec: Codec, architecture: str, summary: Summary | None
+    trained: Trained,
+    weights: Weights,
+    quality: float,
+    pictures: Sequence[Picture],
+    tell: Callable[[int], None],
 ) -> Exported:
+    codec, measured = weights.load(quality), []
+    for done, picture in enumerate(pictures, start=1):
+        measured += measure(codec, [picture])
+        tell(done)
     return Exported(
-        path=path,
+        path=weights.path,
         codec=codec.name,
         metric=codec.metric,
         quality=codec.quality,
         lmbda=codec.lmbda,
-        sizes=trained.sizes,
-        architecture=architecture,
+        one_network=weights.quality is None,
         fingerprint=codec.fingerprint.hex(),
         history=trained.history,
-        summary=summary,
-        decoding=trainable(codec.name).decoding_cost(codec),
+        about=trainable(codec.name).card(codec),
+        summary=summarise(measured) if measured else None,
     )
 
 

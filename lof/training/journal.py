@@ -67,11 +67,20 @@ def plot(records: list[Record], path: Path) -> None:
         axes, ("loss", "bpp", "psnr"), ("loss", "bits per pixel", "PSNR in dB"), strict=True
     ):
         for kind, style in (("train", "-"), ("validation", "x")):
-            points = [
-                (r["total_step"], r[key]) for r in records if r["kind"] == kind and r.get(key) is not None
-            ]
-            if points:
-                axis.plot(*zip(*points, strict=True), style, label=kind)
+            # A validation of one network for all rates has a line for each quality.
+            qualities = dict.fromkeys(r["quality"] for r in records) if kind == "validation" else [None]
+            for quality in qualities:
+                points = [
+                    (r["total_step"], r[key])
+                    for r in records
+                    if r["kind"] == kind and r.get(key) is not None and quality in (None, r["quality"])
+                ]
+                if points:
+                    axis.plot(
+                        *zip(*points, strict=True),
+                        style,
+                        label=kind if quality is None else f"quality {quality:g}",
+                    )
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)
     axes[0].set_yscale("log")

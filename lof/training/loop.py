@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -18,15 +19,23 @@ from lof.errors import TrainingError
 from lof.machine.devices import resolve_device, resolve_precision
 from lof.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lof.training.data import Pool, Skipped, load_pool, load_validation
-from lof.training.frozen import LatentPool, analyse, calibrate, take_transforms
 from lof.training.hardware import describe_hardware
 from lof.training.journal import Journal, Record, plot, remove_torn_files
-from lof.training.measure import load_weights_into, measure, shippable, summarise
-from lof.training.recipe import Recipe, Rung
+from lof.training.latents import analyse
+from lof.training.measure import measure, summarise, write_weights
+from lof.training.recipe import Recipe
 from lof.training.step import Stepper, learning_rate
 from lof.training.trained import read_trained
 
 CHECKPOINT, LOG, PLOT = "checkpoint.pt", "log.jsonl", "plot.png"
+SECONDS_BETWEEN_WORDS = 10
+
+
+@dataclass(frozen=True)
+class Doing:
+    """Something begins that may take a while."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -51,11 +60,10 @@ class Logged:
 class Finished:
     """A rung is trained; its checkpoint, for ``lof export-weights``, is at ``path``."""
 
-    quality: int
     path: Path
 
 
-Event = Started | Logged | Finished
+Event = Doing | Started | Logged | Finished
 OnEvent = Callable[[Event], None]
 
 
@@ -93,7 +101,8 @@ def train(
     On CUDA the step is compiled and captured as a graph, unless the recipe says ``compile = false``.
 
     Args:
-        folder: gets ``checkpoint.pt``, ``log.jsonl``, ``plot.png`` and ``quality-<n>.pt`` per finished rung.
+        folder: gets ``checkpoint.pt``, ``log.jsonl``, ``plot.png``, and a checkpoint per finished rung:
+            ``quality-<n>.pt``, or ``rung-<n>.pt`` where one network serves all rates.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
     Returns:
@@ -109,17 +118,16 @@ def train(
 
 class _Run:
     def __init__(self, recipe: Recipe, folder: Path, device: str, on_event: OnEvent, group: Group) -> None:
-        if recipe.batch % group.world:
-            raise TrainingError(
-                f"recipe {recipe.name}: batch {recipe.batch} cannot be shared by {group.world} workers"
-            )
+        recipe.check_shared(group.world)
         self.recipe, self.folder, self.on_event, self.group = recipe, folder, on_event, group
         self.device = resolve_device(device)
         self.precision = resolve_precision(recipe.precision, self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-        self.pool: Pool = load_pool(recipe.data.train, recipe.crop, self.device)
-        self.pictures, skipped = load_validation(recipe.data.validation, recipe.data.validation_images)
+        self.told = -math.inf
+        self.pool = load_pool(recipe.data.train, recipe.largest_crop, self.device, self._reading)
+        data = recipe.data
+        self.pictures, skipped = load_validation(data.validation, recipe.metric, data.validation_images)
         self.about = {
             "hardware": describe_hardware(self.device, group.world),
             "pictures": len(self.pool.images),
@@ -129,6 +137,7 @@ class _Run:
         self.journal = Journal(folder / LOG)
         self.resumed = self._find_checkpoint()
         position = (self.resumed.rung, self.resumed.step) if self.resumed else None
+        self.seconds, self.pixels, self.started = 0.0, 0, time.monotonic()
         if group.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
             remove_torn_files(folder)
@@ -142,7 +151,12 @@ class _Run:
         first = self.resumed.rung if self.resumed else 0
         for index in range(first, len(self.recipe.rung)):
             self._train_rung(index)
-        return [self._path_of(rung) for rung in self.recipe.rung]
+        return [self.folder / name for name in self.recipe.checkpoints]
+
+    def _reading(self, done: int, total: int) -> None:
+        if time.monotonic() - self.told > SECONDS_BETWEEN_WORDS:
+            self._emit(Doing(f"reading pictures, {done} of {total}"))
+            self.told = time.monotonic()
 
     def _find_checkpoint(self) -> Checkpoint | None:
         path = self.folder / CHECKPOINT
@@ -159,54 +173,48 @@ class _Run:
 
     def _train_rung(self, index: int) -> None:
         rung = self.recipe.rung[index]
-        stepper, pool = self._stepper(index)
-        self.stepper, self.index, self.rung = stepper, index, rung
-        self.lowest, self.seconds = math.inf, 0.0
+        self.index, self.rung, self.lowest = index, rung, math.inf
+        self.stepper, pool = self._stepper(index)
         if self.resumed:
             self._restore(self.resumed)
             self.resumed = None
-        self.started = self.saved = self.logged = time.monotonic()
+        stepper = self.stepper
+        self.saved = self.logged = time.monotonic()
         while stepper.step < rung.steps:
             seed = _seed(self.recipe.seed, index, stepper.step, self.group.rank)
             torch.manual_seed(seed)
-            stepper.advance(pool.batch(self.recipe.batch // self.group.world, seed))
+            crop, batch = self.recipe.crops(rung, stepper.step)
+            stepper.advance(pool.batch(batch // self.group.world, seed, crop))
+            self.pixels += batch * crop**2
             self._after_step()
+        path = self.folder / self.recipe.checkpoints[index]
         self._save(self.folder / CHECKPOINT)
-        self._save(self._path_of(rung))
+        self._save(path)
         if self.group.wait:
             self.group.wait()
         if self.group.rank == 0:
-            self._emit(Finished(rung.quality, self._path_of(rung)))
+            self._emit(Finished(path))
 
-    def _stepper(self, index: int) -> tuple[Stepper, Pool | LatentPool]:
-        torch.manual_seed(_seed(self.recipe.seed, index, -1, 0))
-        net = trainable(self.recipe.codec).network(*self.recipe.sizes)
-        start = Path(self.recipe.init) if index == 0 and self.recipe.init else None
+    def _stepper(self, index: int) -> tuple[Stepper, Pool]:
+        recipe, rung, family = self.recipe, self.rung, trainable(self.recipe.codec)
+        torch.manual_seed(_seed(recipe.seed, index, -1, 0))
+        net = family.build(recipe.network)
+        start = Path(recipe.init) if index == 0 and recipe.init else None
         if index > 0:
-            start = self._path_of(self.recipe.rung[index - 1])
+            start = self.folder / recipe.checkpoints[index - 1]
         if start is not None and self.resumed is None:
-            load_weights_into(net, read_trained(start).state, str(start))
-        pool = self._freeze(net, index) if self.recipe.frozen else self.pool
-        stepper = Stepper(
-            net,
-            self.recipe,
-            self.recipe.rung[index],
-            device=self.device,
-            precision=self.precision,
-            wrap=self.group.wrap,
-        )
-        return stepper, pool
-
-    def _freeze(self, net: nn.Module, index: int) -> LatentPool:
-        recipe, quality = self.recipe, self.recipe.rung[index].quality
-        assert recipe.frozen is not None
-        take_transforms(net, recipe.frozen, recipe.metric, quality)
-        folder = Path(recipe.data.latents) if recipe.data.latents else self.folder
-        cache = folder / f"latents-{recipe.frozen}-{quality}.pt"
-        pool = analyse(self.pool, net.to(self.device), self.precision, cache)
-        if index == 0:
-            calibrate(net, pool)
-        return pool
+            family.load(net, read_trained(start).state, str(start))
+        task = family.task(net.to(self.device), recipe.aim(rung, self.precision))
+        pool = self.pool
+        if task.kept is not None:
+            folder = Path(recipe.data.latents) if recipe.data.latents else self.folder
+            cache = folder / f"latents-{recipe.frozen}-{rung.quality:g}.pt"
+            self._emit(Doing("computing the latents of all pictures"))
+            pool = analyse(self.pool, task.kept, self.precision, cache)
+        if task.start is not None and start is None and self.resumed is None:
+            self._emit(Doing("preparing the new network with statistics of the pictures"))
+            task.start(pool)
+        return Stepper(task, recipe, rung, wrap=self.group.wrap), pool
 
     def _after_step(self) -> None:
         step, recipe, rung = self.stepper.step, self.recipe, self.rung
@@ -223,13 +231,12 @@ class _Run:
         loss, bpp, distortion, norm = self._healthy_means()
         self.lowest = min(self.lowest, loss)
         now = time.monotonic()
+        mse = distortion if self.recipe.metric == "mse" else 0.0
         record = self._record("train") | {
             "loss": loss,
             "bpp": bpp,
             "distortion": distortion,
-            "psnr": 10 * math.log10(255**2 / distortion)
-            if self.recipe.metric == "mse" and distortion
-            else None,
+            "psnr": 10 * math.log10(255**2 / mse) if mse else None,
             "gradient_norm": norm,
             "learning_rate": learning_rate(self.recipe.schedule, self.rung, self.stepper.step - 1),
             "steps_per_second": self.stepper.steps_summed / max(1e-9, now - self.logged),
@@ -242,27 +249,24 @@ class _Run:
 
     def _validate(self) -> None:
         recipe, rung = self.recipe, self.rung
+        self._emit(Doing(f"measuring {len(self.pictures)} validation pictures"))
         origin = f"{self.folder}, step {self.stepper.step}"
-        state = shippable(recipe.codec, recipe.sizes, self._averaged_state(), origin)
-        codec = trainable(recipe.codec).codec(
-            state,
-            sizes=recipe.sizes,
-            metric=recipe.metric,
-            quality=rung.quality,
-            lmbda=rung.lmbda,
-            origin=origin,
-        )
-        found = summarise(measure(codec, self.pictures))
-        self._write(
-            self._record("validation")
-            | {
-                "loss": found.cost,
-                "bpp": found.bpp,
-                "psnr": found.psnr,
-                "ms_ssim": found.ms_ssim,
-                "images": found.images,
-            }
-        )
+        with TemporaryDirectory() as folder:
+            weights = write_weights(
+                self._averaged_state(),
+                Path(folder),
+                recipe.codec,
+                recipe.metric,
+                rung.quality,
+                rung.lmbda,
+                origin,
+            )
+            for quality in recipe.rates(rung):
+                found = summarise(measure(weights.load(quality), self.pictures))
+                figures = {"loss": found.cost, "bpp": found.bpp, "psnr": found.psnr, "ms_ssim": found.ms_ssim}
+                self._write(
+                    self._record("validation") | {"quality": quality, **figures, "images": found.images}
+                )
         plot(self.journal.read(), self.folder / PLOT)
         self.logged = time.monotonic()
 
@@ -284,7 +288,7 @@ class _Run:
         path = self.folder / CHECKPOINT
         kept = f"{path} holds the last good state" if path.exists() else "no checkpoint had been written"
         raise TrainingError(
-            f"{self.recipe.name}, quality {self.rung.quality}: {why}; {kept}; lower the learning_rate"
+            f"{self.recipe.name}, {self.recipe.title(self.index)}: {why}; {kept}; lower the learning_rate"
         )
 
     def _save(self, path: Path) -> None:
@@ -305,13 +309,14 @@ class _Run:
                 pending=[*stepper.sums.tolist(), float(stepper.steps_summed)],
                 lowest=self.lowest,
                 seconds=self._elapsed(),
+                pixels=self.pixels,
                 about=self.about,
             ),
         )
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         stepper = self.stepper
-        load_weights_into(stepper.net, checkpoint.sd, str(self.folder / CHECKPOINT))
+        trainable(self.recipe.codec).load(stepper.net, checkpoint.sd, str(self.folder / CHECKPOINT))
         for name, average in stepper.ema.items():
             average.copy_(checkpoint.ema[name])
         stepper.optimiser.load_state_dict(checkpoint.opt)
@@ -319,7 +324,8 @@ class _Run:
         stepper.sums.copy_(torch.tensor(sums, dtype=torch.float64))
         stepper.steps_summed = int(count)
         stepper.step = checkpoint.step
-        self.lowest, self.seconds = checkpoint.lowest, checkpoint.seconds
+        self.lowest, self.seconds, self.pixels = checkpoint.lowest, checkpoint.seconds, checkpoint.pixels
+        self.started = time.monotonic()
 
     def _averaged_state(self) -> dict[str, Tensor]:
         state = self.stepper.net.state_dict() | self.stepper.ema
@@ -344,11 +350,9 @@ class _Run:
     def _elapsed(self) -> float:
         return self.seconds + time.monotonic() - self.started
 
-    def _path_of(self, rung: Rung) -> Path:
-        return self.folder / f"quality-{rung.quality}.pt"
-
     def _emit(self, event: Event) -> None:
-        self.on_event(event)
+        if self.group.rank == 0:
+            self.on_event(event)
 
 
 def _seed(*parts: int) -> int:

@@ -1,24 +1,22 @@
-"""What trained weights are worth: float16 as they ship, real files, 8-bit images."""
+"""What trained weights are worth: as they ship, real files, 8-bit images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
-import torch
-from torch import Tensor
+from safetensors.torch import save as to_safetensors
 
 from lof import api
-from lof.codecs import Codec, trainable
+from lof.codecs import Codec, codec_spec, trainable
+from lof.codecs.training import State
 from lof.containers import container, unpack
-from lof.errors import TrainingError
-from lof.metrics import bpp, ms_ssim, mse, psnr
+from lof.files.atomic import write_atomically
+from lof.measure import TrueCost
 from lof.pictures.picture import Picture
 from lof.results import Measured
-
-State = dict[str, Tensor]
-_TABLES = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table")
 
 
 @dataclass(frozen=True)
@@ -32,42 +30,59 @@ class Summary:
     cost: float
 
 
-def shippable(codec: str, sizes: Sequence[int], state: Mapping[str, Tensor], origin: str) -> State:
-    """Weights as they ship: parameters in float16, and the entropy coder's tables computed from those.
+@dataclass(frozen=True)
+class Weights:
+    """Trained weights as a file that ships, of one rate point or of all rates.
+
+    Attributes:
+        quality, lmbda: ``None`` where one network serves all rates.
+    """
+
+    path: Path
+    codec: str
+    metric: str
+    quality: float | None
+    lmbda: float | None
+
+    def load(self, quality: float | None = None) -> Codec:
+        """The codec, through its ordinary loader, on the CPU in float32.
+
+        Args:
+            quality: where one network serves all.
+        """
+        return codec_spec(self.codec).load(
+            self.quality or quality,
+            metric=self.metric,
+            weights=self.path.parent,
+            device="cpu",
+            precision="fp32",
+            lmbda=self.lmbda,
+        )
+
+
+def write_weights(
+    state: State,
+    folder: Path,
+    codec: str,
+    metric: str,
+    quality: float | None,
+    lmbda: float | None,
+    origin: str,
+) -> Weights:
+    """Write trained weights as they ship.
+
+    Args:
+        origin: what errors call them.
 
     Raises:
-        TrainingError: the weights are not of this codec's class and sizes.
+        TrainingError: the weights are not of this codec's family.
+        OutputError: ``folder`` cannot be written.
     """
-    family = trainable(codec)
-    net = family.network(*sizes)
-    parameters = dict(net.named_parameters())
-    # Tables of a state are those of other weights, if it has any.
-    wanted = {k: v for k, v in state.items() if not k.endswith(_TABLES)}
-    rounded = {k: v.half().float() if k in parameters else v for k, v in wanted.items()}
-    load_weights_into(net, rounded, origin)
-    net.eval()
-    net.update(force=True)
-    return family.ship(net)
-
-
-def load_weights_into(net: torch.nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Load every tensor but the entropy coder's tables, which training does not use.
-
-    Raises:
-        TrainingError: a tensor is missing, unknown, or of another shape.
-    """
-    own = net.state_dict()
-    kept = {key: value for key, value in state.items() if not key.endswith(_TABLES)}
-    missing = sorted(key for key in own.keys() - kept.keys() if not key.endswith(_TABLES))
-    unknown = sorted(kept.keys() - own.keys())
-    other_shape = sorted(key for key in kept.keys() & own.keys() if kept[key].shape != own[key].shape)
-    for keys, wrong in ((missing, "is missing"), (unknown, "is unknown"), (other_shape, "has another shape")):
-        if keys:
-            raise TrainingError(
-                f"{origin}: not weights of this architecture ({keys[0]} {wrong}); check `codec` and `sizes`"
-            )
-    # CompressAI's networks insist on tables in what they load; their own empty ones will do.
-    net.load_state_dict({key: value for key, value in own.items() if key.endswith(_TABLES)} | kept)
+    shipped = trainable(codec).ship(state, metric, quality, origin)
+    stated = {} if lmbda is None else {"lambda": repr(lmbda)}
+    path = folder / shipped.name
+    write_atomically(path, to_safetensors(shipped.tensors, {**shipped.metadata, **stated}))
+    return Weights(path, codec, metric, quality, lmbda)
 
 
 def measure(codec: Codec, pictures: Iterable[Picture]) -> list[Measured]:
@@ -93,14 +108,7 @@ def summarise(measured: Sequence[Measured]) -> Summary:
 
 def _measure(codec: Codec, picture: Picture) -> Measured:
     height, width = picture.pixels.shape[:2]
-    plain = Picture(picture.pixels)
-    data = api.encode(plain, codec=codec)
+    data = api.encode(Picture(picture.pixels), codec=codec)
     parsed = unpack(data)
     decoded = container(parsed.container).to_pixels(codec.decompress(parsed.strings, height, width).image)
-    rate, error, similarity = (
-        bpp(len(data), height, width),
-        mse(picture.pixels, decoded),
-        ms_ssim(picture.pixels, decoded),
-    )
-    distortion = error if codec.metric == "mse" else 1 - (similarity or 0.0)
-    return Measured(len(data), rate, error, psnr(error), similarity, rate + codec.lmbda * distortion)
+    return TrueCost(picture.pixels, codec.lmbda, codec.metric).measure(len(data), decoded)

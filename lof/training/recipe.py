@@ -6,33 +6,25 @@ import difflib
 import hashlib
 import tomllib
 from collections.abc import Sequence
-from importlib.resources import files
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lof.codecs import CodecSpec, codec_spec
+from lof.codecs import CodecSpec, Continuous, codec_spec, recipes
+from lof.codecs.training import Aim
 from lof.errors import TrainingError, UnknownCodecError
 from lof.profiles import describe_validation
-
-BUILT_IN = (
-    "mean-scale-96",
-    "msp-fast",
-    "msp-base",
-    "msp-high",
-    "prior-autoregressive",
-    "prior-mean-scale",
-    "tiny",
-)
-"""Shipped recipes."""
 
 MS_SSIM_MIN_CROP = 176
 """Five scales of an 11-pixel window need more than 160 pixels; crops are multiples of 16."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+Crop = Annotated[int, Field(ge=64, multiple_of=64)]
 
 
 class _Model(BaseModel):
@@ -50,37 +42,51 @@ class Data(_Model):
     """Folder that keeps the latents of frozen transforms from one run to the next."""
 
 
-class Rung(_Model):
-    """One rate point of the ladder."""
-
-    quality: Annotated[int, Field(ge=1, le=255)]
-    lmbda: Positive
-    """λ of the loss ``bpp + λ·D``; D is ``255²·MSE``, or ``1 - MS-SSIM``."""
-    steps: Count
-    learning_rate: Positive = 4e-4
-
-
 class Schedule(_Model):
     """Learning rate over the steps of a rung: linear warm-up, plateau, cosine decay to ``final`` of it."""
 
     warmup: Annotated[int, Field(ge=0)] = 200
-    hold: Annotated[float, Field(ge=0, lt=1)] = 0.4
+    hold: Share = 0.4
     """Share of the steps before the decay starts."""
     final: Annotated[float, Field(ge=0, le=1)] = 0.01
+    """1 for no decay."""
+
+
+class Crops(_Model):
+    """Crops of another size, from a share of a rung's steps on."""
+
+    after: Share
+    crop: Crop
+    batch: Count
+
+
+class Rung(_Model):
+    """One training of the network: of one rate point, or of all rates where one network serves them."""
+
+    quality: Annotated[float, Field(gt=0, le=255)] | None = None
+    lmbda: Positive | None = None
+    """λ of the loss ``bpp + λ·D``; D is ``255²·MSE``, or ``1 - MS-SSIM``."""
+    steps: Count
+    learning_rate: Positive = 4e-4
+    part: str | None = None
+    """The part of the network that is trained, as its family calls it; all of it if left out."""
+    schedule: Schedule | None = None
+    """In place of the recipe's."""
+    then: tuple[Crops, ...] = ()
+    """In place of the recipe's ``crop`` and ``batch``, in the order of ``after``."""
 
 
 class Recipe(_Model):
-    """A ladder of rate points, highest rate first: each starts from the weights of the one before it.
+    """Rungs, one after another: each starts from the averaged weights of the one before it.
 
-    ``digest`` identifies everything that changes what is learned.
+    Rate points come highest rate first. ``digest`` identifies everything that changes what is learned.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     codec: str
-    """Name in the registry; its class gives the architecture."""
-    sizes: Annotated[tuple[Count, ...], Field(min_length=1)]
-    """Arguments of the network's constructor, for example ``[N, M]``; for MSP ``MSPConfig.sizes``, where one number
-    after the groups is that of the Gaussians in each element's mixture."""
+    """Name in the registry; its family gives the architecture."""
+    network: dict[str, Count | tuple[Count, ...]] = {}
+    """Sizes by name, as the family has them, where they are not the codec's own."""
     metric: Literal["mse", "ms-ssim"] = "mse"
     rung: Annotated[tuple[Rung, ...], Field(min_length=1)]
     schedule: Schedule = Schedule()
@@ -90,30 +96,34 @@ class Recipe(_Model):
     is trained, on the latents of all pictures."""
     init: str | None = None
     """Weights to start the first rung from: a checkpoint or a safetensors file."""
-    crop: Annotated[int, Field(ge=64, multiple_of=64)] = 256
+    crop: Crop = 256
     batch: Count = 16
     """Crops per step, over all workers together."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     compile: bool = True
     """Compile the step and capture it as a graph; on CUDA only, the CPU always runs eagerly."""
-    quantiles_learning_rate: Positive = 1e-3
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    """Of Adam."""
     clip: Positive = 1.0
     """Largest gradient norm."""
-    ema: Annotated[float, Field(ge=0, lt=1)] = 0.9995
+    ema: Share = 0.9995
     """Decay of the weights' moving average, which is what ships."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     diverged: Annotated[float, Field(gt=1)] = 5.0
     """The run stops when the mean loss of ``log_every`` steps is over this many times the lowest one."""
     log_every: Count = 50
     validate_every: Count = 5000
+    qualities: tuple[Positive, ...] = ()
+    """To validate at, where one network serves all; whole qualities if left out."""
     checkpoint_minutes: Positive = 2.0
 
     @model_validator(mode="after")
-    def _ladder_descends(self) -> Self:
-        lambdas = [rung.lmbda for rung in self.rung]
+    def _fits(self) -> Self:
+        lambdas = [rung.lmbda for rung in self.rung if rung.lmbda is not None]
         if any(later >= earlier for earlier, later in pairwise(lambdas)):
             raise ValueError("rung: λ must fall from one rung to the next (the highest rate first)")
-        if len({rung.quality for rung in self.rung}) != len(self.rung):
+        qualities = [rung.quality for rung in self.rung if rung.quality is not None]
+        if len(set(qualities)) != len(qualities):
             raise ValueError("rung: each quality once")
         if self.frozen and self.init:
             raise ValueError("init: has no place beside frozen, which brings the transforms")
@@ -132,14 +142,66 @@ class Recipe(_Model):
         """The registered codec."""
         return codec_spec(self.codec)
 
-    def with_data(self, train: Sequence[Path], validation: Sequence[Path]) -> Recipe:
-        """The recipe with other folders, where some are given."""
-        data = self.data.model_dump()
+    @property
+    def largest_crop(self) -> int:
+        """No picture that is trained on may be smaller."""
+        return max([self.crop, *(crops.crop for rung in self.rung for crops in rung.then)])
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """The names of the rungs' checkpoints."""
+        return [
+            f"rung-{index}.pt" if rung.quality is None else f"quality-{rung.quality:g}.pt"
+            for index, rung in enumerate(self.rung, start=1)
+        ]
+
+    def title(self, index: int) -> str:
+        """A rung in words."""
+        rung = self.rung[index]
+        return f"quality {rung.quality:g}" if rung.quality is not None else f"rung {index + 1}"
+
+    def rates(self, rung: Rung) -> tuple[float, ...]:
+        """Qualities to validate a rung at."""
+        if rung.quality is not None:
+            return (rung.quality,)
+        return self.qualities or tuple(quality for _, quality in self.spec.rate_points)
+
+    def check_shared(self, workers: int) -> None:
+        """Raise :class:`TrainingError` where so many workers cannot share a batch."""
+        for batch in (self.batch, *(crops.batch for rung in self.rung for crops in rung.then)):
+            if batch % workers:
+                raise TrainingError(
+                    f"recipe {self.name}: batch {batch} cannot be shared by {workers} workers"
+                )
+
+    def aim(self, rung: Rung, precision: torch.dtype) -> Aim:
+        """What a rung asks of the codec's family."""
+        return Aim(self.metric, rung.quality, rung.lmbda, precision, self.frozen, rung.part)
+
+    def crops(self, rung: Rung, step: int) -> tuple[int, int]:
+        """Side and number of the crops of the step after ``step`` steps."""
+        found = (self.crop, self.batch)
+        for crops in rung.then:
+            if step >= crops.after * rung.steps:
+                found = (crops.crop, crops.batch)
+        return found
+
+    def with_data(
+        self, train: Sequence[Path], validation: Sequence[Path], init: Path | None = None
+    ) -> Recipe:
+        """The recipe with other folders, and other weights to start from, where some are given.
+
+        Raises:
+            TrainingError: it takes no weights to start from.
+        """
+        content = self.model_dump()
         if train:
-            data["train"] = tuple(map(str, train))
+            content["data"]["train"] = tuple(map(str, train))
         if validation:
-            data["validation"] = tuple(map(str, validation))
-        return self.model_copy(update={"data": Data(**data)})
+            content["data"]["validation"] = tuple(map(str, validation))
+        if init is not None:
+            content["init"] = str(init)
+        return parse_recipe(content, f"recipe {self.name}")
 
 
 def load_recipe(name_or_path: str | Path) -> Recipe:
@@ -148,14 +210,14 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     Raises:
         TrainingError: there is none, or it does not fit the schema; the message names file and key.
     """
-    text = str(name_or_path)
-    if text in BUILT_IN:
-        return _parse(Path(str(files("lof.training") / "recipes" / f"{text}.toml")))
+    text, shipped = str(name_or_path), recipes()
+    if text in shipped:
+        return _parse(shipped[text])
     path = Path(text)
     if path.suffix == ".toml" or path.is_file():
         return _parse(path)
-    near = difflib.get_close_matches(text, BUILT_IN, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(BUILT_IN)} or the path of a TOML file"
+    near = difflib.get_close_matches(text, shipped, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}?" if near else f"use {', '.join(shipped)} or the path of a TOML file"
     raise TrainingError(f"recipe {text!r}: unknown; {hint}")
 
 
@@ -163,17 +225,24 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
     """A recipe from already parsed TOML or any dictionary; ``origin`` is what errors call it.
 
     Raises:
-        TrainingError: it does not fit the schema, or names a codec that is not registered.
+        TrainingError: it does not fit the schema or the codec, or names a codec that is not registered.
     """
     try:
         recipe = Recipe.model_validate(content)
-        codec_spec(recipe.codec)
+        one_network = isinstance(codec_spec(recipe.codec).rates, Continuous)
         if recipe.frozen:
             codec_spec(recipe.frozen)
     except ValidationError as error:
         raise TrainingError(f"{origin}: {_describe(error)}") from error
     except UnknownCodecError as error:
         raise TrainingError(f"{origin}: codec: {error}") from error
+    for index, rung in enumerate(recipe.rung):
+        given = {rung.quality is not None, rung.lmbda is not None}
+        if one_network and given != {False}:
+            why = f"{recipe.codec} has one network for all qualities; leave quality and lmbda out"
+            raise TrainingError(f"{origin}: rung[{index}]: {why}")
+        if not one_network and given != {True}:
+            raise TrainingError(f"{origin}: rung[{index}]: give quality and lmbda")
     return recipe
 
 

@@ -9,18 +9,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from lof.training.cpu import speed_up
-from lof.training.frozen import LatentRate
-from lof.training.loss import RateDistortion, quantiles, weights
+from lof.codecs.training import Task
 from lof.training.recipe import Recipe, Rung, Schedule
 
 Wrap = Callable[[nn.Module], nn.Module]
 
 
 class Stepper:
-    """A network in training at one rate point.
+    """A network in training.
 
-    The network is moved to ``device`` and its entropy models are taken over (see :class:`RateDistortion`).
     ``sums`` holds, since the last :meth:`flush`: loss, bpp, distortion, gradient norm.
 
     Args:
@@ -30,41 +27,28 @@ class Stepper:
     """
 
     def __init__(
-        self,
-        net: nn.Module,
-        recipe: Recipe,
-        rung: Rung,
-        *,
-        device: torch.device,
-        precision: torch.dtype,
-        wrap: Wrap | None = None,
-        plain: bool = False,
+        self, task: Task, recipe: Recipe, rung: Rung, *, wrap: Wrap | None = None, plain: bool = False
     ) -> None:
-        layout = torch.contiguous_format if plain else torch.channels_last
-        self.net = cast(Any, net.to(device).train()).to(memory_format=layout)
-        self.recipe, self.rung, self.layout = recipe, rung, layout
-        if device.type == "cpu" and precision != torch.float32 and not plain:
-            speed_up(self.net, precision)
-        loss: nn.Module = (
-            LatentRate(self.net, precision=precision)
-            if recipe.frozen
-            else RateDistortion(self.net, lmbda=rung.lmbda, metric=recipe.metric, precision=precision)
-        )
-        self.model: Callable[[Tensor], Any] = wrap(loss) if wrap else loss
+        self.layout = torch.contiguous_format if plain else torch.channels_last
+        self.net = cast(Any, task.net.train()).to(memory_format=self.layout)
+        self.recipe, self.rung, self.groups = recipe, rung, task.groups
+        self.model: Callable[[Tensor], Any] = wrap(task.loss) if wrap else task.loss
+        device = next(self.net.parameters()).device
         self.captured = recipe.compile and device.type == "cuda"
         if self.captured:
             self.model = torch.compile(self.model, mode="reduce-overhead")
-        self.weights = weights(self.net)
-        groups: list[dict[str, Any]] = [
-            {"params": self.weights},
-            {"params": list(quantiles(self.net)), "lr": recipe.quantiles_learning_rate},
-        ]
+        self.clipped = [p for group in self.groups if group.fixed is None for p in group.parameters]
         self.optimiser = torch.optim.Adam(
-            groups,
-            lr=rung.learning_rate,
+            [
+                {"params": list(group.parameters), "lr": group.fixed or rung.learning_rate}
+                for group in self.groups
+            ],
+            betas=recipe.betas,
             fused=not plain,
             foreach=False if plain else None,
         )
+        # Not torch's AveragedModel: it copies the whole network, with the layers that the task has replaced, and
+        # its first update copies the weights over the average.
         self.averaged = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
         self.ema = {name: p.detach().clone() for name, p in self.averaged.items()}
         self.step = 0
@@ -72,19 +56,20 @@ class Stepper:
         self.steps_summed = 0
         self.bad_step = torch.zeros((), dtype=torch.int64, device=device)
 
-    def advance(self, images: Tensor) -> None:
-        """One step on a batch of images, (B, 3, H, W) float32 in [0, 1], or of latents where transforms are frozen.
+    def advance(self, batch: Tensor) -> None:
+        """One step on a batch of the task's source.
 
         Nothing waits for the device.
         """
         rate = learning_rate(self.recipe.schedule, self.rung, self.step)
-        self.optimiser.param_groups[0]["lr"] = rate
+        for group, settings in zip(self.groups, self.optimiser.param_groups, strict=True):
+            settings["lr"] = group.fixed or group.factor * rate
         if self.captured:
             torch.compiler.cudagraph_mark_step_begin()
-        objective, *measured = self.model(images.contiguous(memory_format=self.layout))
+        objective, *measured = self.model(batch.contiguous(memory_format=self.layout))
         self.optimiser.zero_grad(set_to_none=True)
         objective.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.weights, self.recipe.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.clipped, self.recipe.clip)
         self.optimiser.step()
         self._average()
         self.step += 1
@@ -111,7 +96,8 @@ class Stepper:
 
 
 def learning_rate(schedule: Schedule, rung: Rung, step: int) -> float:
-    """Of the step after ``step`` steps: warm-up, plateau, cosine decay."""
+    """Of the step after ``step`` steps: warm-up, plateau, cosine decay; the rung's own schedule goes first."""
+    schedule = rung.schedule or schedule
     warm = min(1.0, (step + 1) / max(1, schedule.warmup))
     past = max(0.0, (step / rung.steps - schedule.hold) / (1 - schedule.hold))
     decay = schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * past))

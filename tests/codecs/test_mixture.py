@@ -25,11 +25,11 @@ from lof.codecs.entropy.mixture import (
 )
 from lof.codecs.msp.codec import MSPCodec
 from lof.codecs.msp.config import MSPConfig
+from lof.codecs.network_training import LatentRate, RateDistortion
+from lof.codecs.training import Aim
 from lof.errors import WeightsError
 from lof.search import symbols_of
 from lof.training import export_weights, parse_recipe, train
-from lof.training.frozen import LatentRate
-from lof.training.loss import RateDistortion
 
 SIZES = (16, 24, 2, 2, 16, 1, 8, 16, 2)
 Component = tuple[int, int, int]
@@ -121,9 +121,9 @@ class TestForm:
 class TestGradients:
     def test_equal_components_are_drawn_as_the_one_gaussian(self) -> None:
         torch.manual_seed(0)
-        net, mixed = (trainable("msp-tiny").network(*sizes) for sizes in (SIZES[:-1], SIZES))
+        net, mixed = (trainable("msp-tiny").build({"components": count}) for count in (1, 2))
         for one in (net, mixed):
-            LatentRate(one, precision=torch.float32)
+            LatentRate(one, torch.float32)
         y, mean = 3 * torch.randn(1, 24, 6, 6), torch.randn(1, 24, 6, 6).requires_grad_()
         y[..., 0] += 200  # where probabilities are none means are drawn all the same
         scale = (0.2 + 2 * torch.rand_like(y)).requires_grad_()
@@ -153,8 +153,8 @@ class TestGradients:
 
     def test_the_transforms_get_a_gradient_where_they_are_trained_too(self) -> None:
         torch.manual_seed(0)
-        net = trainable("msp-tiny").network(*SIZES)
-        model = RateDistortion(net, lmbda=0.01, metric="mse", precision=torch.float32)
+        net = trainable("msp-tiny").build({"components": 2})
+        model = RateDistortion(net, Aim("mse", 4, 0.01, torch.float32))
         loss, *_ = model(torch.rand(1, 3, 64, 64))
         loss.backward()
         assert all(float(p.grad.abs().sum()) > 0 for p in (net.g_a[0].weight, net.g_s[0].weight))
@@ -170,7 +170,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory, photograph: NDArray[np.uin
         {
             "name": "test",
             "codec": "msp-tiny",
-            "sizes": SIZES,
+            "network": {"components": 2},
             "frozen": "tiny",
             "crop": 64,
             "batch": 4,

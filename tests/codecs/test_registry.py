@@ -92,7 +92,7 @@ def test_every_codec_that_ships_can_be_trained() -> None:
     shipped = [spec for spec in codec_specs(hidden=True) if spec.source in ("bundled", "zoo")]
     assert len(shipped) > 5
     for spec in shipped:
-        assert trainable(spec.name).network is not None
+        assert trainable(spec.name).build is not None
 
 
 def test_help_lists_and_import_need_no_torch() -> None:

@@ -40,7 +40,6 @@ def recipe_of(folder: Path, **changes: Any) -> Recipe:
     content = {
         "name": "shared",
         "codec": "tiny",
-        "sizes": [16, 24],
         "crop": 64,
         "batch": 4,
         "log_every": 1,
@@ -57,7 +56,8 @@ def recipe_of(folder: Path, **changes: Any) -> Recipe:
 def both_halves_in_one_process(recipe: Recipe) -> Stepper:
     pool = load_pool(recipe.data.train, recipe.crop, CPU)
     torch.manual_seed(_seed(recipe.seed, 0, -1, 0))
-    net = trainable(recipe.codec).network(*recipe.sizes)
+    family, rung = trainable(recipe.codec), recipe.rung[0]
+    net = family.build(recipe.network)
 
     class BothHalves(torch.nn.Module):
         def __init__(self, loss: torch.nn.Module) -> None:
@@ -72,7 +72,8 @@ def both_halves_in_one_process(recipe: Recipe) -> Stepper:
                 parts.append(self.loss(pool.batch(recipe.batch // 2, seed)))
             return [sum(part) / 2 for part in zip(*parts, strict=True)]
 
-    stepper = Stepper(net, recipe, recipe.rung[0], device=CPU, precision=torch.float32, wrap=BothHalves)
+    task = family.task(net, recipe.aim(rung, torch.float32))
+    stepper = Stepper(task, recipe, rung, wrap=BothHalves)
     for _ in range(recipe.rung[0].steps):
         stepper.advance(torch.empty(1, 3, 64, 64))
     return stepper

@@ -55,16 +55,17 @@ def test_measured_rates_are_lengths_of_files(photos: Path) -> None:
 
 
 def test_checkpoints_of_a_plain_script_are_exported_with_their_averages(tmp_path: Path) -> None:
-    net = trainable("tiny").network(16, 24)
+    net = trainable("tiny").build({})
     sd = net.state_dict()
     ema = {k: v + 0.25 for k, v in sd.items() if v.is_floating_point() and "bound" not in k}
-    arguments = {"lmbda": 0.013, "crop": 128, "batch": 8}
-    torch.save({"sd": sd, "ema": ema, "args": arguments, "step": 77, "spent": 30.0}, tmp_path / "q.pt")
-    (point,) = export_weights([tmp_path / "q.pt"], tmp_path / "w", history={"data": "mine"})
+    torch.save({"net": sd, "ema": ema, "step": 77}, tmp_path / "q.pt")
+    (point,) = export_weights(
+        [tmp_path / "q.pt"], tmp_path / "w", codec="tiny", quality=4, history={"data": "mine"}
+    )
     state = read_trained(point.path).state
     assert torch.equal(state["g_a.0.weight"], (sd["g_a.0.weight"] + 0.25).half().float())
-    assert point.history == {"steps": "77", "batch": "8 crops of 128×128", "time": "0.50 h", "data": "mine"}
-    assert "| 4 | 0.013 | 77 |" in (tmp_path / "w" / "tiny.md").read_text()
+    assert point.history == {"data": "mine"}
+    assert "| 4 | 0.013 | mine |" in (tmp_path / "w" / "tiny.md").read_text()
 
 
 def test_what_cannot_be_exported_is_one_clear_error(tmp_path: Path) -> None:
@@ -73,17 +74,25 @@ def test_what_cannot_be_exported_is_one_clear_error(tmp_path: Path) -> None:
         export_weights([tmp_path / "empty.pt"], tmp_path)
     with pytest.raises(TrainingError, match=r"gone\.pt: does not exist"):
         export_weights([tmp_path / "gone.pt"], tmp_path)
-    sd = trainable("tiny").network(16, 24).state_dict()
-    torch.save({"sd": sd, "args": {"lmbda": 0.02}}, tmp_path / "odd.pt")
-    with pytest.raises(TrainingError, match="--quality"):
-        export_weights([tmp_path / "odd.pt"], tmp_path)
-    del sd["g_s.0.weight"]
-    torch.save({"sd": sd, "args": {"lmbda": 0.013}}, tmp_path / "part.pt")
-    with pytest.raises(TrainingError, match=r"part\.pt: not weights of this architecture \(g_s.0.weight"):
-        export_weights([tmp_path / "part.pt"], tmp_path, codec="tiny")
-    torch.save({"sd": sd | {"g_s.0.weight": torch.zeros(1)}, "args": {"lmbda": 0.013}}, tmp_path / "shape.pt")
-    with pytest.raises(TrainingError, match="has another shape"):
-        export_weights([tmp_path / "shape.pt"], tmp_path)
+    sd = trainable("tiny").build({}).state_dict()
+    for name, state in {
+        "whole": sd,
+        "part": {key: value for key, value in sd.items() if key != "g_s.0.weight"},
+        "shape": sd | {"g_s.0.weight": torch.zeros(1)},
+        "other": {"weight": torch.zeros(1)},
+    }.items():
+        torch.save({"sd": state}, tmp_path / f"{name}.pt")
+    with pytest.raises(TrainingError, match=r"whole\.pt: does not say its codec; name it with --codec"):
+        export_weights([tmp_path / "whole.pt"], tmp_path)
+    with pytest.raises(TrainingError, match=r"whole\.pt: does not say its rate point; .*--quality"):
+        export_weights([tmp_path / "whole.pt"], tmp_path, codec="tiny")
+    for name, words in (
+        ("part", r"g_s.0.weight is missing"),
+        ("shape", "has another shape"),
+        ("other", "sizes"),
+    ):
+        with pytest.raises(TrainingError, match=rf"{name}\.pt: not weights of this architecture .*{words}"):
+            export_weights([tmp_path / f"{name}.pt"], tmp_path, codec="tiny", quality=4)
     assert not list(tmp_path.glob("*.safetensors"))
 
 

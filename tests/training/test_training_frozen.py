@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,29 @@ import pytest
 import torch
 
 from lof.codecs import load_codec, trainable
-from lof.codecs.msp.prior import FixedConv
+from lof.codecs.training import Aim, Kept
 from lof.errors import TrainingError
 from lof.training import export_weights, parse_recipe, train
 from lof.training.checkpoint import load_checkpoint
-from lof.training.cpu import speed_up
 from lof.training.data import load_pool
-from lof.training.frozen import LatentRate, analyse, take_transforms
+from lof.training.latents import analyse
 from lof.training.recipe import Recipe
 
 CPU = torch.device("cpu")
-MSP_TINY = [16, 24, 2, 2, 16, 1, 8, 16]
 
 
-def recipe_of(
-    photos: Path, codec: str = "msp-tiny", sizes: list[int] | None = None, **changes: Any
-) -> Recipe:
+def kept_of_tiny() -> Kept:
+    torch.manual_seed(0)
+    family = trainable("tiny")
+    kept = family.task(family.build({}), Aim("mse", 4, 0.013, torch.float32, frozen="tiny")).kept
+    assert kept is not None
+    return kept
+
+
+def recipe_of(photos: Path, codec: str = "msp-tiny", **changes: Any) -> Recipe:
     content: dict[str, Any] = {
         "name": "test",
         "codec": codec,
-        "sizes": sizes or MSP_TINY,
         "frozen": "tiny",
         "crop": 64,
         "batch": 4,
@@ -48,12 +50,10 @@ def losses(folder: Path) -> list[float]:
     return [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.parametrize(("codec", "sizes"), [("msp-tiny", MSP_TINY), ("tiny", [16, 24])])
-def test_the_rate_falls_and_the_transforms_stay_bit_by_bit(
-    tmp_path: Path, photos: Path, codec: str, sizes: list[int]
-) -> None:
+@pytest.mark.parametrize("codec", ["msp-tiny", "tiny"])
+def test_the_rate_falls_and_the_transforms_stay_bit_by_bit(tmp_path: Path, photos: Path, codec: str) -> None:
     rung = {"quality": 4, "lmbda": 0.013, "steps": 120, "learning_rate": 5e-3}
-    (path,) = train(recipe_of(photos, codec, sizes, rung=[rung], log_every=40), tmp_path, device="cpu")
+    (path,) = train(recipe_of(photos, codec, rung=[rung], log_every=40), tmp_path, device="cpu")
     found = losses(tmp_path)
     assert found[-1] < 0.97 * found[0]
     state = load_checkpoint(path).sd
@@ -96,75 +96,39 @@ def test_latents_are_kept_for_the_next_run_and_made_anew_for_other_transforms(
     tmp_path: Path, photos: Path
 ) -> None:
     pool = load_pool([str(photos)], 64, CPU)
-    torch.manual_seed(0)
-    net = trainable("tiny").network(16, 24)
-    take_transforms(net, "tiny", "mse", 4)
+    kept = kept_of_tiny()
     cache = tmp_path / "latents.pt"
-    first = analyse(pool, net, torch.float32, cache)
+    first = analyse(pool, kept, torch.float32, cache)
     written = cache.stat().st_mtime_ns
-    again = analyse(pool, net, torch.float32, cache)
+    again = analyse(pool, kept, torch.float32, cache)
     assert cache.stat().st_mtime_ns == written
-    assert all(torch.equal(a, b) for a, b in zip(first.latents, again.latents, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(first.images, again.images, strict=True))
     with torch.no_grad():
-        net.g_a[0].weight.mul_(1.5)
-    other = analyse(pool, net, torch.float32, cache)
-    assert not torch.equal(first.latents[0], other.latents[0])
+        next(kept.analyse.parameters()).mul_(1.5)
+    other = analyse(pool, kept, torch.float32, cache)
+    assert not torch.equal(first.images[0], other.images[0])
 
 
 def test_batches_are_cuts_of_the_latents(photos: Path) -> None:
     pool = load_pool([str(photos)], 64, CPU)
-    net = trainable("tiny").network(16, 24)
-    latents = analyse(pool, net, torch.float32, None)
+    latents = analyse(pool, kept_of_tiny(), torch.float32, None)
     batch = latents.batch(12, seed=3)
     assert batch.shape == (12, 24, 4, 4)
     assert torch.equal(batch, latents.batch(12, seed=3))
     for cut in batch:
         assert any(
-            torch.equal(y[:, top : top + 4, left : left + 4].float(), cut)
-            for y in latents.latents
-            for top in range(y.shape[1] - 3)
-            for left in range(y.shape[2] - 3)
+            torch.equal(y[top : top + 4, left : left + 4].permute(2, 0, 1).float(), cut)
+            for y in latents.images
+            for top in range(y.shape[0] - 3)
+            for left in range(y.shape[1] - 3)
         )
 
 
-def test_the_rate_is_that_of_rounded_latents_and_scales_get_its_gradient() -> None:
-    torch.manual_seed(0)
-    net = trainable("tiny").network(16, 24)
-    plain = copy.deepcopy(net.gaussian_conditional)
-    LatentRate(net, precision=torch.float32)
-    y, means = 3 * torch.randn(1, 24, 6, 6), torch.randn(1, 24, 6, 6)
-    scales = (0.2 + 2 * torch.rand_like(y)).requires_grad_()
-    free = means.clone().requires_grad_()
-    rounded, likelihood = net.gaussian_conditional(y, scales, means=free)
-    assert torch.allclose(rounded, torch.round(y - means) + means)
-    expected = plain.likelihood_lower_bound(plain._likelihood(torch.round(y - means), scales))
-    assert torch.allclose(likelihood, expected, atol=1e-6)
-    (ours,) = torch.autograd.grad(-likelihood.log2().sum(), scales, retain_graph=True)
-    (theirs,) = torch.autograd.grad(-expected.log2().sum(), scales)
-    certain = expected > 1e-6
-    assert torch.allclose(ours[certain], theirs[certain], rtol=1e-3, atol=1e-4)
-    (drawn,) = torch.autograd.grad(-likelihood.log2().sum(), free)
-    assert torch.equal(drawn > 0, y < means)
-
-
-def test_the_faster_convolution_gives_the_same_gradients() -> None:
-    torch.manual_seed(0)
-    layer = FixedConv(6, 8, 3)
-    other = copy.deepcopy(layer)
-    speed_up(torch.nn.ModuleList([other]), torch.bfloat16)
-    x = torch.randn(2, 6, 5, 7).to(memory_format=torch.channels_last)
-    gradients = []
-    for one in (layer, other):
-        seen = x.clone().requires_grad_()
-        one(seen).float().square().sum().backward()
-        gradients.append((seen.grad, one.weight.grad, one.bias.grad))  # type: ignore[union-attr]
-    for a, b in zip(*gradients, strict=True):
-        assert (a - b.float()).norm() < 0.02 * a.norm()
-
-
 def test_transforms_of_other_sizes_are_one_clear_error(tmp_path: Path, photos: Path) -> None:
-    recipe = recipe_of(photos, "tiny", [16, 20])
-    with pytest.raises(TrainingError, match="tiny quality 4: its g_a does not fit; check `sizes`"):
+    recipe = recipe_of(photos, "tiny", network={"M": 20})
+    with pytest.raises(
+        TrainingError, match="tiny quality 4: its g_a does not fit; check the sizes in `network`"
+    ):
         train(recipe, tmp_path, device="cpu")
 
 

@@ -215,7 +215,7 @@ def test_log_lines_are_json_with_the_figures_of_the_run(tmp_path: Path, photos: 
 def test_the_commands_train_plot_and_export(tmp_path: Path, photos: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(
-        'codec = "tiny"\nsizes = [16, 24]\ncrop = 64\nbatch = 2\nlog_every = 2\n'
+        'codec = "tiny"\ncrop = 64\nbatch = 2\nlog_every = 2\n'
         "[[rung]]\nquality = 4\nlmbda = 0.013\nsteps = 4\n"
     )
     run = tmp_path / "run"

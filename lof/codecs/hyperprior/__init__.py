@@ -12,7 +12,7 @@ from lof.codecs.registry import CodecSpec, Key, Points, RatePoint, Request, regi
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec
-    from lof.codecs.trainable import Trainable
+    from lof.codecs.training import Trainable
 
 # λ of CompressAI's zoo, quality 1 to 8 (its documentation, "Training").
 ZOO_LAMBDAS = {
@@ -76,6 +76,9 @@ _SPECS = (
 )
 
 
+_SIZES = {"mean-scale-96": {"N": 96, "M": 128}, "tiny": {"N": 16, "M": 24}}
+
+
 @register(*_SPECS)
 def load(request: Request) -> Codec:
     """One of these codecs at the rate point asked for."""
@@ -88,6 +91,6 @@ def load(request: Request) -> Codec:
 def training(name: str) -> Trainable:
     """How one of these codecs is trained."""
     from lof.codecs.hyperprior.load import codec_class
-    from lof.codecs.network import NetworkTraining
+    from lof.codecs.network_training import NetworkTraining
 
-    return NetworkTraining(name, codec_class(name))
+    return NetworkTraining(name, codec_class(name), _SIZES.get(name))

@@ -24,7 +24,7 @@ from lof.codecs.registry import (
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec
-    from lof.codecs.trainable import Trainable
+    from lof.codecs.training import Trainable
 
 TRANSFORMS = "mean-scale-96"
 """The codec whose transforms the tiers were trained on, and whose weights theirs need not repeat."""

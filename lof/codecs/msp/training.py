@@ -1,52 +1,64 @@
-"""What training needs of MSP."""
+"""How MSP is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import cast
+from dataclasses import replace
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from lof.codecs.base import Codec
 from lof.codecs.msp import TRANSFORMS
 from lof.codecs.msp.codec import MSPCodec
+from lof.codecs.msp.config import TIERS
 from lof.codecs.msp.cost import decoding_cost
 from lof.codecs.msp.network import MSPNetwork
-from lof.codecs.network import NetworkTraining
-from lof.codecs.weights import Place, load_weights, without_lent_transforms
+from lof.codecs.network_training import NetworkTraining
+from lof.codecs.training import Aim, Source, Task
+from lof.codecs.weights import Place, without_lent_transforms
+from lof.errors import TrainingError
 
 
 class MSPTraining(NetworkTraining):
-    """See :class:`lof.codecs.trainable.Trainable`."""
+    """See :class:`lof.codecs.training.Trainable`."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, MSPCodec)
 
-    def ship(self, net: nn.Module) -> dict[str, Tensor]:
-        """Integers where there are any, transforms in float16."""
-        return cast(MSPNetwork, net).shippable_state()
+    def build(self, network: Mapping[str, Any]) -> MSPNetwork:
+        """The tier's network; ``network`` holds fields of :class:`MSPConfig` that differ."""
+        try:
+            return MSPNetwork(*replace(TIERS[self.name], **network).sizes)
+        except (TypeError, ValueError) as error:
+            raise TrainingError(f"network: {error}") from None
+
+    def task(self, net: nn.Module, aim: Aim) -> Task:
+        """With frozen transforms the order of channels, and all scales, start from the latents' spread."""
+        task = super().task(net, aim)
+        if task.kept is None:
+            return task
+
+        def start(source: Source) -> None:
+            cast(MSPNetwork, net).calibrate(source.spread().to(cast(MSPNetwork, net).order.device))
+
+        return replace(task, start=start)
 
     def compact(
-        self, state: Mapping[str, Tensor], metric: str, quality: float
+        self, net: nn.Module, metric: str, quality: float
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Transforms stay with the codec that they were taken from."""
-        return without_lent_transforms(self._place(metric, quality), dict(state))
+        """Integers where there are any; transforms stay with the codec that they were taken from."""
+        place = Place(self.name, metric, quality, transforms=TRANSFORMS)
+        return without_lent_transforms(place, cast(MSPNetwork, net).shippable_state())
 
-    def decoding_cost(self, codec: Codec) -> str:
-        """Evaluations and multiplications, which are the same for every image but for its size."""
-        cost = decoding_cost(cast(MSPNetwork, cast(MSPCodec, codec).net))
+    def card(self, codec: Codec) -> str:
+        """Evaluations and multiplications are the same for every image but for its size."""
+        net = cast(MSPNetwork, cast(MSPCodec, codec).net)
+        cost = decoding_cost(net)
         return (
+            f"Architecture: `{self._architecture(net)}`. The probability model is in 8-bit integers, the transforms "
+            f"are in float16; transforms that equal those of `{TRANSFORMS}` lie in its files alone.\n\n"
             f"Decoding takes {cost.evaluations} evaluations of a probability model of {cost.parameters / 1e6:.1f} "
             f"million parameters, whatever the size of the image: {cost.prior_macs / 1e3:.1f} thousand "
             f"multiplications per pixel, and {cost.synthesis_macs / 1e3:.1f} thousand for the synthesis."
         )
-
-    def read(
-        self, folder: Path | None, metric: str, quality: float
-    ) -> tuple[dict[str, Tensor], float | None]:
-        """Weights with the transforms that they may have left out."""
-        return load_weights(self._place(metric, quality), folder)
-
-    def _place(self, metric: str, quality: float) -> Place:
-        return Place(self.name, metric, quality, transforms=TRANSFORMS)

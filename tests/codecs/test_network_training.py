@@ -1,0 +1,120 @@
+"""How networks with CompressAI's interface are trained: losses, prices of latents, faster layers."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from compressai.layers import MaskedConv2d
+
+from lof.codecs import codec_spec, codec_specs, trainable
+from lof.codecs.entropy.fixed import FixedConv
+from lof.codecs.low_precision import speed_up
+from lof.codecs.network_training import LatentRate, RateDistortion
+from lof.codecs.training import Aim
+from lof.errors import TrainingError
+
+SMALL = {"N": 8, "M": 12}
+
+
+def aim(precision: torch.dtype = torch.float32) -> Aim:
+    return Aim("mse", 4, 0.01, precision)
+
+
+@pytest.mark.parametrize("name", ["tiny", "msp-tiny", *(s.name for s in codec_specs() if s.source == "zoo")])
+def test_every_family_trains(name: str) -> None:
+    torch.manual_seed(0)
+    family = trainable(name)
+    net = family.build(SMALL if codec_spec(name).source == "zoo" else {})
+    for module in net.modules():
+        if isinstance(module, MaskedConv2d):
+            module.weight.data *= module.mask  # as every use of it does, in place
+    before = {k: p.detach().clone() for k, p in net.named_parameters()}
+    task = family.task(net, aim(torch.bfloat16))
+    objective, total, bpp, distortion = task.loss(torch.rand(2, 3, 64, 64))
+    objective.backward()
+    assert total.item() == pytest.approx((bpp + 0.01 * distortion).item(), rel=1e-5)
+    trained = {id(p) for group in task.groups for p in group.parameters}
+    for key, parameter in net.named_parameters():
+        assert id(parameter) in trained, key
+        assert parameter.grad is not None, key
+        assert parameter.grad.isfinite().all(), key
+        assert torch.equal(parameter, before[key])
+
+
+def test_a_network_that_does_not_exist_is_one_clear_error() -> None:
+    for name, network, words in (
+        ("mbt2018", {}, "sizes N and M"),
+        ("tiny", {"K": 3}, "sizes N and M"),
+        ("msp-tiny", {"depht": 3}, "depht"),
+        ("msp-tiny", {"components": 9}, "no such MSP codec"),
+    ):
+        with pytest.raises(TrainingError, match=f"^network: .*{words}"):
+            trainable(name).build(network)
+
+
+def test_the_synthesis_gets_rounded_latents_and_the_rate_noisy_ones() -> None:
+    torch.manual_seed(0)
+    net = trainable("tiny").build(SMALL)
+    RateDistortion(net, aim())
+    y, means = 5 * torch.randn(1, 12, 4, 4), torch.randn(1, 12, 4, 4)
+    y.requires_grad_()
+    scales = torch.full_like(y, 0.5)
+    value, likelihood = net.gaussian_conditional(y, scales, means=means)
+    steps = (value - means).detach()
+    assert torch.allclose(steps, steps.round(), atol=1e-5)
+    assert torch.allclose(value.detach() - means, torch.round(y.detach() - means), atol=1e-5)
+    _, again = net.gaussian_conditional(y, scales, means=means)
+    assert not torch.equal(likelihood, again)
+    value.sum().backward()
+    assert torch.equal(y.grad, torch.ones_like(y))
+
+
+def test_the_faster_layers_of_the_cpu_give_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    net = trainable("tiny").build({}).to(memory_format=torch.channels_last)
+    other = copy.deepcopy(net)
+    speed_up(other, torch.bfloat16)
+    images = torch.rand(2, 3, 64, 64)
+    for one in (net, other):
+        torch.manual_seed(1)
+        RateDistortion(one, aim(torch.bfloat16))(images)[0].backward()
+    assert net.state_dict().keys() == other.state_dict().keys()
+    for (key, a), b in zip(net.named_parameters(), other.parameters(), strict=True):
+        assert (a.grad - b.grad).norm() <= 0.03 * a.grad.norm() + 1e-9, key
+
+
+def test_the_rate_is_that_of_rounded_latents_and_scales_get_its_gradient() -> None:
+    torch.manual_seed(0)
+    net = trainable("tiny").build({})
+    plain = copy.deepcopy(net.gaussian_conditional)
+    LatentRate(net, torch.float32)
+    y, means = 3 * torch.randn(1, 24, 6, 6), torch.randn(1, 24, 6, 6)
+    scales = (0.2 + 2 * torch.rand_like(y)).requires_grad_()
+    free = means.clone().requires_grad_()
+    rounded, likelihood = net.gaussian_conditional(y, scales, means=free)
+    assert torch.allclose(rounded, torch.round(y - means) + means)
+    expected = plain.likelihood_lower_bound(plain._likelihood(torch.round(y - means), scales))
+    assert torch.allclose(likelihood, expected, atol=1e-6)
+    (ours,) = torch.autograd.grad(-likelihood.log2().sum(), scales, retain_graph=True)
+    (theirs,) = torch.autograd.grad(-expected.log2().sum(), scales)
+    certain = expected > 1e-6
+    assert torch.allclose(ours[certain], theirs[certain], rtol=1e-3, atol=1e-4)
+    (drawn,) = torch.autograd.grad(-likelihood.log2().sum(), free)
+    assert torch.equal(drawn > 0, y < means)
+
+
+def test_the_faster_convolution_gives_the_same_gradients() -> None:
+    torch.manual_seed(0)
+    layer = FixedConv(6, 8, 3)
+    other = copy.deepcopy(layer)
+    speed_up(torch.nn.ModuleList([other]), torch.bfloat16)
+    x = torch.randn(2, 6, 5, 7).to(memory_format=torch.channels_last)
+    gradients = []
+    for one in (layer, other):
+        seen = x.clone().requires_grad_()
+        one(seen).float().square().sum().backward()
+        gradients.append((seen.grad, one.weight.grad, one.bias.grad))  # type: ignore[union-attr]
+    for a, b in zip(*gradients, strict=True):
+        assert (a - b.float()).norm() < 0.02 * a.norm()
