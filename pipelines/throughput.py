@@ -14,7 +14,7 @@ import torch
 import typer
 
 from lof.codecs import trainable
-from lof.machine.devices import resolve_device, resolve_precision
+from lof.machine.devices import resolve_device
 from lof.training.data import Pool
 from lof.training.recipe import Recipe, load_recipe
 from lof.training.step import Stepper
@@ -47,7 +47,7 @@ def compare(recipe: Recipe, *, device: str = "auto", rounds: int = 5, steps: int
         steps: per round and loop.
     """
     where = resolve_device(device)
-    precision = resolve_precision(recipe.precision, where)
+    precision = recipe.precision_on(where)
     noise = [
         torch.randint(0, 256, (2 * recipe.crop, 2 * recipe.crop, 3), dtype=torch.uint8, device=where)
         for _ in range(4)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lof.codecs import trainable
 from lof.errors import TrainingError
-from lof.machine.devices import resolve_device, resolve_precision
+from lof.machine.devices import resolve_device
 from lof.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lof.training.data import Pool, Skipped, load_pool, load_validation
 from lof.training.hardware import describe_hardware
@@ -121,7 +121,7 @@ class _Run:
         recipe.check_shared(group.world)
         self.recipe, self.folder, self.on_event, self.group = recipe, folder, on_event, group
         self.device = resolve_device(device)
-        self.precision = resolve_precision(recipe.precision, self.device)
+        self.precision = recipe.precision_on(self.device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
         self.told = -math.inf

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from lof.codecs import CodecSpec, Continuous, codec_spec, recipes
 from lof.codecs.training import Aim
 from lof.errors import TrainingError, UnknownCodecError
+from lof.machine.devices import resolve_precision
 from lof.profiles import describe_validation
 
 MS_SSIM_MIN_CROP = 176
@@ -100,6 +101,7 @@ class Recipe(_Model):
     batch: Count = 16
     """Crops per step, over all workers together."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
+    """Of the transforms; ``auto`` takes bf16 on GPUs that have it, and on CPUs with AMX, where it is faster."""
     compile: bool = True
     """Compile the step and capture it as a graph; on CUDA only, the CPU always runs eagerly."""
     betas: tuple[Share, Share] = (0.9, 0.999)
@@ -173,6 +175,11 @@ class Recipe(_Model):
                 raise TrainingError(
                     f"recipe {self.name}: batch {batch} cannot be shared by {workers} workers"
                 )
+
+    def precision_on(self, device: torch.device) -> torch.dtype:
+        """``precision`` on a device."""
+        slow = device.type == "cpu" and not torch.cpu.get_capabilities().get("amx_bf16")
+        return resolve_precision("fp32" if self.precision == "auto" and slow else self.precision, device)
 
     def aim(self, rung: Rung, precision: torch.dtype) -> Aim:
         """What a rung asks of the codec's family."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-import lof.cli.train  # noqa: F401  (adds its commands)
+import lof.cli.train  # adds its commands
+import lof.training
 from lof.codecs import recipes, trainable
 from lof.errors import TrainingError
 from lof.training import load_recipe, parse_recipe, train
@@ -156,3 +158,15 @@ def test_a_step_moves_the_average_towards_the_weights(photos: Path) -> None:
     expected = decay * before + (1 - decay) * stepper.net.g_a[0].weight
     assert torch.allclose(stepper.ema["g_a.0.weight"], expected, atol=1e-7)
     assert not torch.equal(before, expected)
+
+
+def test_training_knows_no_codec_family() -> None:
+    folder, allowed = Path(lof.training.__file__).parent, {"lof.codecs", "lof.codecs.training"}
+    for path in [*folder.glob("*.py"), *Path(lof.cli.__file__).parent.glob("*train*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+            for name in names:
+                assert not name.startswith("compressai"), path
+                assert not name.startswith("lof.codecs") or name in allowed, path
+    assert not list(folder.rglob("*.toml"))

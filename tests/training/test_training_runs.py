@@ -222,6 +222,9 @@ def test_the_commands_train_plot_and_export(tmp_path: Path, photos: Path) -> Non
     options = ["--data", str(photos), "--validation", str(photos), "-o", str(run), "--device", "cpu"]
     result = CliRunner().invoke(app, ["train", str(path), *options])
     assert result.exit_code == 0, result.output
+    said = result.stderr.splitlines()
+    assert said[0] == f"training {path} in {run}"
+    assert said[2] == "reading pictures, 0 of 4 …"
     assert "4 pictures" in result.stderr
     assert "quality 4 validation step 4: loss" in result.stderr
     assert Image.open(run / "plot.png").format == "PNG"
