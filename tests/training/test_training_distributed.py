@@ -98,6 +98,7 @@ def test_a_batch_that_cannot_be_shared_out_is_refused_at_once(tmp_path: Path) ->
 
 
 def test_without_ray_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = recipe_of(tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"pip install 'lof\[ray\]'"):
-        train_distributed(recipe_of(tmp_path), tmp_path / "run", 2, use_gpu=False)
+        train_distributed(recipe, tmp_path / "run", 2, use_gpu=False)
