@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from typing import Annotated
@@ -23,6 +24,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -36,7 +38,9 @@ def _show_version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit."),
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, metavar="", help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -51,8 +55,11 @@ def main() -> None:
     from lof.cli import archive, codecs, decode, inspect, optimize, profiles, samples, study, train, verify  # noqa: F401
 
     warnings.formatwarning = (
-        _warning_line  # where in the code it arose says nothing to whoever types commands
+        _warning_line  # where it arose in the code says nothing to whoever types commands
     )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows ASCII only shows ? for the rest
     error = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
         app()

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json as json_format
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from lof.errors import LofError
 from lof.files.inputs import Source, output_name, output_path
 from lof.files.storage import Location
-from lof.jobs import JobSettings, plan_job
+from lof.jobs import JobSettings, Plan, plan_job
 from lof.pictures.reading import read_size
 from lof.report import figures
-
-_MOST_ROWS = 40
+from lof.report.records import Record
 
 
 def show_plan(sources: Sequence[Source], out: Location, settings: JobSettings, *, json: bool) -> None:
@@ -26,55 +28,60 @@ def show_plan(sources: Sequence[Source], out: Location, settings: JobSettings, *
     """
     plan = plan_job(sources, out, settings)
     skipped = {source for source, _ in plan.skipped}
-    rows = [(source, read_size(source.path), source in skipped) for source in sources]
+    rows = [_row(source, settings, is_skipped=source in skipped) for source in sources]
     if json:
-        for source, size, is_skipped in rows:
-            print(json_format.dumps(_as_json(source, size, is_skipped, out, settings)))
+        for row in rows:
+            print(json_format.dumps(row))
         return
     console = Console(highlight=False)
-    console.print(_table(rows, out, settings))
-    pixels = sum(size[0] * size[1] for _, size, is_skipped in rows if size and not is_skipped)
-    unreadable = sum(size is None and not is_skipped for _, size, is_skipped in rows)
-    each = settings.profile.evaluations
-    total = figures.count(len(plan.todo) * each)
-    console.print(
-        f"\n{len(plan.todo)} to do, {pixels / 1e6:.1f} megapixels, at most {total} gradient evaluations "
-        f"({figures.count(each)} for each image, profile {settings.profile.name})"
-    )
-    if skipped:
-        console.print(f"{len(skipped)} done before and unchanged: skipped")
-    if unreadable:
-        console.print(f"[red]{unreadable} without a readable header: would fail[/]")
-    console.print("nothing was written")
-
-
-def _table(
-    rows: Sequence[tuple[Source, tuple[int, int] | None, bool]], out: Location, settings: JobSettings
-) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), caption_justify="left")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("file", overflow="fold")
     table.add_column("pixels", justify="right", no_wrap=True)
     table.add_column("stream", overflow="fold")
-    for source, size, is_skipped in rows[:_MOST_ROWS]:
-        target = "skipped" if is_skipped else str(output_path(source, out, settings.suffix))
+    for source, row in zip(sources, rows, strict=True):
+        target = str(output_path(source, out, settings.suffix)) if row["state"] == "todo" else row["state"]
         table.add_row(
-            Text(figures.printable(source.relative.as_posix())),
-            f"{size[0]}×{size[1]}" if size else figures.ABSENT,
-            Text(figures.printable(target), style="dim" if is_skipped else ""),
+            Text(figures.printable(row["source"])),
+            figures.ABSENT if row["width"] is None else f"{row['width']}×{row['height']}",
+            Text(figures.printable(target), style="" if row["state"] == "todo" else "dim"),
         )
-    if len(rows) > _MOST_ROWS:
-        table.caption = f"{_MOST_ROWS} of {len(rows)} files"
-    return table
+    console.print(table)
+    for row in rows:
+        if row["state"] == "refused":
+            console.print(f"[red]would fail[/] {escape(figures.printable(row['error']))}", soft_wrap=True)
+    _print_sums(console, rows, plan, settings)
 
 
-def _as_json(
-    source: Source, size: tuple[int, int] | None, is_skipped: bool, out: Location, settings: JobSettings
-) -> dict[str, object]:
+def _row(source: Source, settings: JobSettings, *, is_skipped: bool) -> Record:
+    error, width, height = None, None, None
+    try:
+        width, height = read_size(source.path)
+    except LofError as problem:
+        error = str(problem)
+    state = "skipped" if is_skipped else "refused" if error else "todo"
     return {
         "source": source.relative.as_posix(),
         "output": output_name(source, settings.suffix),
-        "state": "skipped" if is_skipped else "todo",
-        "width": size[0] if size else None,
-        "height": size[1] if size else None,
-        "evaluations": 0 if is_skipped else settings.profile.evaluations,
+        "state": state,
+        "width": width,
+        "height": height,
+        "evaluations": settings.profile.evaluations if state == "todo" else 0,
+        "error": error,
     }
+
+
+def _print_sums(console: Console, rows: Sequence[Record], plan: Plan, settings: JobSettings) -> None:
+    states = Counter(row["state"] for row in rows)
+    pixels = sum(row["width"] * row["height"] for row in rows if row["state"] == "todo")
+    each = settings.profile.evaluations
+    console.print(
+        f"\n{states['todo']} to do, {pixels / 1e6:.1f} megapixels, at most {figures.count(states['todo'] * each)} "
+        f"gradient evaluations ({figures.count(each)} for each image, profile {settings.profile.name})"
+    )
+    if states["skipped"]:
+        console.print(f"{states['skipped']} done before and unchanged: skipped")
+    if states["refused"]:
+        console.print(f"[red]{states['refused']} would fail[/]")
+    if plan.replaced:
+        console.print(f"{len(plan.replaced)} have streams made with other settings: only with --redo")
+    console.print("nothing was written")

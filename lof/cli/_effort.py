@@ -35,9 +35,9 @@ def pick(
     Raises:
         UsageError: no limit, two, or one that nothing fits.
     """
+    from lof.jobs.batches import size_of
     from lof.jobs.cost import Cost, measured_cost
     from lof.jobs.effort import choose, parse_duration
-    from lof.pictures.reading import read_size
     from lof.pools import threads_per_worker
 
     console = Console(stderr=True, highlight=False)
@@ -53,7 +53,7 @@ def pick(
     choice = choose(
         codec,
         cost_of,
-        [size[0] * size[1] for source in sources if (size := read_size(source.path))],
+        [size[0] * size[1] for source in sources if (size := size_of(source))],
         budget=None if budget is None else parse_duration(budget),
         deadline=None if deadline is None else parse_duration(deadline),
         workers=workers,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,12 +18,6 @@ Inputs = Annotated[
         help=f"Streams ({', '.join(SUFFIXES)}), folders or quoted globs.",
         metavar="INPUTS",
         show_default=False,
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder with the codec's weights, see `lof codecs`.", metavar="DIR", show_default=False
     ),
 ]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import json as json_format
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lof.cli import _options as options
 from lof.cli import app
 
 if TYPE_CHECKING:
@@ -25,14 +26,16 @@ mbt2018-mean-4.safetensors."""
 
 @app.command("codecs")
 def codecs(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON array on stdout, nothing else.")] = False,
+    json: Annotated[
+        bool, options.flag("--json", "Print one JSON array to stdout, and nothing else.")
+    ] = False,
 ) -> None:
-    """List the codecs, their rate points, and how to bring weights."""
+    """List the codecs and their rate points, and say where weights are looked for."""
     from lof.codecs import codec_specs
 
     found = [_describe(spec) for spec in codec_specs()]
-    if as_json:
-        typer.echo(json.dumps(found))
+    if json:
+        typer.echo(json_format.dumps(found))
     else:
         _print(found)
 

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json as json_format
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from lof.cli import _options as options
 from lof.cli import app
-from lof.cli._streams import Inputs, Weights, find_streams, read_stream
+from lof.cli._streams import Inputs, find_streams, read_stream
 from lof.containers import SUFFIXES
 from lof.errors import LofError, OutputError, UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import Source
 from lof.files.storage import Location
-from lof.report.figures import printable
+from lof.report.figures import plural, printable
 
 _HELP = (
     "Decode streams to PNG, with their ICC profile and EXIF.\n\n"
-    "`photo.jpg.lof` becomes `photo.jpg.png`, beside it or in the same place below OUT. What cannot be "
-    "decoded is named at the end; all else is written."
+    "`photo.jpg.lof` becomes `photo.jpg.png`, beside it or in the same place below OUT. One bad stream does not "
+    "stop the others: it is named at the end."
 )
 
 
@@ -37,22 +39,29 @@ def decode(
             show_default="beside each stream",
         ),
     ] = None,
-    weights: Weights = None,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite pictures that differ.")] = False,
+    weights: options.Weights = None,
+    force: Annotated[bool, options.flag("--force", "Overwrite pictures that differ.")] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Decode one after another; the help stands in ``_HELP``."""
     sources = find_streams(inputs)
-    failures: list[LofError] = []
+    failures: list[str] = []
     for path, target in zip((s.path for s in sources), _targets(sources, out), strict=True):
+        record = {"file": str(path), "output": str(target), "error": None}
         try:
             written = _decode_one(path, target, weights, force)
-            typer.echo(printable(f"{path} → {target}{'' if written else ' (there already)'}"))
+            if not (json or quiet):
+                typer.echo(printable(f"{path} → {target}{'' if written else ' (there already)'}"))
         except LofError as error:
-            failures.append(error)
+            failures.append(str(error))
+            record |= {"output": None, "error": str(error)}
+        if json:
+            print(json_format.dumps(record), flush=True)
     for failure in failures:
         typer.echo(printable(f"failed: {failure}"), err=True)
     if failures:
-        typer.echo(f"{len(failures)} of {len(sources)} streams not decoded", err=True)
+        typer.echo(f"{len(failures)} of {plural(len(sources), 'stream')} not decoded", err=True)
         raise typer.Exit(1)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import json as json_format
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,16 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lof.cli import _options as options
 from lof.cli import app
-from lof.cli._streams import Weights, read_stream
+from lof.cli._streams import read_stream
 from lof.containers import SUFFIXES, Stream, container, unpack
 from lof.errors import LofError
 from lof.report.figures import count, printable
 
 _HELP = (
-    "Show what is in a stream: codec, sizes, bytes of every string and box, and how far the "
-    "decoder is from reading it differently.\n\n"
-    "What only the codec knows is left out, with the reason, where its weights are missing."
+    "Show what is in a stream: its codec, its size, and the bytes of every string and box.\n\n"
+    "It also says how much another CPU may differ from this one and still read the stream. That needs the codec's "
+    "weights. Without them it is left out, and the reason is given."
 )
 
 
@@ -28,8 +29,10 @@ _HELP = (
 def inspect(
     file: Annotated[Path, typer.Argument(help=f"A stream ({', '.join(SUFFIXES)}).", show_default=False)],
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
-    weights: Weights = None,
+    json: Annotated[
+        bool, options.flag("--json", "Print one JSON object to stdout, and nothing else.")
+    ] = False,
+    weights: options.Weights = None,
 ) -> None:
     """Read, describe, print; the help stands in ``_HELP``."""
     data = read_stream(file)
@@ -40,8 +43,8 @@ def inspect(
         for name, string in zip(found.pop("names"), parsed.strings, strict=True)
     ]
     found |= {"file": str(file), "strings": strings}
-    if as_json:
-        typer.echo(json.dumps(found))
+    if json:
+        typer.echo(json_format.dumps(found))
     else:
         _print(found)
 

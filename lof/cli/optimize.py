@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lof.cli import _options as options
 from lof.cli import app
 from lof.codecs import DEFAULT_CODEC
 from lof.containers import CONTAINERS, DEFAULT_CONTAINER
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
     from lof.jobs import JobSettings, Summary
     from lof.profiles import Profile
 
-_SEARCH, _WORKERS, _OUTPUT = "What is searched", "Who does the work", "What is written and shown"
 GPU_BATCH = 8
 
 _HELP = (
-    "Search better latents for each image and write streams that the codec's own decoder reads.\n\n"
-    "Every stream is decoded and measured before it is kept; where the search did not win, the plain "
-    "encoding is written. Interrupted, the same command continues. Reports are about the images of the call."
+    "Search for better files: each image becomes a stream that the codec's own decoder reads.\n\n"
+    "Every stream is decoded and measured before it is kept. Where the search finds nothing better, the plain "
+    "encoding is written. You can stop the command at any time; the same command continues. The reports "
+    "cover the images of this call."
 )
 
 
@@ -40,31 +41,25 @@ def optimize(
     out: Annotated[
         str,
         typer.Option(
-            "-o", "--out", help="Folder or URL for streams and reports; a second run continues there."
+            "-o", "--out", help="Folder or URL for streams and reports. A second run continues there."
         ),
     ] = "lof-out",
     codec: Annotated[
         str | None,
-        typer.Option(
-            help="Codec, see `lof codecs`; msp: the tier that fits the profile.",
-            show_default=DEFAULT_CODEC,
-            rich_help_panel=_SEARCH,
+        options.default(
+            DEFAULT_CODEC,
+            "Codec, see `lof codecs`. With msp, the profile decides which of its tiers is used.",
+            options.SEARCH,
         ),
     ] = None,
-    quality: Annotated[
-        int | None,
-        typer.Option(
-            help="Rate point, 1 (smallest) to 8.", show_default="the codec's", rich_help_panel=_SEARCH
-        ),
-    ] = None,
-    metric: Annotated[
-        str, typer.Option(help="What the codec was trained for: mse or ms-ssim.", rich_help_panel=_SEARCH)
-    ] = "mse",
+    quality: options.Quality = None,
+    metric: options.Metric = "mse",
     profile: Annotated[
         str,
         typer.Option(
-            help="Effort: fast, medium, high, max or a TOML file, see `lof profiles`; auto with a limit.",
-            rich_help_panel=_SEARCH,
+            help="How thoroughly to search: fast, medium, high, max or a TOML file, see `lof profiles`. "
+            "auto picks one that fits --budget or --deadline.",
+            rich_help_panel=options.SEARCH,
         ),
     ] = "medium",
     budget: Annotated[
@@ -73,114 +68,69 @@ def optimize(
             help="With --profile auto: time for the largest image, such as 20s.",
             metavar="TIME",
             show_default=False,
-            rich_help_panel=_SEARCH,
+            rich_help_panel=options.SEARCH,
         ),
     ] = None,
     deadline: Annotated[
         str | None,
         typer.Option(
-            help="With --profile auto: time for the whole job, such as 2h.",
+            help="With --profile auto: time for the whole job, such as 2h. Searches that are not done by then "
+            "keep the best that they have found.",
             metavar="TIME",
             show_default=False,
-            rich_help_panel=_SEARCH,
+            rich_help_panel=options.SEARCH,
         ),
     ] = None,
-    lmbda: Annotated[
-        float | None,
-        typer.Option(
-            "--lambda",
-            help="λ of rate + λ·distortion; larger is better and bigger.",
-            show_default="the codec's",
-            rich_help_panel=_SEARCH,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of all randomness.", rich_help_panel=_SEARCH)] = 0,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the codec's weights.", show_default=False, rich_help_panel=_SEARCH),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where the search runs: auto, cpu, cuda or cuda:N.", rich_help_panel=_SEARCH)
-    ] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="Of the search alone: auto, bf16 or fp32.", rich_help_panel=_SEARCH)
-    ] = "auto",
-    jobs: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Workers, each a process with its share of the cores. "
-            "Streams of different --jobs are as good, but may differ in some bytes.",
-            show_default="1; with --ray what there is room for",
-            rich_help_panel=_WORKERS,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="CPU threads of each worker.", show_default="a share", rich_help_panel=_WORKERS
-        ),
-    ] = None,
+    lmbda: options.Lambda = None,
+    seed: options.Seed = 0,
+    weights: options.Weights = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    jobs: options.Jobs = None,
+    threads: options.Threads = None,
     batch: Annotated[
         int | None,
-        typer.Option(
+        options.default(
+            f"1; {GPU_BATCH} with --num-gpus or on CUDA here",
+            "How many images of one size a worker searches together.",
+            options.WORKERS,
             min=1,
-            help="Images of one size that a worker searches together.",
-            show_default=f"1; {GPU_BATCH} with --num-gpus or on CUDA here",
-            rich_help_panel=_WORKERS,
         ),
     ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            help="Workers of a Ray cluster: local starts one here, auto finds one here, or HOST:PORT of "
-            "its head node. Needs the extra lof\\[ray].",
-            metavar="CLUSTER",
-            show_default=False,
-            rich_help_panel=_WORKERS,
-        ),
-    ] = None,
-    num_gpus: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            help="GPUs of each worker of the cluster, fractions too.",
-            show_default="1 if it has any",
-            rich_help_panel=_WORKERS,
-        ),
-    ] = None,
+    ray: options.Ray = None,
+    num_gpus: options.NumGpus = None,
     format: Annotated[
         str,
         typer.Option(
             help=" or ".join(f"{known.name} ({known.summary})" for known in CONTAINERS.values()) + ".",
-            rich_help_panel=_OUTPUT,
+            rich_help_panel=options.OUTPUT,
         ),
     ] = DEFAULT_CONTAINER,
     strip: Annotated[
-        bool, typer.Option("--strip", help="Leave ICC profile and EXIF out.", rich_help_panel=_OUTPUT)
+        bool, options.flag("--strip", "Leave ICC profile and EXIF out.", options.OUTPUT)
     ] = False,
-    json: Annotated[
+    redo: Annotated[
         bool,
-        typer.Option(
-            "--json", help="One JSON object per image on stdout, nothing else.", rich_help_panel=_OUTPUT
-        ),
+        options.flag("--redo", "Replace streams in OUT that were made with other settings.", options.OUTPUT),
     ] = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Say what would be done; write nothing.", rich_help_panel=_OUTPUT),
+        bool, options.flag("--dry-run", "Say what would be done; write nothing.", options.OUTPUT)
     ] = False,
     no_report: Annotated[
-        bool, typer.Option("--no-report", help="No report.html, .csv and .jsonl.", rich_help_panel=_OUTPUT)
+        bool, options.flag("--no-report", "Write no report.html, .csv and .jsonl.", options.OUTPUT)
     ] = False,
 ) -> None:
     """Find the images, do the job, show what came of it; the help stands in ``_HELP``."""
-    from lof.cli import _display
+    from lof.cli import display
     from lof.cli._effort import AUTO, pick
     from lof.codecs import codec_for
     from lof.errors import UsageError
     from lof.files.inputs import find
     from lof.files.storage import parse
     from lof.jobs import JobSettings, run_job
+    from lof.jobs.effort import parse_duration
     from lof.pools import make_pool
     from lof.profiles import load_profile
 
@@ -199,13 +149,15 @@ def optimize(
             strip=strip,
         )
 
+    started = time.time()
     if profile != AUTO and (budget or deadline):
         raise UsageError("--budget and --deadline go with --profile auto only")
     place = parse(out)
     plan = load_profile("fast" if profile == AUTO else profile)
     settings = settings_of(plan, codec_for(codec, plan.name))
     found = find(inputs, exclude=place)
-    _display.show_ignored(found)
+    if not quiet:
+        display.show_ignored(found)
     if profile == AUTO:
         plan, name = pick(
             codec,
@@ -225,11 +177,20 @@ def optimize(
         return
     pool = make_pool(jobs, threads=threads, ray=ray, num_gpus=0.0 if ray and device == "cpu" else num_gpus)
     batch = batch or (GPU_BATCH if _on_gpus(device, ray, num_gpus) else 1)
-    with _display.choose(len(found.sources), json=json) as display:
-        summary = run_job(found.sources, place, settings, pool=pool, batch=batch, on_event=display)
+    with display.choose(len(found.sources), json=json, quiet=quiet) as shown:
+        summary = run_job(
+            found.sources,
+            place,
+            settings,
+            pool=pool,
+            batch=batch,
+            redo=redo,
+            until=None if deadline is None else started + parse_duration(deadline),
+            on_event=shown,
+        )
     reports = [] if no_report else _write_reports(summary, place, settings)
-    if not json:
-        _display.show_summary(summary, reports)
+    if not (json or quiet):
+        display.show_summary(summary, reports)
     raise typer.Exit(summary.exit_code)
 
 

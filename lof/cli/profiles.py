@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
+import json as json_format
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lof.cli import _options as options
 from lof.cli import app
 
 if TYPE_CHECKING:
     from lof.profiles import Profile
 
 _HELP = (
-    "List the shipped profiles; with NAME, print one with every value in effect, as TOML.\n\n"
-    "That output, saved as a file, is a profile of your own: `lof optimize --profile mine.toml`."
+    "List the shipped profiles. With NAME, print one as TOML, with every value that it sets.\n\n"
+    "Save that output, change it, and you have a profile of your own: `lof optimize --profile mine.toml`."
 )
 
 
 @app.command("profiles", help=_HELP)
 def profiles(
     name: Annotated[
-        str | None, typer.Argument(help="A shipped profile or a TOML file.", show_default=False)
+        str | None,
+        typer.Argument(help="A shipped profile or a TOML file.", metavar="NAME", show_default=False),
     ] = None,
     *,
     schema: Annotated[
-        bool, typer.Option("--schema", help="Print every key: type, default, what is allowed.")
+        bool, options.flag("--schema", "Print every key: its type, its default and what is allowed.")
+    ] = False,
+    json: Annotated[
+        bool, options.flag("--json", "Print JSON to stdout: profiles, or with --schema a JSON schema.")
     ] = False,
 ) -> None:
     """Choose what to print; the help stands in ``_HELP``."""
     from lof.errors import UsageError
-    from lof.profiles import BUILT_IN, load_profile
+    from lof.profiles import BUILT_IN, Profile, load_profile
     from lof.profiles.toml import profile_toml
 
     if schema and name:
         raise UsageError(f"--schema is about all profiles; leave out {name!r} or --schema")
-    if schema:
+    chosen = [load_profile(name)] if name else [load_profile(known) for known in BUILT_IN]
+    if json:
+        found = Profile.model_json_schema() if schema else [one.model_dump(mode="json") for one in chosen]
+        typer.echo(json_format.dumps(found))
+    elif schema:
         from lof.cli._schema import print_schema
 
         print_schema()
     elif name:
-        typer.echo(profile_toml(load_profile(name)))
+        typer.echo(profile_toml(chosen[0]))
     else:
-        _print_list([load_profile(known) for known in BUILT_IN])
+        _print_list(chosen)
 
 
 def _print_list(known: list[Profile]) -> None:
@@ -59,4 +69,7 @@ def _print_list(known: list[Profile]) -> None:
         table.add_row(profile.name, str(profile.evaluations), stages, Text(profile.summary))
     console = Console(highlight=False)
     console.print(table)
-    console.print("\nevaluations: gradient evaluations per image at most, the unit of cost.", style="dim")
+    console.print(
+        "\nevaluations: how many gradient evaluations an image takes at most. They are nearly all of the time.",
+        style="dim",
+    )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json as json_format
 from pathlib import Path
 from typing import Literal
 
 import typer
 
+from lof.cli import _options as options
 from lof.cli import app
-from lof.cli._streams import Inputs, Weights, find_streams, read_stream
+from lof.cli._streams import Inputs, find_streams, read_stream
 from lof.containers import container, unpack
 from lof.errors import LofError
 from lof.files.storage import Location
@@ -17,23 +19,30 @@ from lof.report.figures import printable
 Verdict = Literal["ok", "damaged", "unchecked"]
 
 _HELP = (
-    "Decode streams and say of each whether it is whole; nothing is written.\n\n"
-    "Exit code 1 if any is damaged, or cannot be checked since its weights are missing."
+    "Decode streams and say of each whether it is whole. Nothing is written.\n\n"
+    "The exit code is 1 if a stream is damaged, or cannot be checked because its weights are missing."
 )
 
 
 @app.command("verify", help=_HELP)
-def verify(inputs: Inputs, *, weights: Weights = None) -> None:
+def verify(
+    inputs: Inputs,
+    *,
+    weights: options.Weights = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
     """One line per stream; the help stands in ``_HELP``."""
-    sources = find_streams(inputs)
     verdicts: list[Verdict] = []
-    for source in sources:
-        verdict, line = _check(source.path, weights)
+    for path in (source.path for source in find_streams(inputs)):
+        verdict, line = _check(path, weights)
         verdicts.append(verdict)
-        typer.echo(printable(f"{verdict:10} {line}"))
-    good = verdicts.count("ok")
-    if good < len(sources):
-        bad, unknown = verdicts.count("damaged"), verdicts.count("unchecked")
+        if json:
+            print(json_format.dumps({"file": str(path), "verdict": verdict, "detail": line}), flush=True)
+        elif not quiet or verdict != "ok":
+            typer.echo(printable(f"{verdict:10} {line}"))
+    good, bad, unknown = (verdicts.count(verdict) for verdict in ("ok", "damaged", "unchecked"))
+    if good < len(verdicts):
         typer.echo(f"{good} ok, {bad} damaged, {unknown} unchecked", err=True)
         raise typer.Exit(1)
 

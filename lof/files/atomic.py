@@ -40,7 +40,7 @@ def write_atomically(path: Location, data: bytes) -> None:
         _sync_folder(path.parent)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"{path}: cannot be written ({reason}); choose another place with -o") from error
+        raise OutputError(f"{path}: cannot be written ({reason}); choose another place") from error
     finally:
         if temporary is not None and os.path.exists(temporary):
             os.unlink(temporary)

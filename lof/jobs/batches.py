@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
+from lof.errors import LofError
 from lof.files.inputs import Source
 from lof.pictures.reading import read_size
 
@@ -34,7 +35,7 @@ def batches(sources: Iterable[Source], most: int, window: int = WINDOW) -> Itera
     with ThreadPoolExecutor(_READERS) as readers:
         while True:
             seen = list(islice(sources, window - held))
-            for source, size in zip(seen, readers.map(lambda s: read_size(s.path), seen), strict=True):
+            for source, size in zip(seen, readers.map(size_of, seen), strict=True):
                 waiting.setdefault(size, deque()).append(source)
             held += len(seen)
             if not held:
@@ -46,6 +47,14 @@ def batches(sources: Iterable[Source], most: int, window: int = WINDOW) -> Itera
                 del waiting[size]
             held -= len(batch)
             yield batch
+
+
+def size_of(source: Source) -> Size:
+    """Width and height by the header, or ``None`` where that holds no image that lof takes."""
+    try:
+        return read_size(source.path)
+    except LofError:
+        return None
 
 
 def _fitting(size: Size, most: int) -> int:

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, Literal
 
 from lof.errors import OutputError
+from lof.files.sqlite import manifest_error
 from lof.files.storage import Location
 
 FOLDER = ".lof"
@@ -160,17 +161,9 @@ class Manifest:
         try:
             yield
         except sqlite3.Error as error:
-            raise OutputError(_explained(error, self.shown)) from error
-
-
-def _explained(error: sqlite3.Error, path: Location) -> str:
-    match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
-        case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return f"{path.parent.parent}: another lof is at work there; wait for it or {_ELSEWHERE}"
-        case sqlite3.SQLITE_NOTADB | sqlite3.SQLITE_CORRUPT:
-            return f"{path}: damaged ({error}); delete it to do the whole job again, or {_ELSEWHERE}"
-        case _:
-            return f"{path}: cannot be written ({error}); {_ELSEWHERE}"
+            remedy = f"delete it to do the whole job again, or {_ELSEWHERE}"
+            damaged = OutputError(f"{self.shown}: damaged ({error}); {remedy}")
+            raise manifest_error(error, self.shown, damaged) from error
 
 
 def _key(name: str) -> str:

@@ -30,10 +30,17 @@ REPORTS = ("report.jsonl", "report.csv", "report.html")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job would do: sources to work on, and records of those that are done and unchanged."""
+    """What a job would do.
 
-    todo: list[Source]
-    skipped: list[tuple[Source, Record]]
+    Attributes:
+        todo: sources to work on.
+        skipped: those that are done and unchanged, with their records.
+        replaced: those of ``todo`` whose stream was made with other settings.
+    """
+
+    todo: list[Source] = field(default_factory=list)
+    skipped: list[tuple[Source, Record]] = field(default_factory=list)
+    replaced: list[Source] = field(default_factory=list)
 
 
 @dataclass
@@ -80,6 +87,8 @@ def run_job(
     jobs: int = 1,
     pool: Pool | None = None,
     batch: int = 1,
+    redo: bool = False,
+    until: float | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> Summary:
     """Optimise every source into ``out``; what is done already and unchanged is skipped.
@@ -96,10 +105,13 @@ def run_job(
             see :func:`lof.pools.threads_per_worker`.
         pool: the workers, where they are not ``jobs`` processes here, see :func:`lof.pools.make_pool`.
         batch: images of one size that are searched together; more than 1 pays on GPUs.
+        redo: replace streams in ``out`` that were made with other settings.
+        until: a time as of :func:`time.time` after which searches end and keep the best that they have found.
         on_event: called in this process and thread.
 
     Raises:
-        UsageError: the settings fit no codec, or an output would overwrite a source.
+        UsageError: the settings fit no codec, an output would overwrite a source, or, without ``redo``, a
+            stream made with other settings.
         OutputError: ``out`` cannot be written, or another job is at work in it.
         WeightsError: the weights cannot be had.
         WorkerError: worker processes cannot start.
@@ -113,13 +125,18 @@ def run_job(
             require_shared(place)
     with open_manifest(out) as manifest:
         plan = _plan(sources, out, settings, digest, manifest)
+        if plan.replaced and not redo:
+            raise UsageError(
+                f"{out}: holds streams made with other settings ({len(plan.replaced)} of these images); "
+                "choose another folder with -o, or add --redo to replace them"
+            )
         keeper = _Keeper(manifest, plan, digest, on_event)
         for source, record in plan.skipped:
             keeper(Skipped(source, record))
         remove_leftovers(path for source in plan.todo for path in written_for(source, out, settings))
         in_order = isinstance(pool, ThisProcess) and batch == 1
         items = ((source,) for source in plan.todo) if in_order else batches(plan.todo, batch)
-        pool.run(items, Optimise(out, settings), partial(_pass_on, keeper))
+        pool.run(items, Optimise(out, settings, until), partial(_pass_on, keeper))
     summary = keeper.summary
     summary.records = [keeper.records[source] for source in sources]
     summary.seconds = time.perf_counter() - started
@@ -170,18 +187,18 @@ def _plan(
     digest: str,
     manifest: Manifest | None,
 ) -> Plan:
-    plan = Plan([], [])
+    plan = Plan()
     written = _listed(out) if manifest else None
     for source in sources:
         row = manifest.get(source.relative.as_posix()) if manifest else None
-        if row is None or row.state != "done" or row.settings != digest:
-            plan.todo.append(source)
-        elif _is_unchanged(source, row) and _is_written(
-            row, output_path(source, out, settings.suffix), written
-        ):
-            plan.skipped.append((source, row.record | {"state": "skipped"}))
-        else:
-            plan.todo.append(source)
+        done = row if row is not None and row.state == "done" else None
+        whole = done is not None and _is_written(done, output_path(source, out, settings.suffix), written)
+        if done is not None and whole and done.settings == digest and _is_unchanged(source, done):
+            plan.skipped.append((source, done.record | {"state": "skipped"}))
+            continue
+        plan.todo.append(source)
+        if done is not None and whole and done.settings != digest:
+            plan.replaced.append(source)
     return plan
 
 

@@ -30,7 +30,7 @@ class JobSettings:
         portable: write streams that CPUs with other instructions read too, as for :func:`lof.optimize`.
 
     Raises:
-        UsageError: λ is not a positive number, or the format is unknown.
+        UsageError: λ is not a positive number, the seed is not in 0…2⁶³−1, or the format is unknown.
     """
 
     codec: str
@@ -49,6 +49,8 @@ class JobSettings:
     def __post_init__(self) -> None:
         if self.lmbda is not None and not (self.lmbda > 0 and math.isfinite(self.lmbda)):
             raise UsageError(f"lambda {self.lmbda}: must be a number above 0")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed {self.seed}: must be a whole number from 0 to {2**63 - 1}")
         container(self.format)
 
     @property

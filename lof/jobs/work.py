@@ -40,10 +40,14 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
     """A job's work, as the pools take it: a batch's outcome is a record for each of its images.
 
     What it reports: which images of the batch (their places in it), and their search's progress.
+
+    Attributes:
+        until: as for :func:`lof.jobs.run_job`.
     """
 
     out: Location
     settings: JobSettings
+    until: float | None = None
 
     def open(self) -> Codec:
         """The codec, on the job's device."""
@@ -51,7 +55,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
 
     def do(self, tool: Codec, item: Batch, report: OnProgress) -> list[Record]:
         """See :func:`optimise_files`."""
-        return optimise_files(item, self.out, self.settings, tool, report)
+        return optimise_files(item, self.out, self.settings, tool, report, self.until)
 
     def lost(self, item: Batch, reason: str) -> list[Record]:
         """The record of an image that is set aside."""
@@ -83,15 +87,21 @@ def failed_record(source: Source, error: str) -> Record:
 
 
 def optimise_files(
-    batch: Batch, out: Location, settings: JobSettings, codec: Codec, on_progress: OnProgress
+    batch: Batch,
+    out: Location,
+    settings: JobSettings,
+    codec: Codec,
+    on_progress: OnProgress,
+    until: float | None = None,
 ) -> list[Record]:
     """Read, search together, write; the records say how it went, in the order of the batch.
 
-    What is wrong with one image is no exception here and costs that image alone: those that turn out to be of
-    other sizes, or whose batch fails, are searched without the others.
+    A bad image raises nothing here and costs that image alone: those that turn out to be of other sizes, or
+    whose batch fails, are searched without the others.
 
     Args:
         on_progress: called a few times per second at most.
+        until: as for :func:`lof.jobs.run_job`.
     """
     records: dict[int, Record] = {}
     sizes: dict[tuple[int, ...], dict[int, _Opened]] = {}
@@ -102,7 +112,7 @@ def optimise_files(
     for group in sizes.values():
         if len(group) > 1:
             try:
-                records |= _optimise(group, out, settings, codec, on_progress)
+                records |= _optimise(group, out, settings, codec, on_progress, until)
                 continue
             except ConnectionError:
                 raise
@@ -110,7 +120,7 @@ def optimise_files(
                 _log.debug("a batch failed; its images are done one by one", exc_info=True)
         for place, opened in group.items():
             with _failures_recorded(opened.source, records, place):
-                records |= _optimise({place: opened}, out, settings, codec, on_progress)
+                records |= _optimise({place: opened}, out, settings, codec, on_progress, until)
     return [records[place] for place in range(len(batch))]
 
 
@@ -141,12 +151,28 @@ def _failures_recorded(source: Source, records: dict[int, Record], place: int) -
 
 
 def _optimise(
-    group: dict[int, _Opened], out: Location, settings: JobSettings, codec: Codec, on_progress: OnProgress
+    group: dict[int, _Opened],
+    out: Location,
+    settings: JobSettings,
+    codec: Codec,
+    on_progress: OnProgress,
+    until: float | None,
 ) -> dict[int, Record]:
     """Images of one size at once; records by their places in the batch."""
     from lof.api import optimize_batch
+    from lof.search import StopSearch
 
     places, images = tuple(group), list(group.values())
+    report = throttled(lambda progress: on_progress((places, progress)))
+    cut = False
+
+    def progressed(progress: Progress) -> None:
+        nonlocal cut
+        report(progress)
+        if until is not None and time.time() >= until and progress.evaluations < progress.budget:
+            cut = True
+            raise StopSearch
+
     try:
         results = optimize_batch(
             [opened.picture for opened in images],
@@ -156,17 +182,18 @@ def _optimise(
             seed=settings.seed,
             format=settings.format,
             portable=settings.portable,
-            on_progress=throttled(lambda progress: on_progress((places, progress))),
+            on_progress=progressed,
         )
     except LofError as error:  # the search does not know the file's name
         raise type(error)(f"{images[0].source.path}: {error}") from error
+    late = ["search cut short by the deadline"] if cut else []
     return {
-        place: _write(opened, result, out, settings)
+        place: _write(opened, result, out, settings, late)
         for place, opened, result in zip(places, images, results, strict=True)
     }
 
 
-def _write(opened: _Opened, result: Result, out: Location, settings: JobSettings) -> Record:
+def _write(opened: _Opened, result: Result, out: Location, settings: JobSettings, late: list[str]) -> Record:
     source = opened.source
     crop = crop_path(out, source.relative)
     write_crop(crop, opened.picture.pixels, result.baseline_pixels, result.pixels)
@@ -178,7 +205,7 @@ def _write(opened: _Opened, result: Result, out: Location, settings: JobSettings
             "source": source.relative.as_posix(),
             "output": output_name(source, settings.suffix),
             "output_sha256": hashlib.sha256(result.data).hexdigest(),
-            "notes": opened.notes,
+            "notes": [*opened.notes, *late],
             "state": "done",
         }
     )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lof.errors import ImageError, LofError, LowMemoryError
+from lof.errors import ImageError, LowMemoryError
 from lof.files.storage import Location, parse
 from lof.pictures.colour import GREY, fit_profile, from_cmyk, without_alpha
 from lof.pictures.headers import check_png_rows, dropped_by_pillow, jp2_profile, raw_mode
@@ -74,13 +74,20 @@ def read_picture(
         raise type(error)(f"{path}: {error}") from error
 
 
-def read_size(path: Location) -> tuple[int, int] | None:
-    """Width and height from the header alone, as the file stores them; ``None`` where there is none."""
+def read_size(path: Location) -> tuple[int, int]:
+    """Width and height as the file stores them, from its header alone.
+
+    Raises:
+        ImageError, LowMemoryError: what :func:`read_picture` refuses before it decodes.
+    """
     try:
         with open_file(path) as file, pillow_errors_mapped():
-            return open_image(file).size
-    except LofError:
-        return None
+            image = open_image(file)
+            check_size(*image.size)
+            check_kind(image)
+            return image.size
+    except (ImageError, LowMemoryError) as error:
+        raise type(error)(f"{path}: {error}") from error
 
 
 def picture_of(image: Image.Image | NDArray[Any] | torch.Tensor) -> Picture:

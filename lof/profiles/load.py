@@ -55,7 +55,10 @@ def parse_profile(content: dict[str, Any], origin: str = "profile") -> Profile:
 
 def describe_validation(error: ValidationError) -> str:
     """The first finding of a pydantic error as ``key: what is allowed``, the others counted."""
-    findings = error.errors()
+    found = error.errors()
+    # A list with one bad entry is called too short as well: of findings one within the other, the inner counts.
+    outer = {one["loc"][:length] for one in found for length in range(len(one["loc"]))}
+    findings = [one for one in found if one["loc"] not in outer]
     first = findings[0]
     # Tags of discriminated unions stand in the location but not in the file.
     keys = [part for part in first["loc"] if part not in STAGE_KINDS]

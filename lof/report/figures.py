@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 
 from rich.cells import cell_len, set_cell_size
@@ -10,9 +11,13 @@ from rich.cells import cell_len, set_cell_size
 ABSENT = "–"
 INFINITE = "∞"
 
+_PASSWORD = re.compile(r"(\w://[^\s/:@]*:)[^\s/@]+@")
+
 
 def printable(text: str) -> str:
-    """``text`` with every space a plain one; control characters, lone surrogates and the like become �."""
+    """``text`` for people: every space is a plain one; control characters, lone surrogates and the like become
+    �; the password of a URL becomes ``***``."""
+    text = _PASSWORD.sub(r"\1***@", text)
     return "".join(
         c if c.isprintable() else " " if unicodedata.category(c) == "Zs" else "\ufffd" for c in text
     )
@@ -54,6 +59,11 @@ def percent(share: float) -> str:
 def count(value: int) -> str:
     """``12 400``: thin spaces between thousands."""
     return f"{value:,}".replace(",", "\u202f")
+
+
+def plural(value: int, noun: str) -> str:
+    """``1 stream``, ``12 400 streams``."""
+    return f"{count(value)} {noun}{'s' * (value != 1)}"
 
 
 def short_count(value: int) -> str:

@@ -1,8 +1,8 @@
 """Per-image search for better latents; knows codecs only through their contract."""
 
-from lof.search.engine import Found, search
+from lof.search.engine import Found, StopSearch, search
 from lof.search.objective import Objective, symbols_of
 from lof.search.relaxations import RELAXATIONS
 from lof.search.state import Progress
 
-__all__ = ["RELAXATIONS", "Found", "Objective", "Progress", "search", "symbols_of"]
+__all__ = ["RELAXATIONS", "Found", "Objective", "Progress", "StopSearch", "search", "symbols_of"]

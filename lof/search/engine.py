@@ -7,6 +7,7 @@ up by their kind.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -18,6 +19,10 @@ from lof.results import TracePoint
 from lof.search.objective import Objective
 from lof.search.stages import STAGES
 from lof.search.state import Progress, Search
+
+
+class StopSearch(Exception):
+    """Raised by an ``on_progress``: the search ends here and keeps the best that it has found."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,8 @@ def search(
         seed: of all randomness; with the same profile and device, the same seed gives the same symbols.
         region, offset: as for :class:`Objective`.
         initial: latents to start from; the encoder's guess if ``None``.
-        on_progress: called after every gradient evaluation, in this thread.
+        on_progress: called after every gradient evaluation, in this thread; :class:`StopSearch` of it ends the
+            search.
 
     Raises:
         SearchError: the objective does not fit the images.
@@ -70,7 +76,8 @@ def search(
                 on_progress(progress)
 
         state = Search(objective, latents, profile.evaluations, [seed] * objective.batch, progressed)
-        _run_stages(state, profile)
+        with suppress(StopSearch):
+            _run_stages(state, profile)
     return [
         Found(
             {name: tensor[index : index + 1].cpu() for name, tensor in state.best_symbols.items()},

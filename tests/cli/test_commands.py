@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -196,6 +197,64 @@ def test_verify_tells_missing_weights_from_damage(
 
 def test_verify_of_good_streams_succeeds_quietly(run: Run, folder: Path) -> None:
     assert run("verify", "in/a.jpg.lof") == (0, "ok         in/a.jpg.lof\n", "")
+
+
+def test_verify_decode_and_profiles_speak_json(run: Run, folder: Path) -> None:
+    (folder / "bad.lof").write_bytes(b"no stream")
+    outcome = run("verify", str(folder), "--json")
+    verdicts = {Path(row["file"]).name: row["verdict"] for row in map(json.loads, outcome.lines)}
+    assert outcome.code == 1
+    assert verdicts["bad.lof"] == "damaged"
+    assert "ok" in verdicts.values()
+
+    outcome = run("decode", str(folder), "-o", "out", "--json")
+    rows = {Path(row["file"]).name: row for row in map(json.loads, outcome.lines)}
+    assert outcome.code == 1
+    assert rows["bad.lof"]["output"] is None
+    assert rows["bad.lof"]["error"].startswith(str(folder / "bad.lof"))
+    written = [row["output"] for row in rows.values() if row["error"] is None]
+    assert written
+    assert all(Path(path).is_file() for path in written)
+
+    assert [profile["name"] for profile in json.loads(run("profiles", "--json").out)] == list(BUILT_IN)
+    assert "stage" in json.loads(run("profiles", "--schema", "--json").out)["properties"]
+
+
+def test_quiet_commands_name_only_what_is_wrong(run: Run, folder: Path) -> None:
+    assert run("verify", "in", "--quiet").lines == [f"damaged    in/{DAMAGED}"]
+    assert run("verify", "in/a.jpg.lof", "--quiet") == (0, "", "")
+    assert run("decode", "in/a.jpg.lof", "--quiet") == (0, "", "")
+
+
+def test_one_mistake_in_a_profile_counts_once(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('[[stage]]\nkind = "relax"\nevaluations = "many"\n')
+    outcome = run("profiles", "mine.toml")
+    assert outcome.code == 2
+    assert "mine.toml: stage[0].evaluations: " in outcome.err
+    assert "more)" not in outcome.err
+
+
+def test_h_is_help(run: Run) -> None:
+    for command in ((), ("decode",), ("archive", "create")):
+        assert run(*command, "-h") == run(*command, "--help")
+
+
+def test_passwords_in_urls_are_not_shown(run: Run) -> None:
+    outcome = run("optimize", "nowhere://me:secret@host/photos")
+    assert outcome.code == 2
+    assert "nowhere://me:***@host/photos" in outcome.err
+    assert "secret" not in outcome.err
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_question_marks() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "lof", "codecs"],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert b"?" in result.stdout
 
 
 def test_inspect_accounts_for_every_byte(run: Run, folder: Path, stream: bytes, picture: Picture) -> None:

@@ -21,8 +21,8 @@ from typer.testing import CliRunner, Result
 
 import lof.cli.optimize
 from lof.cli import app
-from lof.cli._display import LiveLines
-from lof.errors import LofError
+from lof.cli.display import JobLines
+from lof.errors import LofError, UsageError
 from lof.files.inputs import Source
 from lof.jobs import Advanced, Finished, Skipped, Started, Workers
 
@@ -118,22 +118,59 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing() -> None:
     lof_optimize("in", "--no-report")
     save("in/b.png", seed=1, size=(300, 200))
     Path("in/c.png").write_text("no image")
+    Image.fromarray(np.zeros((8, 8), np.uint16)).save("in/deep.png")
     before = tree()
     result = lof_optimize("in", "--dry-run")
     assert tree() == before
     assert result.exit_code == 0
     text = " ".join(result.stdout.split())
-    assert "2 to do, 0.1 megapixels, at most 4 gradient evaluations (2 for each image, profile short)" in text
+    assert "1 to do, 0.1 megapixels, at most 2 gradient evaluations (2 for each image, profile short)" in text
     assert "1 done before and unchanged: skipped" in text
-    assert "1 without a readable header: would fail" in text
+    assert "would fail in/c.png: " in text
+    assert "2 would fail" in text
+    assert "would fail in/deep.png: has more than 8 bits per channel" in text
     assert "b.png 300×200 lof-out/b.png.lof" in text
 
     rows = [json.loads(line) for line in lof_optimize("in", "--dry-run", "--json").stdout.splitlines()]
     assert [(row["source"], row["state"], row["evaluations"], row["width"]) for row in rows] == [
         ("a.png", "skipped", 0, 96),
         ("b.png", "todo", 2, 300),
-        ("c.png", "todo", 2, None),
+        ("c.png", "refused", 0, None),
+        ("deep.png", "refused", 0, None),
     ]
+
+
+def test_a_dry_run_lists_every_file_and_passes_pipes_by() -> None:
+    for number in range(45):
+        save(f"in/{number:02}.png", size=(8, 8))
+    os.mkfifo("in/pipe.png")
+    result = lof_optimize("in", "--dry-run")
+    assert all(f"{number:02}.png" in result.stdout for number in range(45))
+    assert "45 to do" in result.stdout
+    assert "in/pipe.png: is not a regular file" in " ".join(result.stdout.split())
+
+
+def test_streams_of_other_settings_are_replaced_only_when_asked() -> None:
+    save("in/a.png")
+    assert lof_optimize("in").exit_code == 0
+    before = Path("lof-out/a.png.lof").read_bytes()
+    result = lof_optimize("in", "--seed", "1")
+    assert isinstance(result.exception, UsageError)
+    assert "holds streams made with other settings (1 of these images)" in str(result.exception)
+    assert "--redo" in str(result.exception)
+    assert Path("lof-out/a.png.lof").read_bytes() == before
+    assert "made with other settings" in lof_optimize("in", "--seed", "1", "--dry-run").stdout
+    assert "1 done" in lof_optimize("in", "--seed", "1", "--redo").stdout
+
+
+def test_quiet_prints_errors_only() -> None:
+    save("in/a.png")
+    Path("in/b.png").write_text("no image")
+    Path("in/notes.txt").write_text("x")
+    result = lof_optimize("in", "--quiet")
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert [line.startswith("failed in/b.png") for line in result.stderr.splitlines()] == [True]
 
 
 def test_a_dry_run_of_a_new_job_creates_no_folder() -> None:
@@ -155,6 +192,7 @@ def test_a_dry_run_of_a_new_job_creates_no_folder() -> None:
         ["in", "--precision", "fp8"],
         ["in", "--device", "abacus"],
         ["in", "--jobs", "0"],
+        ["in", "--seed", str(10**23)],
         ["in", "--no-such-option"],
         [],
     ],
@@ -175,7 +213,7 @@ def fake_progress(evaluations: int) -> Any:
 
 
 def test_the_live_display_has_a_line_per_image_in_work_and_fits_80_columns() -> None:
-    display = LiveLines(30)
+    display = JobLines(30)
     display.started -= 60
     sources = [
         Source(Path(name), PurePosixPath(name)) for name in ("a.png", "long/" * 20 + "日本語.png", "c.png")
@@ -189,7 +227,7 @@ def test_the_live_display_has_a_line_per_image_in_work_and_fits_80_columns() -> 
     display(Advanced(sources[0], fake_progress(500)))
     display(Advanced(sources[1], fake_progress(1000)))
     console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
-    console.print(display._render())
+    console.print(display.render())
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert len(lines) == 3
     assert all(cell_len(line) <= 80 for line in lines)
@@ -203,7 +241,7 @@ def test_the_live_display_has_a_line_per_image_in_work_and_fits_80_columns() -> 
 
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_live_display_says_what_the_workers_do_and_stays_on_the_screen(width: int) -> None:
-    display = LiveLines(90)
+    display = JobLines(90)
     display.console = Console(file=io.StringIO(), width=width, height=10, force_terminal=True)
     display(Workers(starting=1, ready=60, lost=2))
     for number in range(50):
@@ -211,16 +249,16 @@ def test_the_live_display_says_what_the_workers_do_and_stays_on_the_screen(width
         display(Started(source, f"10.0.0.7 process {number}", 1))
         display(Advanced(source, fake_progress(500)))
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    console.print(display._render())
+    console.print(display.render())
     lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert len(lines) < 10
     assert all(cell_len(line) <= width for line in lines)
     assert ("10.0.0.7 process 0" in lines[0]) == (width == 120)
-    assert lines[-1].strip() == ("workers: 50 at work, 10 idle, 1 starting, 2 died · 44 more images in work")
+    assert lines[-1].strip() == ("workers: 50 at work, 10 idle, 1 starting, 2 died · 44 more in work")
 
 
 def test_failures_stay_on_the_screen_in_one_line_without_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    with LiveLines(1) as display:
+    with JobLines(1) as display:
         source = Source(Path("[bold].png"), PurePosixPath("[bold].png"))
         display(Finished(source, {"state": "failed", "error": "[bold].png: " + "damaged " * 20}))
     assert f"failed [bold].png: {'damaged ' * 20}".strip() in capsys.readouterr().err

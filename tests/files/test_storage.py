@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from upath import UPath
 
 import lof
 from lof.cli import app
-from lof.errors import LofError, OutputError, UsageError
+from lof.errors import ImageError, LofError, OutputError, UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
 from lof.files.storage import is_remote, parse, temporary_name
@@ -203,8 +204,9 @@ def test_sizes_come_from_headers_anywhere(memory: str) -> None:
     write_atomically(target, png(size=(40, 30)))
     assert read_size(target) == (40, 30)
     write_atomically(target, b"none")
-    assert read_size(target) is None
-    assert read_size(url(f"{memory}/missing.png")) is None
+    for path in (target, url(f"{memory}/missing.png")):
+        with pytest.raises(ImageError, match=re.escape(str(path))):
+            read_size(path)
 
 
 @pytest.mark.parametrize(

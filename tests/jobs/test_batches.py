@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +13,7 @@ from PIL import Image
 import lof
 from lof.files.inputs import Source, find
 from lof.jobs import Advanced, Event, JobSettings, run_job
-from lof.jobs.batches import batches
+from lof.jobs.batches import batches, size_of
 from lof.profiles import parse_profile
 
 QUICK = JobSettings("tiny", parse_profile({"name": "short", "stage": [{"kind": "relax", "evaluations": 2}]}))
@@ -100,3 +101,8 @@ def test_a_batch_that_fails_is_done_image_by_image(tmp_path: Path, monkeypatch: 
     summary = run_job(find([str(tmp_path / "in")]).sources, tmp_path / "out", QUICK, batch=2)
     assert sizes == [2, 1, 1]
     assert summary.done == 2
+
+
+def test_the_size_of_a_pipe_is_unknown_and_asking_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    assert size_of(Source(tmp_path / "a.png", PurePosixPath("a.png"))) is None

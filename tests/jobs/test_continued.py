@@ -14,7 +14,7 @@ import pytest
 from job_tools import QUICK, hashes, profile, run, save, started, streams, temporaries
 
 import lof
-from lof.errors import OutputError
+from lof.errors import OutputError, UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import Source, find
 from lof.jobs import Advanced, Event, JobSettings, plan_job, run_job
@@ -90,6 +90,16 @@ def test_what_has_changed_is_done_again_alone(finished: Path, harm: Callable[[Pa
 )
 def test_other_settings_do_everything_again(finished: Path, settings: JobSettings) -> None:
     assert len(plan(finished, settings)) == 2
+
+
+def test_streams_of_other_settings_are_not_replaced_unless_asked(finished: Path) -> None:
+    before = hashes(finished / "out")
+    with pytest.raises(UsageError, match=r"made with other settings \(2 of these images\).* --redo"):
+        run(finished, replace(QUICK, seed=1))
+    assert streams(finished / "out") == {name: before[name] for name in streams(finished / "out")}
+    (finished / "out/a.png.lof").unlink()
+    (finished / "out/sub/b.png.lof").unlink()
+    assert run(finished, replace(QUICK, seed=1))[0].done == 2  # nothing is lost
 
 
 def test_settings_that_mean_the_same_do_nothing_again(finished: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import multiprocessing
 import os
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,7 @@ def test_metadata_travels_unless_stripped_and_the_record_says_so(tmp_path: Path)
     save(tmp_path / "in/a.jpg", exif=exif)
     notes = {}
     for strip in (False, True):
-        summary, _ = run(tmp_path, replace(QUICK, strip=strip))
+        summary, _ = run(tmp_path, replace(QUICK, strip=strip), redo=True)
         notes[strip] = summary.records[0]["notes"]
         decoded = lof.decode((tmp_path / "out/a.jpg.lof").read_bytes())
         assert (decoded.exif is None) == strip
@@ -147,6 +148,22 @@ def test_a_format_that_cannot_hold_the_codec_is_refused_before_anything_is_writt
     with pytest.raises(UsageError, match="compressai holds zoo codecs only"):
         run(tmp_path, replace(QUICK, format="compressai"))
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("seed", [-1, 10**23])
+def test_a_seed_that_no_generator_takes_is_refused(seed: int) -> None:
+    with pytest.raises(UsageError, match=f"seed {seed}: must be a whole number from 0 to"):
+        replace(QUICK, seed=seed)
+
+
+def test_searches_end_at_the_deadline_and_keep_the_best_so_far(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    summary, _ = run(tmp_path, SLOW, until=time.time())
+    (record,) = summary.records
+    assert record["evaluations"] == 1
+    assert record["notes"] == ["search cut short by the deadline"]
+    assert record["optimised"]["cost"] <= record["baseline"]["cost"]
+    assert lof.decode((tmp_path / "out/a.png.lof").read_bytes()).pixels.shape == (80, 96, 3)
 
 
 @pytest.mark.parametrize("lmbda", [0.0, -1.0, float("nan"), float("inf")])

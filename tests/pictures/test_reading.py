@@ -604,5 +604,6 @@ def test_a_small_file_of_many_pixels_is_refused_undecoded_where_memory_is_short(
 def test_a_pipe_is_refused_and_its_size_unknown_without_opening_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.png")
     assert "regular file" in refusal(tmp_path / "x.png")
-    assert read_size(tmp_path / "x.png") is None
+    with pytest.raises(ImageError, match=r"x\.png: "):
+        read_size(tmp_path / "x.png")
     assert "regular file" in refusal(Path("/dev/zero"))

@@ -52,6 +52,11 @@ def test_deaths_cost_what_was_in_hand_and_the_rest_goes_on(tmp_path: Path) -> No
     assert [event for event in events if isinstance(event, Workers)][-1].lost == 3
 
 
+def test_items_have_names_of_any_bytes(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    assert outcomes(run(make_pool(1, ray="auto", threads=1), Squares(tmp_path), [name])) == {name: "survived"}
+
+
 def test_a_tool_that_cannot_be_opened_ends_the_run(tmp_path: Path) -> None:
     pool = make_pool(1, ray="auto")
     with pytest.raises(UsageError, match="no such tool"):

@@ -1,0 +1,94 @@
+"""Options that several commands share, each with one name, one help text and one place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SEARCH, WORKERS, OUTPUT = "What is searched", "Who does the work", "What is written and shown"
+
+
+def flag(name: str, help: str, panel: str | None = None) -> Any:
+    """An option that takes no value."""
+    return typer.Option(name, help=help, metavar="", rich_help_panel=panel)
+
+
+def default(text: str, help: str, panel: str | None = None, **more: Any) -> Any:
+    """An option whose default ``None`` stands for what ``text`` says."""
+    return typer.Option(help=help, show_default=text, rich_help_panel=panel, **more)
+
+
+Quality = Annotated[
+    float | None, default("the codec's", "How good and how big: 1 (smallest) to 8 for most codecs.", SEARCH)
+]
+Metric = Annotated[
+    str, typer.Option(help="What the codec was trained for: mse or ms-ssim.", rich_help_panel=SEARCH)
+]
+Lambda = Annotated[
+    float | None,
+    typer.Option(
+        "--lambda",
+        help="The weight λ of quality in the cost, rate + λ·distortion. A larger λ gives better, bigger files.",
+        show_default="the codec's",
+        rich_help_panel=SEARCH,
+    ),
+]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=2**63 - 1,
+        help="Start of the random numbers. The same seed gives the same files.",
+        rich_help_panel=SEARCH,
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the codec's weights, see `lof codecs`.",
+        metavar="DIR",
+        show_default=False,
+        rich_help_panel=SEARCH,
+    ),
+]
+Device = Annotated[
+    str, typer.Option(help="Where the search runs: auto, cpu, cuda or cuda:N.", rich_help_panel=WORKERS)
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        help="How precisely the search calculates: auto, bf16 or fp32. Files are always written in fp32.",
+        rich_help_panel=WORKERS,
+    ),
+]
+Jobs = Annotated[
+    int | None,
+    default(
+        "1; with --ray, what there is room for",
+        "How many files to work on at a time, each in a process of its own. "
+        "Another number gives files that are as good, but differ in some bytes.",
+        WORKERS,
+        min=1,
+    ),
+]
+Threads = Annotated[
+    int | None, default("its share of the cores", "CPU threads of each worker.", WORKERS, min=1)
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="Work on a Ray cluster: local starts one here, auto finds one here, HOST:PORT is a head node. "
+        "Install lof\\[ray] for it.",
+        metavar="CLUSTER",
+        show_default=False,
+        rich_help_panel=WORKERS,
+    ),
+]
+NumGpus = Annotated[
+    float | None,
+    default("1 if it has any", "GPUs of each worker of the cluster. 0.5 shares one.", WORKERS, min=0.0),
+]
+Json = Annotated[bool, flag("--json", "Print one JSON object per file to stdout, and nothing else.", OUTPUT)]
+Quiet = Annotated[bool, flag("--quiet", "Print errors only.", OUTPUT)]

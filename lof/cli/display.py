@@ -1,0 +1,148 @@
+"""What ``lof optimize`` shows while it runs and when it ends. Progress goes to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.markup import escape
+
+from lof.cli.live import Display, LiveLines, time_left
+from lof.files.inputs import Found, Source
+from lof.files.storage import Location
+from lof.jobs import Event, Finished, Skipped, Summary
+from lof.jobs.events import Record
+from lof.report import figures
+from lof.report.records import to_json
+
+_MOST_NOTES = 20
+
+
+class Failures(Display):
+    """A line for each failure."""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Finished) and event.outcome["state"] == "failed":
+            self.fail(event.outcome["error"])
+
+
+class JsonLines(Failures):
+    """One line of JSON on stdout for every image, whatever became of it."""
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if isinstance(event, Finished | Skipped):
+            print(to_json(event.outcome), flush=True)
+
+
+class PlainLines(Failures):
+    """One line per image, for log files."""
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        if isinstance(event, Finished) and event.outcome["state"] == "done":
+            self.say(_line(event.outcome))
+
+
+class JobLines(LiveLines):
+    """Lines that move while the job runs. ``total`` is the number of its images."""
+
+    def __init__(self, total: int) -> None:
+        super().__init__()
+        self.total, self.failed = total, 0
+        self.gains: list[float] = []
+
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
+        match event:
+            case Skipped():
+                self.total -= 1
+                self.started = time.monotonic()
+            case Finished(source, record):
+                if record["state"] == "done":
+                    self.gains.append(record["rate_change"])
+                else:
+                    self.failed += 1
+                    self.fail(record["error"])
+                self.forget(source)
+
+    def name(self, item: Source) -> str:
+        return item.relative.as_posix()
+
+    def overall(self, elapsed: float) -> list[str]:
+        finished = len(self.gains) + self.failed
+        parts = [f"{finished} of {figures.plural(self.total, 'image')}"]
+        if not finished and not self.active:
+            parts.append("loading the codec")
+        if self.gains:
+            parts.append(f"{60 * len(self.gains) / elapsed:.1f} per minute")
+            parts.append(f"mean {figures.percent(sum(self.gains) / len(self.gains))}")
+        begun = sum(p.evaluations / p.budget for _, p in list(self.active.values()) if p is not None)
+        left = time_left(elapsed, len(self.gains) + begun, self.total - self.failed)
+        return parts + left
+
+
+def choose(total: int, *, json: bool, quiet: bool) -> Display:
+    """The display that fits where stderr goes; with ``json``, the one for programs."""
+    if json:
+        return JsonLines()
+    if quiet:
+        return Failures()
+    return JobLines(total) if sys.stderr.isatty() else PlainLines()
+
+
+def show_ignored(found: Found) -> None:
+    """Say which files of the folders are no images by their suffix."""
+    if found.ignored:
+        kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in found.ignored.items())
+        Display().say(f"other files left out: {kinds}")
+
+
+def show_summary(summary: Summary, reports: Sequence[Location]) -> None:
+    """The table, what was done to the pictures on the way, and where the reports are."""
+    from lof.report.table import summary_table
+
+    console = Console(highlight=False)
+    console.print(summary_table(summary.records))
+    _show_notes(console, summary.records)
+    parts = [f"{summary.done} done"]
+    if summary.skipped:
+        parts.append(f"{summary.skipped} done before and unchanged")
+    if summary.failed:
+        parts.append(f"[red]{summary.failed} failed[/]")
+    console.print(f"\n{', '.join(parts)}; {figures.duration(summary.seconds)} in all")
+    for report in reports:
+        if report.suffix == ".html":
+            console.print(f"report: {escape(figures.printable(str(report)))}", soft_wrap=True)
+
+
+def _show_notes(console: Console, records: Sequence[Record]) -> None:
+    sources: dict[str, list[str]] = defaultdict(list)
+    for record in records:
+        for note in record.get("notes", ()):
+            sources[note].append(record["source"])
+    if not sources:
+        return
+    console.print("\nNotes")
+    for note, names in list(sources.items())[:_MOST_NOTES]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        console.print(escape(f"  {note}: {figures.printable(names[0])}{more}"), soft_wrap=True)
+    if len(sources) > _MOST_NOTES:
+        console.print(f"  {len(sources) - _MOST_NOTES} other notes; the reports have all")
+
+
+def _line(record: Record) -> str:
+    before, after = record["baseline"]["bpp"], record["optimised"]["bpp"]
+    parts = [
+        f"{figures.bits_per_pixel(before)}→{figures.bits_per_pixel(after)} bpp",
+        f"{figures.percent(record['rate_change'])} at equal quality"
+        if record["kept"] == "search"
+        else "plain encoding kept",
+        f"{record['evaluations']} evaluations",
+        figures.duration(record["seconds"]),
+        *record["notes"],
+    ]
+    return f"{record['source']}: {', '.join(parts)}"
