@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple, get_args, get_type_hints
 from lof.archive.entries import Kind, Origin
 from lof.archive.names import from_bytes, is_safe, to_bytes
 from lof.archive.schema import APPLICATION, TABLES, TRIGGERS, VERSION
-from lof.errors import ArchiveError, OutputError
+from lof.errors import ArchiveError
+from lof.files.sqlite import manifest_error
 
 NAME = "manifest.sqlite"
 STREAMS, STORED = "streams", "stored"
@@ -363,25 +364,9 @@ class Manifest:
         try:
             yield
         except sqlite3.Error as error:
-            raise self._explained(error) from error
+            raise manifest_error(error, self.path, self._damaged(error)) from error
         except (UnicodeDecodeError, MemoryError) as error:  # of sqlite3, about damaged files
             raise self._damaged(type(error).__name__) from error
-
-    def _explained(self, error: sqlite3.Error) -> ArchiveError | OutputError:
-        match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF:
-            case (
-                sqlite3.SQLITE_NOTADB
-                | sqlite3.SQLITE_CORRUPT
-                | sqlite3.SQLITE_ERROR
-                | sqlite3.SQLITE_CONSTRAINT
-            ):
-                return self._damaged(error)
-            case sqlite3.SQLITE_FULL | sqlite3.SQLITE_IOERR:
-                what = f"{self.path}: cannot be written ({error})"
-                return OutputError(f"{what}; make room and run the same command again, what is done is kept")
-            case _:
-                what = f"{self.path}: cannot be used ({error})"
-                return OutputError(f"{what}; check its permissions and who else uses it")
 
     def _damaged(self, what: object) -> ArchiveError:
         return ArchiveError(

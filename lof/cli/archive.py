@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from lof.cli import _options as options
 from lof.cli import app
 from lof.codecs import ARCHIVE_CODEC
 
@@ -19,51 +20,11 @@ archive = typer.Typer(
 )
 app.add_typer(archive)
 
-_WORKERS = "Who works"
-
 Dst = Annotated[Path, typer.Argument(metavar="DST", help="Folder of the archive.", show_default=False)]
 Json = Annotated[
-    bool, typer.Option("--json", help="One JSON object per file on stdout, a summary last, nothing else.")
+    bool,
+    options.flag("--json", "Print one JSON object per file to stdout, a summary last, and nothing else."),
 ]
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Files at a time, each in a process with its share of the cores.",
-        show_default="1; with --ray, what the cluster has room for",
-        rich_help_panel=_WORKERS,
-    ),
-]
-Ray = Annotated[
-    str | None,
-    typer.Option(
-        help="Work on a Ray cluster: local, auto or HOST:PORT. It needs no disk in common with this machine.",
-        show_default=False,
-        rich_help_panel=_WORKERS,
-    ),
-]
-NumGpus = Annotated[
-    float | None,
-    typer.Option(
-        "--num-gpus",
-        help="GPUs of each worker, with --ray; 0.5 shares one.",
-        show_default=False,
-        rich_help_panel=_WORKERS,
-    ),
-]
-Device = Annotated[
-    str, typer.Option(help="Where the search runs: auto, cpu, cuda or cuda:N.", rich_help_panel=_WORKERS)
-]
-Precision = Annotated[
-    str, typer.Option(help="Of the search alone: auto, bf16 or fp32.", rich_help_panel=_WORKERS)
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder with the codec's weights, see `lof codecs`.", metavar="DIR", show_default=False
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Same image, settings and seed: same bytes.")]
 MaxRatio = Annotated[
     float,
     typer.Option(min=1, help="How many bytes a zip member or a tar may inflate to, for each of its own."),
@@ -97,17 +58,12 @@ def create(
             help="See `lof codecs`. The profile picks the tier of msp, whose streams every CPU reads."
         ),
     ] = ARCHIVE_CODEC,
-    quality: Annotated[
-        int | None, typer.Option(help="Rate point, 1 (smallest) to 8.", show_default="the codec's")
-    ] = None,
-    metric: Annotated[str, typer.Option(help="What the codec was trained for: mse or ms-ssim.")] = "mse",
-    profile: Annotated[str, typer.Option(help="Effort, see `lof profiles`.")] = "medium",
-    lmbda: Annotated[
-        float | None,
-        typer.Option("--lambda", help="λ of rate + λ·distortion.", show_default="the codec's"),
-    ] = None,
-    seed: Seed = 0,
-    weights: Weights = None,
+    quality: options.Quality = None,
+    metric: options.Metric = "mse",
+    profile: Annotated[str, typer.Option(help="How thoroughly to search, see `lof profiles`.")] = "medium",
+    lmbda: options.Lambda = None,
+    seed: options.Seed = 0,
+    weights: options.Weights = None,
     min_psnr: Annotated[
         float | None, typer.Option(help="In dB; images below are stored as they are.", show_default=False)
     ] = None,
@@ -117,11 +73,9 @@ def create(
             "--min-ms-ssim", min=0, max=1, help="Images below are stored as they are.", show_default=False
         ),
     ] = None,
-    redo: Annotated[
-        bool, typer.Option("--redo", help="Search again what was done with other settings.")
-    ] = False,
+    redo: Annotated[bool, options.flag("--redo", "Search again what was done with other settings.")] = False,
     recheck: Annotated[
-        bool, typer.Option("--recheck", help="Read every file of the archive, and replace damaged ones.")
+        bool, options.flag("--recheck", "Read every file of the archive, and replace damaged ones.")
     ] = False,
     exclude: Annotated[
         list[str] | None,
@@ -132,28 +86,26 @@ def create(
             show_default=False,
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")
-    ] = False,
+    dry_run: Annotated[bool, options.flag("--dry-run", "Say what would be done, and write nothing.")] = False,
     moved: Annotated[
-        bool, typer.Option("--moved", help="SRC is the one of before, now in another place.")
+        bool, options.flag("--moved", "SRC is the one of before, now in another place.")
     ] = False,
     max_ratio: MaxRatio = 200,
     max_member: Annotated[
         int, typer.Option(min=1, help="Gigabytes of one member of a tar or zip, at most.")
     ] = 64,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    jobs: Jobs = None,
-    ray: Ray = None,
-    num_gpus: NumGpus = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    jobs: options.Jobs = None,
+    ray: options.Ray = None,
+    num_gpus: options.NumGpus = None,
     json: Json = False,
 ) -> None:
     """Archive the sources; the help stands in ``_CREATE``."""
     from lof.archive import Floors, Limits, Manifest, Policy, open_sources, size_of
     from lof.archive import create as create_archive
     from lof.archive import plan as plan_archive
-    from lof.cli import _archive
+    from lof.cli import archive_display
     from lof.codecs import codec_for, codec_spec
     from lof.jobs import JobSettings
     from lof.pools import make_pool
@@ -176,10 +128,10 @@ def create(
     floors, policy = Floors(min_psnr, min_ms_ssim), Policy(redo=redo, recheck=recheck)
     if dry_run:
         planned = plan_archive(found, dst, settings, floors=floors, policy=policy, moved=moved)
-        raise typer.Exit(1 if _archive.show_plan(planned, json=json) else 0)
+        raise typer.Exit(1 if archive_display.show_plan(planned, json=json) else 0)
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
     total = None if json else size_of(found)
-    with _archive.choose(total, json=json) as display:
+    with archive_display.choose(total, json=json) as display:
         summary = create_archive(
             found,
             dst,
@@ -191,11 +143,11 @@ def create(
             on_event=display,
         )
     if json:
-        _archive.show_json(asdict(summary))
+        archive_display.show_json(asdict(summary))
     else:
         with Manifest(dst) as manifest:
             portable = codec_spec(settings.codec).portable
-            _archive.show_created(summary, manifest, None if portable else settings.codec)
+            archive_display.show_created(summary, manifest, None if portable else settings.codec)
     raise typer.Exit(summary.exit_code)
 
 
@@ -203,10 +155,10 @@ def create(
 def status(dst: Dst, *, json: Json = False) -> None:
     """What the archive holds and what went wrong, from the manifest alone; also while others work in it."""
     from lof.archive import Manifest
-    from lof.cli import _archive
+    from lof.cli import archive_display
 
     with Manifest(dst) as manifest:
-        _archive.show_status(manifest, json=json)
+        archive_display.show_status(manifest, json=json)
 
 
 _VERIFY = (
@@ -221,24 +173,24 @@ _VERIFY = (
 def verify(
     dst: Dst,
     *,
-    weights: Weights = None,
-    jobs: Jobs = None,
-    ray: Ray = None,
-    num_gpus: NumGpus = None,
+    weights: options.Weights = None,
+    jobs: options.Jobs = None,
+    ray: options.Ray = None,
+    num_gpus: options.NumGpus = None,
     json: Json = False,
 ) -> None:
     """Check the archive; the help stands in ``_VERIFY``."""
     from lof.archive import Manifest
     from lof.archive import verify as verify_archive
-    from lof.cli import _archive
+    from lof.cli import archive_display
     from lof.pools import make_pool
 
     with Manifest(dst) as manifest:
         files = sum(total.files for total in manifest.totals() if total.kind == "file")
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
-    with _archive.choose(files, json=json, by_files=True) as display:
+    with archive_display.choose(files, json=json, by_files=True) as display:
         verdict = verify_archive(dst, pool, weights=weights, on_event=display)
-    _archive.show_verdict(verdict, json=json)
+    archive_display.show_verdict(verdict, json=json)
     raise typer.Exit(verdict.exit_code)
 
 
@@ -261,10 +213,10 @@ def restore(
     *,
     format: Annotated[str, typer.Option(help="Of the images: png or source.")] = "png",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there and differ.")
+        bool, options.flag("--overwrite", "Replace files that are there and differ.")
     ] = False,
     all_links: Annotated[
-        bool, typer.Option("--all-links", help="Also make links that lead out of the tree.")
+        bool, options.flag("--all-links", "Also make links that lead out of the tree.")
     ] = False,
     rename: Annotated[
         list[str] | None,
@@ -274,16 +226,16 @@ def restore(
             show_default=False,
         ),
     ] = None,
-    weights: Weights = None,
-    jobs: Jobs = None,
-    ray: Ray = None,
-    num_gpus: NumGpus = None,
+    weights: options.Weights = None,
+    jobs: options.Jobs = None,
+    ray: options.Ray = None,
+    num_gpus: options.NumGpus = None,
     json: Json = False,
 ) -> None:
     """Restore the tree; the help stands in ``_RESTORE``."""
     from lof.archive import Manifest
     from lof.archive import restore as restore_archive
-    from lof.cli import _archive
+    from lof.cli import archive_display
     from lof.errors import UsageError
     from lof.pools import make_pool
 
@@ -295,7 +247,7 @@ def restore(
     with Manifest(dst) as manifest:
         files = sum(total.files for total in manifest.totals() if total.kind == "file")
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
-    with _archive.choose(files, json=json, by_files=True) as display:
+    with archive_display.choose(files, json=json, by_files=True) as display:
         restored = restore_archive(
             dst,
             out,
@@ -307,7 +259,7 @@ def restore(
             weights=weights,
             on_event=display,
         )
-    _archive.show_restored(restored, json=json)
+    archive_display.show_restored(restored, json=json)
     raise typer.Exit(restored.exit_code)
 
 
@@ -323,7 +275,7 @@ _IMPROVE = (
 def improve(
     dst: Dst,
     *,
-    profile: Annotated[str, typer.Option(help="Effort, see `lof profiles`.")] = "max",
+    profile: Annotated[str, typer.Option(help="How thoroughly to search, see `lof profiles`.")] = "max",
     source: Annotated[
         list[str] | None,
         typer.Option(
@@ -331,20 +283,20 @@ def improve(
             show_default="where they were",
         ),
     ] = None,
-    seed: Seed = 0,
-    weights: Weights = None,
+    seed: options.Seed = 0,
+    weights: options.Weights = None,
     max_ratio: MaxRatio = 200,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    jobs: Jobs = None,
-    ray: Ray = None,
-    num_gpus: NumGpus = None,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    jobs: options.Jobs = None,
+    ray: options.Ray = None,
+    num_gpus: options.NumGpus = None,
     json: Json = False,
 ) -> None:
     """Improve the streams; the help stands in ``_IMPROVE``."""
     from lof.archive import Limits, Manifest, open_sources
     from lof.archive import improve as improve_archive
-    from lof.cli import _archive
+    from lof.cli import archive_display
     from lof.codecs import DEFAULT_CODEC
     from lof.jobs import JobSettings
     from lof.pools import make_pool
@@ -368,7 +320,7 @@ def improve(
         source or [path for path in known if Path(path).exists()], dst, Limits(ratio=max_ratio)
     )
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
-    with _archive.choose(total, json=json, by_files=True) as display:
+    with archive_display.choose(total, json=json, by_files=True) as display:
         improved = improve_archive(dst, found, settings, pool, on_event=display)
-    _archive.show_improved(improved, json=json)
+    archive_display.show_improved(improved, json=json)
     raise typer.Exit(improved.exit_code)

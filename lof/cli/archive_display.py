@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json as json_format
 import sys
-import time
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Console
 from rich.markup import escape
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -31,28 +27,11 @@ from lof.archive import (
     Unchanged,
     Verdict,
 )
-from lof.pools import Advanced, Started
+from lof.cli.live import Display, LiveLines, time_left
 from lof.report import figures
 from lof.report.records import to_json
 
-if TYPE_CHECKING:
-    from lof.search import Progress
-
 MOST_LINES = 20
-_NAME = 32
-
-
-class Display(AbstractContextManager["Display"]):
-    """Takes a job's events; this one shows nothing. What went wrong is listed when the job has ended."""
-
-    def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-    def __call__(self, event: Event) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
 
 
 class JsonLines(Display):
@@ -71,11 +50,11 @@ class PlainLines(Display):
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Settled):
-            self.console.print(escape(figures.printable(_line(event.row))))
+            self.say(_line(event.row))
 
 
-class LiveLines(Display):
-    """One line per file in work, and one about the whole job; they vanish when it ends.
+class ArchiveLines(LiveLines):
+    """Lines that move while the job runs.
 
     Args:
         total: bytes, or files where ``by_files``, of the whole job; ``None`` if not known.
@@ -85,78 +64,40 @@ class LiveLines(Display):
         super().__init__()
         self.total, self.by_files = total, by_files
         self.done = self.unchanged = self.failed = self.worked = self.passed = 0
-        self.active: dict[str, tuple[str, Progress | None]] = {}
-        self.started = time.monotonic()
-        self.live = Live(
-            console=self.console, get_renderable=self._render, refresh_per_second=5, transient=True
-        )
-
-    def __enter__(self) -> LiveLines:
-        self.live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.live.stop()
 
     def __call__(self, event: Event) -> None:
+        super().__call__(event)
         match event:
             case Unchanged(files, size):
                 self.unchanged += files
                 self.passed += files if self.by_files else size
-            case Started(path, worker, attempt):
-                self.active[path] = f"{worker.split()[-1]}{' again' if attempt > 1 else ''}", None
-            case Advanced(path, progress):
-                self.active[path] = self.active.get(path, ("", None))[0], progress
             case Settled(Row(path=path, error=error, size=size)):
                 self._count(path, error, 1 if self.by_files else size)
             case Checked(path, error):
                 self._count(path, error, 1)
 
-    def _count(self, path: str, error: str, amount: int) -> None:
-        self.done += 1
-        self.failed += bool(error)
-        self.worked += amount
-        self.active.pop(path, None)
-
-    def _render(self) -> RenderableType:
-        grid = Table.grid(expand=True, padding=(0, 2, 0, 0))
-        grid.add_column(width=_NAME, no_wrap=True)
-        grid.add_column(ratio=1)
-        grid.add_column(justify="right", no_wrap=True, min_width=8)
-        grid.add_column(justify="right", no_wrap=True, width=8)
-        for path, (worker, progress) in list(self.active.items()):
-            name = Text(figures.shorten(figures.printable(path), _NAME))
-            if progress is None:
-                grid.add_row(name, ProgressBar(total=None, pulse=True), Text(worker, style="dim"), "")
-            else:
-                grid.add_row(
-                    name,
-                    ProgressBar(total=progress.budget, completed=progress.evaluations),
-                    f"{progress.evaluations}/{progress.budget}",
-                    Text(figures.percent(min(progress.gain)), style="green"),
-                )
-        return Group(grid, Text(self._overall(), no_wrap=True, overflow="ellipsis"))
-
-    def _overall(self) -> str:
-        elapsed = time.monotonic() - self.started
-        parts = [f"{count(self.done, 'file')} done"]
+    def overall(self, elapsed: float) -> list[str]:
+        parts = [f"{figures.plural(self.done, 'file')} done"]
         if self.unchanged:
             parts.append(f"{figures.count(self.unchanged)} unchanged")
         if self.failed:
             parts.append(f"{self.failed} failed")
         if self.done and elapsed > 2:
             parts.append(f"{60 * self.done / elapsed:.1f} per minute")
-        if self.worked and self.total and elapsed > 2:
-            left = max(0, self.total - self.passed - self.worked) * elapsed / self.worked
-            parts.append(f"about {figures.duration(left)} left")
-        return " · ".join(parts)
+        return parts + (time_left(elapsed, self.worked, self.total - self.passed) if self.total else [])
+
+    def _count(self, path: str, error: str, amount: int) -> None:
+        self.done += 1
+        self.failed += bool(error)
+        self.worked += amount
+        self.forget(path)
 
 
 def choose(total: int | None, *, json: bool, by_files: bool = False) -> Display:
     """The display that fits where stderr goes; with ``json``, the one for programs."""
     if json:
         return JsonLines()
-    return LiveLines(total, by_files=by_files) if sys.stderr.isatty() else PlainLines()
+    return ArchiveLines(total, by_files=by_files) if sys.stderr.isatty() else PlainLines()
 
 
 def show_status(manifest: Manifest, *, json: bool) -> None:
@@ -178,7 +119,7 @@ def show_status(manifest: Manifest, *, json: bool) -> None:
     console.print(_means(files))
     kinds = (("folder", "folder"), ("link", "link"), ("hardlink", "hard link"))
     others = [(sum(t.files for t in totals if t.kind == kind), name) for kind, name in kinds]
-    console.print(", ".join(count(number, name) for number, name in others if number))
+    console.print(", ".join(figures.plural(number, name) for number, name in others if number))
     for source in sources:
         left_out = ", ".join(json_format.loads(source["exclude"]))
         line = f"source {source['name']}: {source['path']}{left_out and f' without {left_out}'}"
@@ -194,7 +135,10 @@ def show_created(summary: Summary, manifest: Manifest, tied: str | None) -> None
     """
     show_status(manifest, json=False)
     console = Console(highlight=False)
-    parts = [f"{count(summary.streamed, 'stream')} written", f"{count(summary.stored, 'file')} stored as is"]
+    parts = [
+        f"{figures.plural(summary.streamed, 'stream')} written",
+        f"{figures.plural(summary.stored, 'file')} stored as is",
+    ]
     _sum_up(
         console, "\nthis time: ", parts, {"unchanged": summary.unchanged}, summary.errors, summary.seconds
     )
@@ -203,7 +147,7 @@ def show_created(summary: Summary, manifest: Manifest, tied: str | None) -> None
         console.print(escape(figures.printable(f"note: {note}: {first}{more}")), soft_wrap=True)
     if summary.other_settings:
         console.print(
-            f"made with other settings and left as they are: {count(summary.other_settings, 'stream')}; "
+            f"made with other settings and left as they are: {figures.plural(summary.other_settings, 'stream')}; "
             "--redo searches them again, `lof archive improve` further"
         )
     remarks = [
@@ -237,7 +181,7 @@ def show_plan(planned: Iterable[Planned | Unchanged], *, json: bool) -> int:
         return len(failures)
     console = Console(highlight=False)
     for do, name in names.items():
-        console.print(f"{name}: {count(files[do], 'file')}, {figures.size(sizes[do])}")
+        console.print(f"{name}: {figures.plural(files[do], 'file')}, {figures.size(sizes[do])}")
     _list(console, "fails", failures, len(failures))
     console.print("nothing was written")
     return len(failures)
@@ -252,9 +196,11 @@ def show_verdict(verdict: Verdict, *, json: bool) -> None:
     for finding in verdict.findings:
         line = escape(figures.printable(about(finding.name, finding.error)))
         console.print(f"[red]{finding.wrong:10}[/] {line}", soft_wrap=True)
-    counted = f"{count(verdict.streams, 'stream')} decoded, {count(verdict.stored, 'stored file')} read"
-    what = f"[red]{count(len(verdict.findings), 'finding')}[/]" if verdict.findings else "all is well"
-    console.print(f"{counted} in {figures.duration(verdict.seconds)}: {what}")
+    streams, stored = figures.plural(verdict.streams, "stream"), figures.plural(verdict.stored, "stored file")
+    what = (
+        f"[red]{figures.plural(len(verdict.findings), 'finding')}[/]" if verdict.findings else "all is well"
+    )
+    console.print(f"{streams} decoded, {stored} read in {figures.duration(verdict.seconds)}: {what}")
     _show_rounded(console, verdict.rounded)
 
 
@@ -268,7 +214,10 @@ def show_restored(restored: Restored, *, json: bool) -> None:
     _list(console, "left out", left_out, len(left_out))
     _list(console, "never got in", restored.never_in, len(restored.never_in))
     _list(console, "failed", restored.errors, len(restored.errors))
-    parts = [f"restored {count(restored.images, 'image')}", count(restored.stored, "other file")]
+    parts = [
+        f"restored {figures.plural(restored.images, 'image')}",
+        figures.plural(restored.stored, "other file"),
+    ]
     counts = {
         "there already": restored.there,
         "links left out": len(left_out),
@@ -285,7 +234,7 @@ def show_improved(improved: Improved, *, json: bool) -> None:
         return
     console = Console(highlight=False)
     _list(console, "failed", improved.errors, len(improved.errors))
-    parts = [f"{count(improved.replaced, 'stream')} replaced"]
+    parts = [f"{figures.plural(improved.replaced, 'stream')} replaced"]
     if improved.before:
         change = figures.percent(improved.after / improved.before - 1)
         sizes = f"{figures.size(improved.before)}→{figures.size(improved.after)}, {change}"
@@ -306,11 +255,6 @@ def show_json(summary: dict[str, Any]) -> None:
 def about(path: str, error: str) -> str:
     """Path and error, the path once."""
     return error if error.startswith(path) else f"{path}: {error}"
-
-
-def count(number: int, noun: str) -> str:
-    """``1 file``, ``2 files``."""
-    return f"{figures.count(number)} {noun}{'s' * (number != 1)}"
 
 
 def _sum_up(
