@@ -84,6 +84,7 @@ def optimize(
     lmbda: options.Lambda = None,
     seed: options.Seed = 0,
     weights: options.Weights = None,
+    no_portable: options.NoPortable = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     jobs: options.Jobs = None,
@@ -147,6 +148,7 @@ def optimize(
             precision=precision,
             format=format,
             strip=strip,
+            portable=not no_portable,
         )
 
     started = time.time()
