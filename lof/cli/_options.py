@@ -38,8 +38,6 @@ Lambda = Annotated[
 Seed = Annotated[
     int,
     typer.Option(
-        min=0,
-        max=2**63 - 1,
         help="Start of the random numbers. The same seed gives the same files.",
         rich_help_panel=SEARCH,
     ),
