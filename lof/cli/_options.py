@@ -21,7 +21,8 @@ def default(text: str, help: str, panel: str | None = None, **more: Any) -> Any:
 
 
 Quality = Annotated[
-    float | None, default("the codec's", "How good and how big: 1 (smallest) to 8 for most codecs.", SEARCH)
+    float | None,
+    default("the codec's", "Quality of the images: 1 (smallest files) to 8 for most codecs.", SEARCH),
 ]
 Metric = Annotated[
     str, typer.Option(help="What the codec was trained for: mse or ms-ssim.", rich_help_panel=SEARCH)
@@ -48,7 +49,6 @@ Weights = Annotated[
         help="Folder with the codec's weights, see `lof codecs`.",
         metavar="DIR",
         show_default=False,
-        rich_help_panel=SEARCH,
     ),
 ]
 Device = Annotated[
