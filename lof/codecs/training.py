@@ -87,7 +87,7 @@ class Task:
         start: called once, before the first step of a network that has learned nothing.
     """
 
-    net: nn.Module
+    network: nn.Module
     loss: nn.Module
     groups: Sequence[ParameterGroup]
     kept: Kept | None = None

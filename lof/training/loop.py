@@ -303,7 +303,7 @@ class _Run:
                 digest=self.recipe.digest,
                 rung=self.index,
                 step=stepper.step,
-                sd=stepper.net.state_dict(),
+                sd=stepper.network.state_dict(),
                 ema=stepper.ema,
                 opt=stepper.optimiser.state_dict(),
                 pending=[*stepper.sums.tolist(), float(stepper.steps_summed)],
@@ -316,7 +316,7 @@ class _Run:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         stepper = self.stepper
-        trainable(self.recipe.codec).load(stepper.net, checkpoint.sd, str(self.folder / CHECKPOINT))
+        trainable(self.recipe.codec).load(stepper.network, checkpoint.sd, str(self.folder / CHECKPOINT))
         for name, average in stepper.ema.items():
             average.copy_(checkpoint.ema[name])
         stepper.optimiser.load_state_dict(checkpoint.opt)
@@ -328,7 +328,7 @@ class _Run:
         self.started = time.monotonic()
 
     def _averaged_state(self) -> dict[str, Tensor]:
-        state = self.stepper.net.state_dict() | self.stepper.ema
+        state = self.stepper.network.state_dict() | self.stepper.ema
         return {key: value.detach().cpu() for key, value in state.items()}
 
     def _record(self, kind: str) -> dict[str, Any]:

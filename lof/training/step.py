@@ -30,10 +30,10 @@ class Stepper:
         self, task: Task, recipe: Recipe, rung: Rung, *, wrap: Wrap | None = None, plain: bool = False
     ) -> None:
         self.layout = torch.contiguous_format if plain else torch.channels_last
-        self.net = cast(Any, task.net.train()).to(memory_format=self.layout)
+        self.network = cast(Any, task.network.train()).to(memory_format=self.layout)
         self.recipe, self.rung, self.groups = recipe, rung, task.groups
         self.model: Callable[[Tensor], Any] = wrap(task.loss) if wrap else task.loss
-        device = next(self.net.parameters()).device
+        device = next(self.network.parameters()).device
         self.captured = recipe.compile and device.type == "cuda"
         if self.captured:
             self.model = torch.compile(self.model, mode="reduce-overhead")
@@ -49,7 +49,7 @@ class Stepper:
         )
         # Not torch's AveragedModel: it copies the whole network, with the layers that the task has replaced, and
         # its first update copies the weights over the average.
-        self.averaged = {name: p for name, p in self.net.named_parameters() if p.requires_grad}
+        self.averaged = {name: p for name, p in self.network.named_parameters() if p.requires_grad}
         self.ema = {name: p.detach().clone() for name, p in self.averaged.items()}
         self.step = 0
         self.sums = torch.zeros(4, dtype=torch.float64, device=device)

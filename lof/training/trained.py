@@ -36,7 +36,7 @@ class Trained:
 def read_trained(path: Path) -> Trained:
     """Read a checkpoint of :func:`lof.training.train`, a script's, or safetensors.
 
-    A script's is a dictionary with a ``state_dict`` as ``sd``, ``net`` or ``state_dict``, and averages as ``ema``.
+    A script's is a dictionary with a ``state_dict`` by any name, and perhaps averages as ``ema``.
 
     Raises:
         TrainingError: it cannot be read, or holds no weights.
@@ -46,10 +46,14 @@ def read_trained(path: Path) -> Trained:
     content = read_torch_file(path)
     if content.get("format") == FORMAT:
         return _from_checkpoint(path, Checkpoint(**{k: v for k, v in content.items() if k != "format"}))
-    state = next((content[key] for key in ("sd", "net", "state_dict") if key in content), None)
-    if not isinstance(state, dict):
+    averages = content.pop("ema", {})
+    state: dict[str, Tensor] = {}
+    for part in [*content.values(), averages]:
+        if isinstance(part, dict) and all(isinstance(value, Tensor) for value in part.values()):
+            state |= part
+    if not state:
         raise TrainingError(f"{path}: holds no weights; name a checkpoint")
-    return Trained(path, {**state, **content.get("ema", {})})
+    return Trained(path, state)
 
 
 def _from_checkpoint(path: Path, checkpoint: Checkpoint) -> Trained:

@@ -155,7 +155,7 @@ def test_a_step_moves_the_average_towards_the_weights(photos: Path) -> None:
     before = stepper.ema["g_a.0.weight"].clone()
     stepper.advance(torch.rand(2, 3, 64, 64))
     decay = min(0.5, 1 / 10)
-    expected = decay * before + (1 - decay) * stepper.net.g_a[0].weight
+    expected = decay * before + (1 - decay) * stepper.network.g_a[0].weight
     assert torch.allclose(stepper.ema["g_a.0.weight"], expected, atol=1e-7)
     assert not torch.equal(before, expected)
 

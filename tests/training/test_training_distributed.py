@@ -84,7 +84,7 @@ def test_two_workers_take_the_steps_of_one_process(tmp_path: Path, cluster: None
     paths = train_distributed(recipe, tmp_path / "run", 2, use_gpu=False)
     assert paths == [tmp_path / "run" / f"quality-{quality}.pt" for quality in (6, 4)]
     found, expected = load_checkpoint(paths[0]), both_halves_in_one_process(recipe)
-    for key, value in expected.net.state_dict().items():
+    for key, value in expected.network.state_dict().items():
         assert torch.allclose(found.sd[key], value, rtol=1e-3, atol=1e-4), key
     kinds = [(r["kind"], r["total_step"]) for r in Journal(tmp_path / "run" / "log.jsonl").read()]
     first = [("train", 1), ("train", 2), ("validation", 2)]
