@@ -1,4 +1,4 @@
-"""Sphinx: the API reference, from the docstrings. No network is needed. A docstring that refers to nothing is an error."""
+"""Sphinx: the API reference, from the docstrings, without a network. A name that a docstring makes up is an error."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def resolve(
 def no_type_in_front(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """Napoleon takes "Pixels: rows first" below an attribute for a type and its text; ours are sentences."""
     if what in {"attribute", "data", "property"}:
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]  # an empty comment
 
 
 def setup(app: Sphinx) -> None:
