@@ -6,12 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jinja2
 
 from lof.codecs import codec_spec
 from lof.report.rate_distortion import bjontegaard_deltas
-from lof.training.measure import Means
+
+if TYPE_CHECKING:
+    from lof.training.measure import Summary
 
 Point = tuple[float, float]
 
@@ -49,7 +52,7 @@ class Exported:
     fingerprint: str
     history: Mapping[str, str]
     about: str
-    summary: Means | None
+    summary: Summary | None
 
     @property
     def registry_line(self) -> str:

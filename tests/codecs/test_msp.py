@@ -17,11 +17,12 @@ from safetensors.numpy import load_file
 
 import lof
 from lof.codecs import hard_rounding, load_codec
+from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.msp import layout
 from lof.codecs.msp.codec import MSPCodec
 from lof.codecs.msp.config import TIERS, MSPConfig
 from lof.codecs.msp.cost import decoding_cost
-from lof.codecs.msp.decoder import Decoder, exact_sums
+from lof.codecs.msp.decoder import Decoder
 from lof.codecs.msp.network import MSPNetwork
 from lof.codecs.msp.prior import FixedConv
 from lof.codecs.msp.transforms import TiledSynthesis, synthesis

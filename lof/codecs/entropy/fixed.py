@@ -8,6 +8,8 @@ compression with latent-variable models").
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 import torch
@@ -68,6 +70,17 @@ class FixedConv(nn.Conv2d):
             "weight": (weight.double() / unit.reshape(-1, 1, 1, 1)).float(),
             "bias": (bias.double() / (unit * ACTIVATION_UNIT)).float(),
         }
+
+
+@contextmanager
+def exact_sums() -> Iterator[None]:
+    """No arithmetic that leaves the grid: no autocast, and none of NNPACK's transformed convolutions."""
+    before = torch.backends.nnpack.set_flags(False)
+    try:
+        with torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        torch.backends.nnpack.set_flags(*before)
 
 
 def powers_of_two(exponents: Tensor) -> Tensor:

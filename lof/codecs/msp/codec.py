@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lof.codecs.base import Coded, Latents, Quantize
+from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.msp import layout
-from lof.codecs.msp.decoder import STRIDE, Decoder, exact_sums
+from lof.codecs.msp.decoder import STRIDE, Decoder
 from lof.codecs.msp.layout import Part
 from lof.codecs.msp.network import MSPNetwork
 from lof.codecs.network import NetworkCodec

@@ -7,13 +7,13 @@ what it does so that another can be written.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
 import numpy as np
 import torch
 from compressai import ans
 from torch import Tensor
 
+from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.entropy.mixture import MEAN_UNIT, MixtureTables
 from lof.codecs.entropy.rans import is_rans, slack
 from lof.codecs.entropy.tables import Tables
@@ -130,17 +130,6 @@ class Decoder:
         padded = (rows + -rows % stride, columns + -columns % stride)
         y = layout.assemble(pieces, self.config, *padded)[..., :rows, :columns]
         return y.index_select(1, self.names)
-
-
-@contextmanager
-def exact_sums() -> Iterator[None]:
-    """No arithmetic that leaves the grid: no autocast, and none of NNPACK's transformed convolutions."""
-    before = torch.backends.nnpack.set_flags(False)
-    try:
-        with torch.autocast("cpu", enabled=False):
-            yield
-    finally:
-        torch.backends.nnpack.set_flags(*before)
 
 
 def _listed(whole: Tensor) -> list[int]:

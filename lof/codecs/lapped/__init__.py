@@ -1,0 +1,38 @@
+"""Lapped codecs: one network for every quality, symbols that every CPU reads alike, made to be trained on a CPU.
+
+``config`` says what a codec is made of, ``transforms`` is the image's way in and out: a linear lapped transform and a
+network parallel to it; ``fixed`` has layers of fixed-point arithmetic, ``prior`` is the probability model made of
+them, ``tables`` are the entropy coder's, ``network`` is all of it as one module, ``synthesis`` and ``decoder`` are
+the standard decoder, which stands alone, ``codec`` the codec behind lof's contract. ``FORMAT.md`` describes the
+syntax for whoever writes another decoder.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lof.codecs.registry import CodecSpec, Continuous, Request, register
+
+if TYPE_CHECKING:
+    from lof.codecs.base import Codec
+
+
+def _spec(name: str, fingerprint: str) -> CodecSpec:
+    return CodecSpec(
+        name=name,
+        rates=Continuous(1, 8, (0.0018, 0.18), fingerprint=fingerprint),
+        default_quality=4,
+        summary="lapped transform and shallow network, every quality from 1 to 8; ships with lof",
+        source="bundled",
+        licence="BSD-3-Clause",
+        portable=True,
+        hidden=True,
+    )
+
+
+@register(_spec("lapped-tiny", "5a2a4fe4ddfcae1ac7e00b4eed602da2d2ddbe1997ea74dc6636f4f548b49159"))
+def load(request: Request) -> Codec:
+    """The codec at the quality asked for."""
+    from lof.codecs.lapped.codec import LappedCodec
+
+    return LappedCodec.load(request)

@@ -1,0 +1,176 @@
+"""A lapped codec behind lof's contract: z, and y in slices whose elements inform those coded after them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from lof.codecs.base import Codec, Coded, Decoded, Latents, Quantize
+from lof.codecs.entropy.fixed import exact_sums
+from lof.codecs.lapped.config import RATE_MAX, rate_of
+from lof.codecs.lapped.decoder import Decoder
+from lof.codecs.lapped.network import LappedNetwork, arranged, bits_of, parted
+from lof.codecs.lapped.transforms import BLOCK
+from lof.codecs.lapped.weights import read_weights
+from lof.codecs.network import exact_arithmetic, fingerprint
+from lof.codecs.registry import Request
+from lof.errors import StreamError, WeightsError
+from lof.machine.devices import resolve_device, resolve_precision
+
+
+class LappedCodec(Codec):
+    """A lapped codec at one quality.
+
+    ``net`` encodes and decodes: on the CPU, in float32. ``fast`` is its copy for the search: on the search's device,
+    in the search's precision but for the probability model, and without rounding of activations.
+    """
+
+    latents = ("z", "y")
+    synthesised = ("y",)
+    stride = BLOCK
+    portable = True
+
+    def __init__(
+        self,
+        net: LappedNetwork,
+        *,
+        name: str,
+        quality: float,
+        lmbda: float,
+        device: torch.device,
+        precision: torch.dtype,
+    ) -> None:
+        self.name, self.quality, self.metric, self.lmbda = name, quality, "mse", lmbda
+        self.device, self.precision = device, precision
+        self.number = rate_of(quality)
+        self.net = net.eval().requires_grad_(False)
+        self.fast = copy.deepcopy(self.net).to(device)
+        self.decoder = Decoder(self.net)
+        self.fingerprint = fingerprint(net)
+        widest = 4 * (net.config.fine + net.config.coarse)
+        self.bytes_per_pixel, self.decoding_bytes_per_pixel = widest, widest // 4
+
+    @classmethod
+    def load(cls, request: Request) -> Self:
+        """The codec that is asked for.
+
+        Raises:
+            WeightsError: the weights cannot be had, are not this codec's, or damaged.
+        """
+        path = (request.weights or Path(__file__).parent / "data") / f"{request.spec.name}.safetensors"
+        device = resolve_device(request.device)
+        codec = cls(
+            read_weights(path),
+            name=request.spec.name,
+            quality=request.quality,
+            lmbda=request.point.lmbda,
+            device=device,
+            precision=resolve_precision(request.precision, device),
+        )
+        if request.weights is None and request.point.fingerprint not in (None, codec.fingerprint.hex()):
+            raise WeightsError(
+                f"{path}: damaged (its fingerprint is not the registered one); install lof again"
+            )
+        return codec
+
+    def analyse(self, images: Tensor) -> Latents:
+        """See :meth:`Codec.analyse`; always float32 on the CPU."""
+        rate = torch.tensor([self.number])
+        with torch.no_grad(), exact_arithmetic():
+            y = self.net.transforms.analysis(_last(images.to("cpu")), self._t("cpu"))
+            z = self.net.side(y, rate)
+        return {"z": _first(z).to(self.device), "y": _first(y).to(self.device)}
+
+    def code(
+        self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False
+    ) -> dict[str, Coded]:
+        """See :meth:`Codec.code`. ``quantize`` is called part by part, on the elements coded together.
+
+        With ``exact`` no gradient passes through predictions.
+        """
+        prior = self.decoder.prior if exact else self.fast.prior
+        z, y = (_last(latents[name].to("cpu" if exact else self.device)) for name in self.latents)
+        parts = parted(y, self.net.config)
+        residuals: list[Tensor] = []
+        values: list[Tensor] = []
+        places: list[Tensor] = []
+
+        def take(part: int, mean: Tensor | None, place: Tensor) -> Tensor:
+            places.append(place)
+            if mean is None:
+                residuals.append(_last(quantize("z", _first(z))))
+                return residuals[0]
+            residual = (parts[part - 1] - mean).transpose(1, 2)[..., None]
+            residuals.append(quantize("y", residual)[..., 0].transpose(1, 2))
+            values.append(residuals[-1] + mean)
+            return values[-1]
+
+        size = (y.shape[1], y.shape[2])
+        with exact_sums(), torch.autocast(self.device.type, enabled=False):
+            prior.walk(torch.tensor([self.number], device=z.device), size, take)
+        of_y = [
+            _first(arranged([p.expand(len(y), -1, -1) for p in found], *size))
+            for found in (residuals[1:], values, places[1:])
+        ]
+        of_z = [_first(residuals[0]), _first(places[0])]
+        return {
+            "z": Coded(of_z[0], of_z[0], lambda residual: bits_of(residual, of_z[1])),
+            "y": Coded(of_y[0], of_y[1], lambda residual: bits_of(residual, of_y[2])),
+        }
+
+    def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
+        """See :meth:`Codec.synthesise`."""
+        y = _last(values["y"].to("cpu" if exact else self.device))
+        if exact:
+            return _first(torch.cat([self.decoder.synthesise(one, self.number) for one in y.split(1)]))
+        reduced = self.precision != torch.float32
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=reduced):
+            return _first(self.fast.transforms.synthesis(y, self._t(self.device)).float())
+
+    def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
+        """See :meth:`Codec.compress`: one string, of z and then y."""
+        return [self.decoder.encode(_last(symbols["z"]), _last(symbols["y"]), self.number)]
+
+    def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Decoded:
+        """See :meth:`Codec.decompress`."""
+        if len(strings) != 1:
+            raise StreamError(
+                f"a {self.name} stream has one string, not {len(strings)}; compress the image again"
+            )
+        rows, columns = (side // BLOCK for side in self.padded_size(height, width))
+        try:
+            z, y, values = self.decoder.decode(strings[0], self.number, rows, columns)
+            image = _first(self.decoder.synthesise(values, self.number))[0].clamp(0, 1)
+        except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
+            raise StreamError(f"the {self.name} decoder cannot read the strings ({error})") from error
+        return Decoded(
+            self.crop(image, height, width).clone(),
+            {"z": _first(z).long(), "y": _first(y).long()},
+            {"z": _first(z).float(), "y": _first(values)},
+        )
+
+    def string_names(self) -> tuple[str, ...]:
+        """See :meth:`Codec.string_names`."""
+        return ("z and y",)
+
+    def state(self) -> dict[str, Tensor]:
+        """See :meth:`Codec.state`."""
+        return self.net.shippable_state()
+
+    def _t(self, device: torch.device | str) -> Tensor:
+        return torch.full((1, 1, 1, 1), self.number / RATE_MAX, device=device)
+
+
+def _last(x: Tensor) -> Tensor:
+    """(B, C, h, w) to (B, h, w, C)."""
+    return x.permute(0, 2, 3, 1).contiguous()
+
+
+def _first(x: Tensor) -> Tensor:
+    """Inverse of :func:`_last`."""
+    return x.permute(0, 3, 1, 2).contiguous()

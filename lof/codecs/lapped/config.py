@@ -1,0 +1,70 @@
+"""What a lapped codec is made of, as data; and how qualities become numbers that its network takes."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from typing import Self
+
+QUALITY_MIN, QUALITY_MAX = 1, 8
+QUALITY_UNIT = 64
+"""Qualities are multiples of 1/64."""
+RATE_MAX = QUALITY_UNIT * (QUALITY_MAX - QUALITY_MIN) // 2
+"""The network's *rate* is a whole number from -224 (quality 1) to 224 (quality 8)."""
+
+
+def rate_of(quality: float) -> int:
+    """The rate of a quality, a multiple of 1/64 from 1 to 8."""
+    return round(QUALITY_UNIT * quality) - QUALITY_UNIT * (QUALITY_MIN + QUALITY_MAX) // 2
+
+
+@dataclass(frozen=True)
+class LappedConfig:
+    """Sizes of a lapped codec.
+
+    Attributes:
+        fine: channels of the transforms at 1/8 of the resolution.
+        coarse: channels of the transforms at 1/16 of the resolution.
+        fine_blocks, coarse_blocks: residual blocks at each, in the analysis and in the synthesis.
+        side_channels: channels of z.
+        width: channels of the probability model's state.
+        slices: channels of y coded together, in coding order.
+    """
+
+    fine: int
+    coarse: int
+    fine_blocks: int
+    coarse_blocks: int
+    side_channels: int
+    width: int
+    slices: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.slices or min(*astuple(self)[:-1], *self.slices) < 1:
+            raise ValueError(f"no such lapped codec: {self}")
+
+    @classmethod
+    def from_sizes(cls, sizes: tuple[int, ...]) -> Self:
+        """Inverse of :attr:`sizes`.
+
+        Raises:
+            ValueError: they describe no codec.
+        """
+        if len(sizes) < 7:
+            raise ValueError("a lapped codec has at least 7 sizes")
+        fine, coarse, fine_blocks, coarse_blocks, side_channels, width, *slices = sizes
+        return cls(fine, coarse, fine_blocks, coarse_blocks, side_channels, width, tuple(slices))
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """All fields as one flat tuple of integers, the slices last."""
+        *single, slices = astuple(self)
+        return (*single, *slices)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of y."""
+        return sum(self.slices)
+
+
+LAPPED = LappedConfig(160, 320, 4, 3, 64, 128, (16, 32, 80, 192))
+LAPPED_TINY = LappedConfig(8, 12, 1, 1, 4, 8, (4, 8))

@@ -1,0 +1,96 @@
+"""The standard decoder of lapped files' strings, and the encoder that is its mirror.
+
+Needs CompressAI's rANS coder, and nothing of lof outside this folder but tables and errors. ``FORMAT.md`` says what
+it does so that another can be written.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from compressai import ans
+from torch import Tensor
+
+from lof.codecs.entropy.fixed import exact_sums
+from lof.codecs.entropy.rans import is_rans, slack
+from lof.codecs.lapped.config import RATE_MAX
+from lof.codecs.lapped.fixed import make_exact
+from lof.codecs.lapped.network import LappedNetwork, arranged, parted
+from lof.codecs.lapped.prior import Take
+from lof.codecs.lapped.synthesis import Synthesis
+from lof.errors import StreamError
+
+
+class Decoder:
+    """Strings to images. ``net`` must be on the CPU, in float32, its probability model on its grid.
+
+    y and z, and their symbols, are (1, rows, columns, channels).
+    """
+
+    def __init__(self, net: LappedNetwork) -> None:
+        self.config, self.tables = net.config, net.tables.tables()
+        self.prior = copy.deepcopy(net.prior).eval()
+        make_exact(self.prior)
+        self.synthesis = Synthesis(net.transforms)
+
+    def decode(self, string: bytes, rate: int, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Symbols of z, symbols of y and values of y, int32, int32 and float32, from a string.
+
+        Raises:
+            StreamError: no encoder wrote this.
+        """
+        if not is_rans(string):
+            raise StreamError("the string is not that of a lapped stream; compress the image again")
+        decoder = ans.RansDecoder()
+        elements = rows * columns * (self.config.latent_channels + self.config.side_channels)
+        decoder.set_stream(string + slack(string, elements))
+        symbols: list[Tensor] = []
+        values: list[Tensor] = []
+
+        def take(part: int, mean: Tensor | None, place: Tensor) -> Tensor:
+            found = decoder.decode_stream(
+                _listed(place), self.tables.cdfs, self.tables.lengths, self.tables.offsets
+            )
+            # Far faster than torch.tensor, which looks at every element's type.
+            symbols.append(torch.from_numpy(np.fromiter(found, np.int32, len(found))).reshape(place.shape))
+            if mean is None:
+                return symbols[-1].float()
+            values.append(symbols[-1] + mean)
+            return values[-1]
+
+        self._walk(rate, (rows, columns), take)
+        return symbols[0], arranged(symbols[1:], rows, columns), arranged(values, rows, columns)
+
+    def encode(self, z: Tensor, y: Tensor, rate: int) -> bytes:
+        """Inverse of :meth:`decode`, from the symbols, whole numbers in any dtype."""
+        rows, columns = y.shape[1:3]
+        parts = [z.to("cpu", torch.float32), *parted(y.to("cpu", torch.float32), self.config)]
+        encoder = ans.BufferedRansEncoder()
+
+        def take(part: int, mean: Tensor | None, place: Tensor) -> Tensor:
+            encoder.encode_with_indexes(
+                _listed(parts[part]),
+                _listed(place),
+                self.tables.cdfs,
+                self.tables.lengths,
+                self.tables.offsets,
+            )
+            return parts[part] if mean is None else parts[part] + mean
+
+        self._walk(rate, (rows, columns), take)
+        return bytes(encoder.flush())
+
+    def synthesise(self, values: Tensor, rate: int) -> Tensor:
+        """The image of y, (1, H, W, 3), neither clamped nor rounded."""
+        return self.synthesis(values, rate / RATE_MAX)
+
+    def _walk(self, rate: int, size: tuple[int, int], take: Take) -> None:
+        with torch.no_grad(), exact_sums():
+            self.prior.walk(torch.tensor([rate]), size, take)
+
+
+def _listed(whole: Tensor) -> list[int]:
+    found: list[int] = whole.to(torch.int32).flatten().numpy().tolist()
+    return found

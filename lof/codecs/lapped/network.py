@@ -1,0 +1,197 @@
+"""A lapped codec as one module, to train, to ship and to decode with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lof.codecs.lapped.config import RATE_MAX, LappedConfig
+from lof.codecs.lapped.fixed import UNIT, counts, from_counts, layers_of, to_grid
+from lof.codecs.lapped.prior import (
+    PLACE_OF_ONE,
+    PLACES,
+    PLACES_PER_OCTAVE,
+    Prior,
+    bounded,
+    checkerboard,
+    power,
+)
+from lof.codecs.lapped.tables import PRECISION, REACH, TableBuffers
+from lof.codecs.lapped.transforms import Depthwise, Transforms, unshuffle
+
+SEEN_LIMIT = 8.0
+
+
+class _Block(nn.Module):
+    """x and two linear layers of a depthwise 3×3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.dw, self.a, self.b = (
+            Depthwise(channels),
+            nn.Linear(channels, 2 * channels),
+            nn.Linear(2 * channels, channels),
+        )
+        with torch.no_grad():
+            self.b.weight.mul_(0.1)
+            self.b.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + cast(Tensor, self.b(F.leaky_relu(self.a(self.dw(x)), 0.1)))
+
+
+class HyperAnalysis(nn.Module):
+    """y in standard deviations of its channels to z; only encoders need it, so that it need not be exact."""
+
+    def __init__(self, config: LappedConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.a, self.block16 = nn.Linear(config.latent_channels, width), _Block(width)
+        self.b, self.block32 = nn.Linear(4 * width, width), _Block(width)
+        self.c = nn.Linear(4 * width, config.side_channels)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """(B, h, w, M), h and w multiples of 4, to (B, h/4, w/4, channels of z)."""
+        x = self.block16(F.leaky_relu(self.a(seen), 0.1))
+        x = self.block32(F.leaky_relu(self.b(unshuffle(x, 2)), 0.1))
+        return cast(Tensor, self.c(unshuffle(x, 2)))
+
+
+class LappedNetwork(nn.Module):
+    """Transforms, probability model and hyper-analysis.
+
+    Args:
+        sizes: as :attr:`LappedConfig.sizes`.
+    """
+
+    sizes: Tensor
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.config = LappedConfig.from_sizes(sizes)
+        self.register_buffer("sizes", torch.tensor(sizes, dtype=torch.int32))
+        self.transforms = Transforms(self.config)
+        self.hyper_analysis = HyperAnalysis(self.config)
+        self.prior = Prior(self.config)
+        self.tables = TableBuffers()
+        # Places of z's channels in the table of scales, less that of 1, and how they follow the rate.
+        self.side_scale = nn.Parameter(torch.zeros(2, self.config.side_channels))
+
+    def side(self, yq: Tensor, rate: Tensor) -> Tensor:
+        """z, not rounded, from y in steps of the quantiser."""
+        seen = (yq * power(-self.prior.scales(rate))[:, None]).clamp(-SEEN_LIMIT, SEEN_LIMIT)
+        seen = F.pad(seen, (0, 0, 0, -seen.shape[2] % 4, 0, -seen.shape[1] % 4))
+        return cast(Tensor, self.hyper_analysis(seen))
+
+    def side_places(self, rate: Tensor) -> Tensor:
+        """Places of z's channels in the table of scales, in training."""
+        level = (rate / UNIT)[:, None]
+        places = PLACES_PER_OCTAVE * (self.side_scale[0] + self.side_scale[1] * level) + PLACE_OF_ONE
+        return bounded(places, 0, PLACES - 1)[:, None, None]
+
+    def forward(self, x: Tensor, rate: Tensor, *, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Reconstructions (B, H, W, 3) of images, and bits of y and of z, each (B,).
+
+        Args:
+            x: (B, H, W, 3), H and W multiples of 16.
+            rate: (B,) whole numbers.
+            hard: price what is rounded, instead of noise.
+        """
+        t = (rate / RATE_MAX)[:, None, None, None]
+        yq = self.transforms.analysis(x, t)
+        y_hat, bits_y, bits_z = self.price(yq, rate, hard=hard)
+        return self.transforms.synthesis(y_hat, t), bits_y, bits_z
+
+    def price(self, yq: Tensor, rate: Tensor, *, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """y rounded, and bits of y and of z, each (B,)."""
+        z, parts = self.side(yq, rate), parted(yq, self.config)
+        values: list[Tensor] = []
+        bits: list[Tensor] = []
+
+        def take(part: int, mean: Tensor | None, place: Tensor) -> Tensor:
+            if mean is None:
+                value = _through(z)
+                bits.append(bits_of(value if hard else noisy(z), place).sum((1, 2, 3)))
+                return value
+            residual = parts[part - 1] - mean
+            value = _through(residual) + mean
+            bits.append(bits_of(torch.round(residual) if hard else noisy(residual), place).sum((1, 2)))
+            values.append(value)
+            return value
+
+        size = (yq.shape[1], yq.shape[2])
+        self.prior.walk(rate, size, take, self.side_places(rate) if self.training else None)
+        return arranged(values, *size), torch.stack(bits[1:]).sum(0), bits[0]
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Put all that decides a symbol on its grid; what ships and decodes is on it."""
+        to_grid(self.prior)
+        places = PLACES_PER_OCTAVE * self.side_scale + torch.tensor([[PLACE_OF_ONE], [0]])
+        self.prior.side.copy_(torch.round(UNIT * places))
+
+    def shippable_state(self) -> dict[str, Tensor]:
+        """All weights after :meth:`settle`, as small as they can be: integers where there are, else float16.
+
+        A fixed layer's weights are int8 counts of ``2**-shift``, its biases int32 counts of ``2**-shift / 256``.
+        """
+        state = {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
+        for name, layer in layers_of(self.prior).items():
+            state |= {f"prior.{name}.{leaf}": value for leaf, value in counts(layer).items()}
+        return {key: value.contiguous() for key, value in state.items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Self:
+        """Inverse of :meth:`shippable_state`, up to what float16 cannot tell.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: it is no such state.
+        """
+        net = cls(*state["sizes"].tolist())
+        state = dict(state)
+        for name, layer in layers_of(net.prior).items():
+            layer.shift = state.pop(f"prior.{name}.shift")
+            keys = f"prior.{name}.weight", f"prior.{name}.bias"
+            state |= zip(keys, from_counts(state[keys[0]], state[keys[1]], layer.shift), strict=True)
+        net.load_state_dict(state)
+        return net.eval()
+
+
+def parted(y: Tensor, config: LappedConfig) -> list[Tensor]:
+    """(B, rows, columns, M) as the parts that are coded one after another, each (B, places, channels)."""
+    anchors, others, _ = checkerboard(y.shape[1], y.shape[2])
+    slices = y.flatten(1, 2).split(list(config.slices), -1)
+    return [piece.index_select(1, places) for piece in slices for places in (anchors, others)]
+
+
+def arranged(parts: list[Tensor], rows: int, columns: int) -> Tensor:
+    """Inverse of :func:`parted`."""
+    back = checkerboard(rows, columns)[2]
+    pairs = [torch.cat(parts[i : i + 2], 1) for i in range(0, len(parts), 2)]
+    return cast(Tensor, torch.cat(pairs, -1).index_select(1, back).unflatten(1, (rows, columns)))
+
+
+def noisy(x: Tensor) -> Tensor:
+    """Stands for x rounded, in expected cost."""
+    return x + torch.rand_like(x) - 0.5
+
+
+def _through(x: Tensor) -> Tensor:
+    return x + (torch.round(x) - x).detach()
+
+
+def bits_of(residual: Tensor, place: Tensor) -> Tensor:
+    """Cost in bits of each residual under a Gaussian of the table of scales; differentiable."""
+    sigma = torch.exp2((place - PLACE_OF_ONE) / PLACES_PER_OCTAVE)
+    size, factor = residual.abs(), -(2**-0.5) / sigma
+    p = 0.5 * (torch.erfc((0.5 - size) * factor) - torch.erfc((-0.5 - size) * factor))
+    # Each symbol of a table has one unit of frequency of its own.
+    unit = 2**-PRECISION
+    inside = torch.log2(p * (1 - unit * (2 * REACH * sigma + 3)) + unit)
+    # What is escaped takes fours of bits, one of which says how many.
+    excess = (size - REACH * sigma - 0.5).clamp_min(0)
+    return torch.log2(1 + excess) + 7 * excess.clamp_max(1) - inside

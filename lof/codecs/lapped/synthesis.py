@@ -1,0 +1,70 @@
+"""The synthesis as the decoder computes it: in strips of rows, each on a single thread.
+
+The result has the same bits for every number of threads; and tensors between the layers of a block stay in the cache.
+Equal to :meth:`Transforms.synthesis` up to the order of summation.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lof.codecs.lapped.transforms import BLOCK, GatedBlock, Transforms, lap, shuffle
+
+PLACES = 512
+"""At most about so many places at once."""
+
+
+class Synthesis:
+    """y to an image, for decoding."""
+
+    def __init__(self, transforms: Transforms) -> None:
+        self.transforms = copy.deepcopy(transforms).eval().requires_grad_(False)
+
+    def __call__(self, y: Tensor, t: float) -> Tensor:
+        """(1, h, w, M) float32, in steps of the quantiser, to (1, 16·h, 16·w, 3)."""
+        y, net, rate = y.detach(), self.transforms, torch.full((1, 1, 1, 1), t)
+        threads = torch.get_num_threads()
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+            def strips(x: Tensor, make: Callable[[int, int], Tensor]) -> Tensor:
+                rows = x.shape[1]
+                height = max(1, PLACES // x.shape[2])
+                return torch.cat(
+                    list(pool.map(lambda top: make(top, min(top + height, rows)), range(0, rows, height))), 1
+                )
+
+            def blocks(x: Tensor, layers: torch.nn.Sequential) -> Tensor:
+                for block in layers:
+                    x = strips(x, partial(_block, cast(GatedBlock, block), x))
+                return x
+
+            steps = net.steps(rate)
+            y = y * steps
+            linear = strips(y, lambda top, end: shuffle(net.iklt(y[:, top:end]).add_(net.mean), BLOCK))
+            image = lap(linear, net.filter.T)
+            x = strips(y, lambda top, end: net.enter_coarse(y[:, top:end], rate))
+            coarse = blocks(x, net.db2)
+            x = strips(coarse, lambda top, end: net.enter_fine(coarse[:, top:end], rate))
+            fine = blocks(x, net.db1)
+            # Symbols far beyond any image's may overflow; no NaN comes of it, whose meaning nobody could state.
+            image += strips(
+                fine, lambda top, end: shuffle(net.do(fine[:, top:end]).nan_to_num_(0.0), BLOCK // 2)
+            )
+        torch.set_num_threads(threads)  # what the workers have set is what new threads of others would get
+        return image
+
+
+def _block(block: GatedBlock, x: Tensor, top: int, end: int) -> Tensor:
+    """Rows of ``block(x)``."""
+    above, below = min(top, 1), min(x.shape[1] - end, 1)
+    seen = block.dw(x[:, top - above : end + below])[:, above : above + end - top]
+    p, q = block.a(seen).chunk(2, -1)
+    return F.linear(p.mul_(q.relu_()), block.b.weight, block.b.bias).add_(x[:, top:end])

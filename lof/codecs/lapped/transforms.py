@@ -1,0 +1,161 @@
+"""The image's way in and out: a linear lapped transform of 16×16 blocks, and a network parallel to it.
+
+All tensors are channels-last, (B, H, W, C). ``t``, (B, 1, 1, 1), is the rate as -1 to 1.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lof.codecs.lapped.config import LappedConfig
+
+BLOCK = 16
+"""Pixels of a block of the linear transform, a side; y has one place for each block."""
+
+
+def unshuffle(x: Tensor, r: int) -> Tensor:
+    """(B, H, W, C) to (B, H/r, W/r, r·r·C); channels by row, column, channel."""
+    b, h, w, c = x.shape
+    return x.view(b, h // r, r, w // r, r, c).transpose(2, 3).reshape(b, h // r, w // r, r * r * c)
+
+
+def shuffle(x: Tensor, r: int) -> Tensor:
+    """Inverse of :func:`unshuffle`."""
+    b, h, w, c = x.shape
+    return x.view(b, h, w, r, r, c // r**2).transpose(2, 3).reshape(b, h * r, w * r, c // r**2)
+
+
+def lapping(n: int = BLOCK) -> Tensor:
+    """Orthogonal filter across the border of two blocks, (n, n) (Tran, Liang, Tu 2003, type II)."""
+    h = n // 2
+    k, i = np.arange(h)[:, None], np.arange(h)[None]
+    dct2 = np.sqrt(2 / h) * np.cos((i + 0.5) * k * np.pi / h)
+    dct2[0] /= np.sqrt(2)
+    dct4 = np.sqrt(2 / h) * np.cos((i + 0.5) * (k + 0.5) * np.pi / h)
+    eye, zeros = np.eye(h), np.zeros((h, h))
+    flip = eye[::-1]
+    butterfly = np.block([[eye, flip], [flip, -eye]])
+    v = flip @ dct2.T @ dct4 @ flip
+    return torch.tensor(
+        0.5 * butterfly @ np.block([[eye, zeros], [zeros, v]]) @ butterfly, dtype=torch.float32
+    )
+
+
+def lap(x: Tensor, filter: Tensor) -> Tensor:
+    """Apply a filter across all inner borders of blocks, rows then columns; its transpose undoes it."""
+    b, h, w, c = x.shape
+    half = BLOCK // 2
+    if h > BLOCK:
+        inner = torch.einsum(
+            "ij,bkjn->bkin", filter, x[:, half:-half].reshape(b, h // BLOCK - 1, BLOCK, w * c)
+        )
+        x = torch.cat([x[:, :half], inner.reshape(b, h - BLOCK, w, c), x[:, -half:]], 1)
+    if w > BLOCK:
+        inner = torch.einsum(
+            "ij,bhkjc->bhkic", filter, x[:, :, half:-half].reshape(b, h, w // BLOCK - 1, BLOCK, c)
+        )
+        x = torch.cat([x[:, :, :half], inner.reshape(b, h, w - BLOCK, c), x[:, :, -half:]], 2)
+    return x
+
+
+class Depthwise(nn.Conv2d):
+    """A 3×3 filter for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        return super().forward(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class GatedBlock(nn.Module):
+    """``x + b(p·relu(q))``, p and q linear in a depthwise 3×3 of x."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels + channels // 4
+        self.dw, self.a, self.b = (
+            Depthwise(channels),
+            nn.Linear(channels, 2 * inner),
+            nn.Linear(inner, channels),
+        )
+        with torch.no_grad():
+            self.b.weight.mul_(0.1)
+            self.b.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, H, W, C) to the same shape."""
+        p, q = self.a(self.dw(x)).chunk(2, -1)
+        return x + cast(Tensor, self.b(p * F.relu(q)))
+
+
+def _zero(layer: nn.Linear) -> nn.Linear:
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _blocks(count: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(*[GatedBlock(channels) for _ in range(count)])
+
+
+class Transforms(nn.Module):
+    """Analysis, synthesis and the steps of y's quantiser."""
+
+    mean: Tensor
+    filter: Tensor
+
+    def __init__(self, config: LappedConfig) -> None:
+        super().__init__()
+        fine, coarse, latent = config.fine, config.coarse, config.latent_channels
+        pixels = 3 * BLOCK**2
+        self.register_buffer("mean", torch.zeros(pixels))
+        self.register_buffer("filter", lapping(), persistent=False)
+        self.klt, self.iklt = nn.Linear(pixels, latent, bias=False), nn.Linear(latent, pixels, bias=False)
+        self.e1, self.eb1 = nn.Linear(pixels // 4, fine), _blocks(config.fine_blocks, fine)
+        self.ed, self.eb2 = nn.Linear(4 * fine, coarse), _blocks(config.coarse_blocks, coarse)
+        self.eo = _zero(nn.Linear(coarse, latent))
+        self.d1, self.db2 = nn.Linear(latent, coarse), _blocks(config.coarse_blocks, coarse)
+        self.du, self.db1 = nn.Linear(coarse, 4 * fine), _blocks(config.fine_blocks, fine)
+        self.do = _zero(nn.Linear(fine, pixels // 4))
+        # Logarithm of the quantiser's step by channel: logd + logb·t.
+        self.logd, self.logb = nn.Parameter(torch.zeros(latent)), nn.Parameter(torch.zeros(latent))
+        # Gains and biases that depend on t.
+        self.fe, self.fd = nn.Parameter(torch.zeros(2, fine)), nn.Parameter(torch.zeros(2, fine))
+        self.fe2, self.fd2 = nn.Parameter(torch.zeros(2, coarse)), nn.Parameter(torch.zeros(2, coarse))
+
+    def steps(self, t: Tensor) -> Tensor:
+        """Width of the quantiser's steps, (B, 1, 1, M)."""
+        return torch.exp(self.logd + self.logb * t)
+
+    def analysis(self, x: Tensor, t: Tensor) -> Tensor:
+        """Images (B, H, W, 3) to y in steps of the quantiser, (B, H/16, W/16, M)."""
+        linear: Tensor = self.klt(unshuffle(lap(x, self.filter), BLOCK) - self.mean)
+        h = self.eb1(_at(self.fe, t, self.e1(unshuffle(x, 8))))
+        h = self.eb2(_at(self.fe2, t, self.ed(unshuffle(h, 2))))
+        return (linear + cast(Tensor, self.eo(h))) / self.steps(t)
+
+    def synthesis(self, y: Tensor, t: Tensor) -> Tensor:
+        """y in steps of the quantiser to images (B, H, W, 3), neither clamped nor rounded."""
+        y = y * self.steps(t)
+        linear = shuffle(self.iklt(y) + self.mean, BLOCK)
+        h = self.db1(self.enter_fine(self.db2(self.enter_coarse(y, t)), t))
+        return lap(linear, self.filter.T) + shuffle(self.do(h), 8)
+
+    def enter_coarse(self, y: Tensor, t: Tensor) -> Tensor:
+        """What the synthesis's blocks at 1/16 take, from y."""
+        return _at(self.fd2, t, self.d1(y))
+
+    def enter_fine(self, h: Tensor, t: Tensor) -> Tensor:
+        """What the synthesis's blocks at 1/8 take, from what those at 1/16 made."""
+        return _at(self.fd, t, shuffle(self.du(h), 2))
+
+
+def _at(film: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    return x * torch.exp(film[0] * t) + film[1] * t

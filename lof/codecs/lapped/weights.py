@@ -1,0 +1,28 @@
+"""Weights of a lapped codec as a file: one for all qualities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from lof.codecs.lapped.network import LappedNetwork
+from lof.errors import WeightsError
+
+
+def read_weights(path: Path) -> LappedNetwork:
+    """The network whose :meth:`LappedNetwork.shippable_state` a file holds.
+
+    Raises:
+        WeightsError: there is no such file, or it holds something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        broken = next((k for k, v in state.items() if not bool(v.float().isfinite().all())), None)
+        if broken:
+            raise ValueError(f"{broken} holds numbers that are not finite")
+        return LappedNetwork.from_state(state)
+    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise WeightsError(f"{path}: cannot be read as weights of a lapped codec ({reason[0]})") from error

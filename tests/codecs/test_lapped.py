@@ -1,0 +1,258 @@
+"""Lapped codecs: exact arithmetic, the decoder that stands alone, every quality between the whole ones."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lapped_numpy_decoder import NumpyDecoder
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from lof.codecs import Codec, codec_spec, codec_specs, hard_rounding, load_codec
+from lof.codecs.lapped.codec import LappedCodec
+from lof.codecs.lapped.config import LAPPED, LAPPED_TINY, LappedConfig, rate_of
+from lof.codecs.lapped.fixed import LIMIT, SUM_LIMIT, FixedDepthwise, FixedLinear, counts, to_grid
+from lof.codecs.lapped.network import LappedNetwork, arranged, parted
+from lof.codecs.lapped.prior import POWERS
+from lof.codecs.lapped.transforms import lap, lapping
+from lof.errors import StreamError, UnknownCodecError, WeightsError
+
+NAMES = [spec.name for spec in codec_specs(hidden=True) if spec.name.startswith("lapped")]
+SIZES = [(1, 1), (1, 40), (17, 16), (50, 70), (64, 64)]
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return load_codec("lapped-tiny", device="cpu", precision="fp32")
+
+
+def tensor_of(pixels: NDArray[np.uint8]) -> torch.Tensor:
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+def symbols_of(codec: Codec, pixels: NDArray[np.uint8]) -> dict[str, torch.Tensor]:
+    """The plain encoding."""
+    with torch.no_grad():
+        coded = codec.code(codec.analyse(codec.pad(tensor_of(pixels))), hard_rounding, exact=True)
+    return {name: one.residual.int() for name, one in coded.items()}
+
+
+def lively(config: LappedConfig, seed: int = 0) -> LappedNetwork:
+    """Untrained, but its predictions differ from place to place."""
+    torch.manual_seed(seed)
+    net = LappedNetwork(*config.sizes).eval()
+    net.prior.spread[0] = torch.randint(-60, 200, (config.latent_channels,))
+    net.prior.spread[1] = torch.randint(-80, 80, (config.latent_channels,))
+    with torch.no_grad():
+        net.side_scale.copy_(torch.randn_like(net.side_scale))
+        for layer in net.prior.modules():
+            if isinstance(layer, FixedLinear | FixedDepthwise):
+                layer.weight.mul_(2)
+                layer.bias.add_(torch.randn_like(layer.bias))
+    net.settle()
+    return net
+
+
+def codec_of(net: LappedNetwork, quality: float) -> LappedCodec:
+    cpu = torch.device("cpu")
+    return LappedCodec(net, name="test", quality=quality, lmbda=0.01, device=cpu, precision=torch.float32)
+
+
+class TestExactness:
+    @pytest.mark.parametrize("quality", [1, 4.359375, 8])
+    @pytest.mark.parametrize("size", [(1, 1), (5, 9), (8, 8), (13, 3)])
+    def test_a_second_decoder_with_integers_reads_the_same_latents(
+        self, size: tuple[int, int], quality: float
+    ) -> None:
+        net = lively(LappedConfig(4, 4, 1, 1, 3, 10, (2, 4, 3)))
+        codec = codec_of(net, quality)
+        rows, columns = size
+        generator = torch.Generator().manual_seed(1)
+        y = 9 * torch.randn(1, 9, rows, columns, generator=generator)
+        z = 4 * torch.randn(1, 3, -(-rows // 4), -(-columns // 4), generator=generator)
+        with torch.no_grad():
+            coded = codec.code({"z": z, "y": y}, hard_rounding, exact=True)
+        symbols = {name: one.residual.int() for name, one in coded.items()}
+        assert float(coded["y"].bits.std()) > 0.5  # predictions differ, or the test says nothing
+        string = codec.compress(symbols)[0]
+        weights = {key: value.numpy() for key, value in net.shippable_state().items()}
+        again_z, again_y = NumpyDecoder(weights, quality).decode(string, rows, columns)
+        assert np.array_equal(again_z, symbols["z"][0].permute(1, 2, 0).numpy())
+        assert np.array_equal(again_y, 64 * coded["y"].value[0].permute(1, 2, 0).double().numpy())
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_the_shipped_weights_are_read_by_the_second_decoder_too(
+        self, name: str, crop: NDArray[np.uint8]
+    ) -> None:
+        codec = load_codec(name, 3.5, device="cpu")
+        symbols = symbols_of(codec, crop)
+        string = codec.compress(symbols)[0]
+        weights = {key: value.numpy() for key, value in codec.state().items()}
+        _, again = NumpyDecoder(weights, 3.5).decode(string, 8, 8)
+        values = codec.decompress([string], 128, 128).values["y"]
+        assert np.array_equal(again, 64 * values[0].permute(1, 2, 0).double().numpy())
+
+    def test_every_machine_and_number_of_threads_reads_the_same_symbols(
+        self, codec: Codec, photograph: NDArray[np.uint8], tmp_path: Path
+    ) -> None:
+        symbols = symbols_of(codec, photograph)
+        (tmp_path / "string").write_bytes(codec.compress(symbols)[0])
+        torch.save({name: tensor.long() for name, tensor in symbols.items()}, tmp_path / "symbols")
+        script = (
+            "import sys, torch\n"
+            "from lof.codecs import load_codec\n"
+            "torch.set_num_threads(int(sys.argv[2]))\n"
+            "found = load_codec('lapped-tiny').decompress([open(sys.argv[1] + '/string', 'rb').read()], 512, 512)\n"
+            "wanted = torch.load(sys.argv[1] + '/symbols')\n"
+            "assert all(torch.equal(found.symbols[name], wanted[name]) for name in wanted)\n"
+        )
+        oldest = {
+            "ATEN_CPU_CAPABILITY": "default",
+            "ONEDNN_MAX_CPU_ISA": "SSE41",
+            "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+        }
+        for machine, threads in ((oldest, 1), ({"ATEN_CPU_CAPABILITY": "avx2"}, 2)):
+            subprocess.run(
+                [sys.executable, "-c", script, str(tmp_path), str(threads)],
+                env=os.environ | machine,
+                check=True,
+            )
+
+    def test_the_decoders_image_has_the_same_bits_with_two_threads(
+        self, codec: Codec, photograph: NDArray[np.uint8]
+    ) -> None:
+        string = codec.compress(symbols_of(codec, photograph))
+        once = codec.decompress(string, 512, 512).image
+        torch.set_num_threads(2)
+        assert torch.equal(codec.decompress(string, 512, 512).image, once)
+
+    def test_sums_stay_exact_in_float32_whatever_the_weights(self) -> None:
+        torch.manual_seed(1)
+        for layer in (FixedLinear(448, 16), FixedDepthwise(16, 5)):
+            with torch.no_grad():
+                layer.weight.mul_(torch.logspace(-6, 4, 16).reshape(-1, *[1] * (layer.weight.dim() - 1)))
+            to_grid(layer)
+            found = counts(layer)
+            most = LIMIT * found["weight"].long().abs().flatten(1).sum(1) + found["bias"].long().abs()
+            assert bool((most < SUM_LIMIT).all())
+            inside = slice(4, 8)  # where the grid is not at its coarsest or finest
+            assert int(found["weight"].long().abs().flatten(1).amax(1)[inside].min()) >= 16
+
+    def test_powers_have_nine_binary_digits(self) -> None:
+        digits = torch.frexp(POWERS)[0] * 2**9
+        assert torch.equal(digits, digits.round())
+
+
+class TestCoding:
+    @pytest.mark.parametrize("size", SIZES)
+    def test_symbols_survive_at_every_size(
+        self, codec: Codec, photograph: NDArray[np.uint8], size: tuple[int, int]
+    ) -> None:
+        pixels = photograph[: size[0], : size[1]]
+        symbols = symbols_of(codec, pixels)
+        decoded = codec.decompress(codec.compress(symbols), *size)
+        assert decoded.image.shape == (3, *size)
+        assert all(torch.equal(decoded.symbols[name], symbols[name].long()) for name in symbols)
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_bits_are_those_of_the_string(self, name: str, photograph: NDArray[np.uint8]) -> None:
+        codec = load_codec(name, device="cpu")
+        with torch.no_grad():
+            coded = codec.code(codec.analyse(tensor_of(photograph)), hard_rounding, exact=True)
+        written = 8 * len(codec.compress({n: one.residual.int() for n, one in coded.items()})[0])
+        estimated = sum(float(one.bits.sum()) for one in coded.values())
+        assert estimated == pytest.approx(written, rel=0.005 if name == "lapped" else 0.01)  # short strings
+
+    @pytest.mark.parametrize("name", NAMES)
+    def test_every_step_of_quality_costs_more_and_looks_better(
+        self, name: str, photograph: NDArray[np.uint8]
+    ) -> None:
+        pixels = photograph[64:320, 128:384]
+        lengths, errors = [], []
+        for quality in (1, 1.5, 2.25, 3, 4, 4.5, 5.125, 6, 7, 8):
+            codec = load_codec(name, quality, device="cpu")
+            strings = codec.compress(symbols_of(codec, pixels))
+            image = codec.decompress(strings, 256, 256).image
+            lengths.append(len(strings[0]))
+            errors.append(float((image - tensor_of(pixels)[0]).square().mean()))
+        assert lengths == sorted(set(lengths))
+        if name == "lapped":  # the tiny one's are at its few channels' limit
+            assert errors == sorted(errors, reverse=True)
+        assert errors[-1] < errors[0]
+
+    def test_qualities_outside_and_between_the_steps_are_unknown(self) -> None:
+        for quality in (0.5, 8.015625, 4.001):
+            with pytest.raises(UnknownCodecError, match="multiple of 1/64 from 1 to 8"):
+                load_codec("lapped-tiny", quality)
+        assert [rate_of(quality) for quality in (1, 4.5, 4.515625, 8)] == [-224, 0, 1, 224]
+
+    def test_damaged_strings_end_in_one_error_or_in_an_image(
+        self, codec: Codec, crop: NDArray[np.uint8]
+    ) -> None:
+        string = codec.compress(symbols_of(codec, crop))[0]
+        for damaged in ([], [string, string], [b""], [string[:7]], [string[:-1]], [bytes(len(string))]):
+            with pytest.raises(StreamError, match="lapped"):
+                codec.decompress(damaged, 128, 128)
+        random = np.random.default_rng(0)
+        for _ in range(20):
+            noise = bytearray(string)
+            for at in random.integers(8, len(noise), 5):
+                noise[at] = int(random.integers(256))
+            image = codec.decompress([bytes(noise)], 128, 128).image
+            assert bool(((image >= 0) & (image <= 1)).all())
+
+    def test_parts_are_put_together_again(self) -> None:
+        for rows, columns in ((1, 1), (1, 2), (5, 4)):
+            y = torch.randn(2, rows, columns, LAPPED_TINY.latent_channels)
+            assert torch.equal(arranged(parted(y, LAPPED_TINY), rows, columns), y)
+
+
+class TestTransforms:
+    def test_lapping_is_orthogonal_and_undone_by_its_transpose(self) -> None:
+        x = torch.randn(1, 48, 32, 3)
+        there = lap(x, lapping())
+        assert not torch.allclose(there, x, atol=0.1)
+        assert torch.allclose(lap(there, lapping().T), x, atol=1e-5)
+
+    def test_the_decoders_synthesis_is_the_networks(self, codec: Codec, crop: NDArray[np.uint8]) -> None:
+        found = codec.analyse(tensor_of(crop))
+        assert torch.allclose(codec.synthesise(found), codec.synthesise(found, exact=True), atol=1e-5)
+
+
+class TestWeights:
+    def test_shipped_weights_come_back_from_a_file(self, tmp_path: Path, crop: NDArray[np.uint8]) -> None:
+        codec = load_codec("lapped-tiny", 5, device="cpu")
+        save_file(codec.state(), tmp_path / "lapped-tiny.safetensors")
+        again = load_codec("lapped-tiny", 5, weights=tmp_path, device="cpu")
+        assert again.fingerprint == codec.fingerprint
+        assert codec.compress(symbols_of(codec, crop)) == again.compress(symbols_of(again, crop))
+
+    def test_files_of_something_else_are_refused(self, codec: Codec, tmp_path: Path) -> None:
+        path = tmp_path / "lapped-tiny.safetensors"
+        with pytest.raises(WeightsError, match=r"lapped-tiny\.safetensors"):
+            load_codec("lapped-tiny", weights=tmp_path)
+        state = codec.state()
+        state.pop("prior.enter.weight")
+        save_file(state, path)
+        with pytest.raises(WeightsError, match="cannot be read as weights of a lapped codec"):
+            load_codec("lapped-tiny", 2, weights=tmp_path)
+
+    def test_sizes_that_describe_no_codec_are_refused(self) -> None:
+        for sizes in ((8, 12, 1, 1, 4, 8), (8, 12, 1, 1, 4, 0, 8)):
+            with pytest.raises(ValueError, match="lapped codec"):
+                LappedConfig.from_sizes(sizes)
+        assert LappedConfig.from_sizes(LAPPED.sizes) == LAPPED
+
+    def test_the_tiny_weights_are_small(self) -> None:
+        path = (
+            Path(sys.modules[LappedCodec.__module__].__file__ or "").parent / "data/lapped-tiny.safetensors"
+        )
+        assert path.stat().st_size < 100_000
+        assert codec_spec("lapped-tiny").hidden
+        assert load_file(path)["sizes"].tolist() == list(LAPPED_TINY.sizes)
