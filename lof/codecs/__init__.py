@@ -107,6 +107,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'lof.codecs' has no attribute {name!r}")
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 @lru_cache(maxsize=8)
 def _load(
     name: str, quality: float, metric: str, folder: str | None, device: str, precision: str, download: bool

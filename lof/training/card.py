@@ -6,15 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import jinja2
 
 from lof.codecs import codec_spec
 from lof.report.rate_distortion import bjontegaard_deltas
-
-if TYPE_CHECKING:
-    from lof.training.measure import Summary
+from lof.training.measure import Means
 
 Point = tuple[float, float]
 
@@ -52,7 +49,7 @@ class Exported:
     fingerprint: str
     history: Mapping[str, str]
     about: str
-    summary: Summary | None
+    summary: Means | None
 
     @property
     def registry_line(self) -> str:

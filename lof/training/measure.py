@@ -20,7 +20,7 @@ from lof.results import Measured
 
 
 @dataclass(frozen=True)
-class Summary:
+class Means:
     """Means over a set of pictures; PSNR is the mean of the pictures' own, as published figures have it."""
 
     images: int
@@ -94,10 +94,10 @@ def measure(codec: Codec, pictures: Iterable[Picture]) -> list[Measured]:
     return [_measure(codec, picture) for picture in pictures]
 
 
-def summarise(measured: Sequence[Measured]) -> Summary:
+def summarise(measured: Sequence[Measured]) -> Means:
     """Means over pictures; MS-SSIM over those large enough for it."""
     similar = [m.ms_ssim for m in measured if m.ms_ssim is not None]
-    return Summary(
+    return Means(
         images=len(measured),
         bpp=fmean(m.bpp for m in measured),
         psnr=fmean(m.psnr for m in measured),
