@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 from lof.archive.digests import pixels_digest, symbols_digest
 from lof.archive.manifest import Row
 from lof.containers import container, unpack
-from lof.errors import ImageError, LofError
+from lof.errors import ImageError, LofError, LowMemoryError
 from lof.jobs import JobSettings
 from lof.jobs.work import throttled
-from lof.metrics import bpp, ms_ssim, mse
+from lof.measure import TrueCost
 from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
 from lof.pictures.writing import image_bytes
@@ -160,7 +160,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
             lmbda=settings.lmbda,
             seed=settings.seed,
             warm_start=item.stream,
-            portable=True,
+            portable=settings.portable,
             on_progress=report,
         )
         seconds = time.perf_counter() - started
@@ -180,11 +180,9 @@ def _is_better(result: Result, stream: bytes, original: Pixels, settings: JobSet
     """Whether the true cost of a result is lower than that of the stream it would replace."""
     from lof.api import decode
 
-    decoded = decode(stream, weights=settings.weights).pixels
-    distortion = mse(original, decoded)
-    if settings.metric == "ms-ssim":
-        distortion = 1 - (ms_ssim(original, decoded) or 0.0)
-    return result.optimised.cost < bpp(len(stream), *original.shape[:2]) + result.lmbda * distortion
+    cost = TrueCost(original, result.lmbda, settings.metric)
+    before = cost.measure(len(stream), decode(stream, weights=settings.weights).pixels)
+    return result.optimised.cost < before.cost
 
 
 def _columns(
@@ -282,6 +280,8 @@ class Decode(Work[DecodeItem, None, Decoded]):
                     return Decoded(error=_OTHER_SYMBOLS)
             data = b"" if item.format is None else image_bytes(picture, item.format, **_OPTIONS[item.format])
             return Decoded(data, rounded=rounded)
+        except LowMemoryError as error:  # says nothing about the stream
+            return Decoded(error=str(error).removeprefix(f"{item.path}: "), checked=False)
         except LofError as error:
             return Decoded(error=str(error).removeprefix(f"{item.path}: "), checked=checked)
         except (OSError, ValueError, MemoryError) as error:

@@ -51,6 +51,13 @@ Weights = Annotated[
         show_default=False,
     ),
 ]
+Download = Annotated[
+    bool,
+    flag("--download", "Fetch weights that are not on this machine from CompressAI's server."),
+]
+MaxPixels = Annotated[
+    int, typer.Option(help="Refuse images with more pixels than this, before any work.", min=1)
+]
 Device = Annotated[
     str, typer.Option(help="Where the search runs: auto, cpu, cuda or cuda:N.", rich_help_panel=WORKERS)
 ]

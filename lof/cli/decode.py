@@ -12,11 +12,12 @@ import typer
 from lof.cli import _options as options
 from lof.cli import app
 from lof.cli._streams import Inputs, find_streams, read_stream
-from lof.containers import SUFFIXES
+from lof.containers import MAX_PIXELS, SUFFIXES, unpack
 from lof.errors import LofError, OutputError, UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import Source
 from lof.files.storage import Location
+from lof.pictures.picture import Picture
 from lof.report.figures import plural, printable
 
 _HELP = (
@@ -40,17 +41,23 @@ def decode(
         ),
     ] = None,
     weights: options.Weights = None,
+    download: options.Download = False,
+    max_pixels: options.MaxPixels = MAX_PIXELS,
     force: Annotated[bool, options.flag("--force", "Overwrite pictures that differ.")] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Decode one after another; the help stands in ``_HELP``."""
+    from lof.api import decode_stream
+
     sources = find_streams(inputs)
     failures: list[str] = []
     for path, target in zip((s.path for s in sources), _targets(sources, out), strict=True):
         record = {"file": str(path), "output": str(target), "error": None}
         try:
-            written = _decode_one(path, target, weights, force)
+            parsed = unpack(read_stream(path), str(path), max_pixels)
+            picture = decode_stream(parsed, name=str(path), weights=weights, download=download)
+            written = _write(picture, target, force)
             if not (json or quiet):
                 typer.echo(printable(f"{path} → {target}{'' if written else ' (there already)'}"))
         except LofError as error:
@@ -65,12 +72,11 @@ def decode(
         raise typer.Exit(1)
 
 
-def _decode_one(path: Location, target: Location, weights: Path | None, force: bool) -> bool:
+def _write(picture: Picture, target: Location, force: bool) -> bool:
     """Whether the picture had to be written."""
-    from lof import api
     from lof.pictures.writing import png_bytes
 
-    png = png_bytes(api.decode(read_stream(path), name=str(path), weights=weights))
+    png = png_bytes(picture)
     try:
         there = target.read_bytes()
     except (FileNotFoundError, NotADirectoryError):

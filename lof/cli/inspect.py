@@ -33,11 +33,12 @@ def inspect(
         bool, options.flag("--json", "Print one JSON object to stdout, and nothing else.")
     ] = False,
     weights: options.Weights = None,
+    download: options.Download = False,
 ) -> None:
     """Read, describe, print; the help stands in ``_HELP``."""
     data = read_stream(file)
     parsed = unpack(data, str(file))
-    found = _describe(parsed, len(data)) | _ask_codec(parsed, str(file), weights)
+    found = _describe(parsed, len(data)) | _ask_codec(parsed, str(file), weights, download)
     strings = [
         {"name": name, "bytes": len(string)}
         for name, string in zip(found.pop("names"), parsed.strings, strict=True)
@@ -70,12 +71,12 @@ def _describe(parsed: Stream, size: int) -> dict[str, Any]:
     }
 
 
-def _ask_codec(parsed: Stream, name: str, weights: Path | None) -> dict[str, Any]:
+def _ask_codec(parsed: Stream, name: str, weights: Path | None, download: bool) -> dict[str, Any]:
     """What only the codec knows, or why it could not be asked."""
     from lof import api
 
     try:
-        codec = api.codec_of(parsed, name=name, weights=weights)
+        codec = api.codec_of(parsed, name=name, weights=weights, download=download)
         margin = codec.scale_margin(parsed.strings, parsed.height, parsed.width)
         names: tuple[str, ...] = codec.string_names()
         return {"names": names, "scale_margin": margin, "problem": None}

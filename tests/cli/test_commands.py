@@ -189,10 +189,18 @@ def test_verify_tells_missing_weights_from_damage(
     assert outcome.lines[0] == "ok         zoo/good.bin: it decodes; this format has no checksum"
     assert outcome.lines[1].startswith("damaged    zoo/short.bin: is cut short (")
     outcome = run("verify", "zoo/good.bin", "--weights", "empty")
-    assert outcome.code == 1
+    assert outcome.code == 3
     assert outcome.lines[0].startswith("unchecked  ")
     assert "no weights of mbt2018-mean quality 1" in outcome.lines[0]
     assert outcome.err == "0 ok, 0 damaged, 1 unchecked\n"
+
+
+def test_streams_of_more_pixels_than_asked_for_are_refused_before_any_work(run: Run, folder: Path) -> None:
+    for command in ("verify", "decode"):
+        outcome = run(command, "in/a.jpg.lof", "--max-pixels", "100")
+        assert outcome.code == 1
+        assert "pixels" in outcome.out + outcome.err
+    assert not (folder / "in/a.jpg.png").exists()
 
 
 def test_verify_of_good_streams_succeeds_quietly(run: Run, folder: Path) -> None:
