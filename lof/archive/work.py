@@ -47,7 +47,7 @@ FORMATS = frozenset(_OPTIONS)
 """Formats of images that streams are made of, and that are restored; all lossless but for JPEG."""
 _OTHER_SYMBOLS = (
     "this machine reads other symbols in it than were written; restore it on one like that which wrote it "
-    "(see Limits in the README)"
+    "(why: lof/codecs/hyperprior/README.md)"
 )
 _log = logging.getLogger(__name__)
 

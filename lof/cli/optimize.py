@@ -108,7 +108,7 @@ def optimize(
         ),
     ] = DEFAULT_CONTAINER,
     strip: Annotated[
-        bool, options.flag("--strip", "Leave ICC profile and EXIF out.", options.OUTPUT)
+        bool, options.flag("--strip", "Leave ICC profile, EXIF and other metadata out.", options.OUTPUT)
     ] = False,
     redo: Annotated[
         bool,

@@ -41,7 +41,8 @@ def train(
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes that share each batch, by Ray Train (extra `lof[ray]`).")
+        int,
+        typer.Option(min=1, help="Processes that share each batch, by Ray Train; install lof\\[ray] for it."),
     ] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="No display; errors only.")] = False,
 ) -> None:

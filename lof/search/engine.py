@@ -57,7 +57,7 @@ def search(
     Args:
         images: (B, 3, H, W) float32 in [0, 1], unpadded.
         lmbda: λ of ``bpp + λ·D``.
-        seed: of all randomness; with the same profile and device, the same seed gives the same symbols.
+        seed: start of the random numbers; with the same profile and device, equal seeds give equal symbols.
         region, offset: as for :class:`Objective`.
         initial: latents to start from; the encoder's guess if ``None``.
         on_progress: called after every gradient evaluation, in this thread; :class:`StopSearch` of it ends the
