@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lof.codecs.registry import CodecSpec, Continuous, Request, register
+from lof.codecs.registry import CodecSpec, Continuous, Request, register, register_training
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec
+    from lof.codecs.training import Trainable
 
 
 def _spec(name: str, fingerprint: str) -> CodecSpec:
@@ -36,3 +37,11 @@ def load(request: Request) -> Codec:
     from lof.codecs.lapped.codec import LappedCodec
 
     return LappedCodec.load(request)
+
+
+@register_training("lapped-tiny")
+def training(name: str) -> Trainable:
+    """How one of these codecs is trained."""
+    from lof.codecs.lapped.training import LappedTraining
+
+    return LappedTraining(name)

@@ -68,3 +68,6 @@ class LappedConfig:
 
 LAPPED = LappedConfig(160, 320, 4, 3, 64, 128, (16, 32, 80, 192))
 LAPPED_TINY = LappedConfig(8, 12, 1, 1, 4, 8, (4, 8))
+
+CONFIGS = {"lapped": LAPPED, "lapped-tiny": LAPPED_TINY}
+"""By the codec's name."""

@@ -1,0 +1,152 @@
+"""How lapped codecs are trained: one network, with a rate drawn for each picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lof.codecs.base import Codec
+from lof.codecs.lapped.codec import LappedCodec
+from lof.codecs.lapped.config import CONFIGS, RATE_MAX
+from lof.codecs.lapped.network import LappedNetwork
+from lof.codecs.lapped.prior import FORMULA_BITS, OCTAVE
+from lof.codecs.lapped.transforms import BLOCK, lap, unshuffle
+from lof.codecs.registry import Continuous, codec_spec
+from lof.codecs.training import Aim, Losses, ParameterGroup, Shipped, Source, State, Task
+from lof.errors import TrainingError
+
+BALANCE = 0.35
+"""Costs count by λ to the power of minus this, so that no rate dominates the gradient."""
+LINEAR_FACTOR = 0.1
+"""Of the learning rate, for the linear transform: high rates destroy its start."""
+BATCHES, BATCH = 300, 8
+"""Of crops, for the statistics that a new network starts from."""
+
+
+class LappedTraining:
+    """See :class:`lof.codecs.training.Trainable`. The part ``prior`` leaves the transforms as they are."""
+
+    def __init__(self, name: str) -> None:
+        rates = codec_spec(name).rates
+        assert isinstance(rates, Continuous)
+        self.name, self.lambdas = name, rates.lmbda
+
+    def build(self, network: Mapping[str, Any]) -> LappedNetwork:
+        """See :class:`Trainable`; ``network`` holds fields of :class:`LappedConfig` that differ."""
+        try:
+            return LappedNetwork(*replace(CONFIGS[self.name], **network).sizes)
+        except (TypeError, ValueError) as error:
+            raise TrainingError(f"network: {error}") from None
+
+    def load(self, net: nn.Module, state: State, origin: str) -> None:
+        """See :class:`Trainable`: all parameters, and those buffers that the state has."""
+        parameters = dict(net.named_parameters())
+        own = net.state_dict()
+        missing = sorted(parameters.keys() - state.keys())
+        wrong = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
+        if missing or wrong:
+            raise TrainingError(
+                f"{origin}: not weights of this network ({[*missing, *wrong][0]}); check `codec` and `network`"
+            )
+        net.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+
+    def task(self, net: nn.Module, aim: Aim) -> Task:
+        """See :class:`Trainable`."""
+        net = cast(LappedNetwork, net)
+        if aim.frozen is not None or aim.part not in (None, "prior"):
+            raise TrainingError(f"{self.name}: has no such part; it has 'prior', and no frozen transforms")
+        cast(Any, net.prior.slices[-1]).join.requires_grad_(False)  # nothing is coded after the last slice
+        net.transforms.requires_grad_(aim.part is None)
+        linear = [*net.transforms.klt.parameters(), *net.transforms.iklt.parameters()]
+        apart = {id(parameter) for parameter in linear}
+        groups = [ParameterGroup([p for p in net.parameters() if p.requires_grad and id(p) not in apart])]
+        if aim.part is None:
+            groups.append(ParameterGroup(linear, LINEAR_FACTOR))
+
+        def begin(source: Source) -> None:
+            start(net, source, self.lambdas)
+
+        return Task(net, _AllRates(net, aim, self.lambdas), groups, start=begin)
+
+    def ship(self, state: State, metric: str, quality: float | None, origin: str) -> Shipped:
+        """See :class:`Trainable`: whole numbers where they decide symbols, else float16."""
+        try:
+            net = LappedNetwork(*state["sizes"].tolist()) if "sizes" in state else self.build({})
+        except ValueError as error:
+            raise TrainingError(f"{origin}: not weights of a lapped codec ({error})") from None
+        self.load(net, state, origin)
+        net.settle()
+        return Shipped(f"{self.name}.safetensors", net.shippable_state(), {})
+
+    def card(self, codec: Codec) -> str:
+        """See :class:`Trainable`."""
+        net = cast(LappedCodec, codec).net
+        million = sum(p.numel() for p in net.parameters()) / 1e6
+        return (
+            f"Architecture: `{net.config}`, {million:.1f} million parameters for all rates. The probability model is "
+            "in 8-bit integers, the rest in float16."
+        )
+
+
+class _AllRates(nn.Module):
+    """The network with its loss; every batch has pictures of all rates."""
+
+    def __init__(self, net: LappedNetwork, aim: Aim, lambdas: tuple[float, float]) -> None:
+        super().__init__()
+        self.net, self.precision, self.prior_alone = net, aim.precision, aim.part == "prior"
+        self.low, self.high = map(math.log, lambdas)
+
+    def forward(self, images: Tensor) -> Losses:
+        """Price images, (B, 3, H, W) float32 in [0, 1]."""
+        net, x = self.net, images.permute(0, 2, 3, 1).contiguous()
+        count, height, width, _ = x.shape
+        places = torch.arange(count, device=x.device) + torch.rand(count, device=x.device)
+        rate = torch.round(RATE_MAX * (2 * places / count - 1)).long()
+        lmbda = torch.exp(self.low + (rate / RATE_MAX + 1) / 2 * (self.high - self.low))
+        t = (rate / RATE_MAX)[:, None, None, None]
+        reduced = torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32)
+        with reduced, torch.set_grad_enabled(not self.prior_alone and torch.is_grad_enabled()):
+            y = net.transforms.analysis(x, t)
+        y_hat, bits_y, bits_z = net.price(y.float(), rate)
+        bpp = (bits_y + bits_z) / (height * width)
+        distortion = torch.zeros_like(bpp)
+        if not self.prior_alone:
+            with reduced:
+                decoded = net.transforms.synthesis(y_hat, t)
+            distortion = 255**2 * (decoded.float() - x).square().mean((1, 2, 3))
+        loss = ((bpp + lmbda * distortion) / lmbda**BALANCE).mean()
+        return loss, loss.detach(), bpp.mean().detach(), distortion.mean().detach()
+
+
+@torch.no_grad()
+def start(net: LappedNetwork, source: Source, lambdas: tuple[float, float]) -> None:
+    """Begin as a transform codec: a KLT of lapped blocks, and the quantiser's steps that are best at high rates."""
+    transforms, prior = net.transforms, net.prior
+    total = torch.zeros((), dtype=torch.float64)
+    squares, count = torch.zeros((), dtype=torch.float64), 0
+    for seed in range(BATCHES):
+        images = lap(source.batch(BATCH, seed).permute(0, 2, 3, 1), transforms.filter)
+        # The blocks at an image's edge are not lapped on that side.
+        blocks = unshuffle(images[:, BLOCK:-BLOCK, BLOCK:-BLOCK], BLOCK).flatten(0, 2).double()
+        total, squares, count = total + blocks.sum(0), squares + blocks.T @ blocks, count + len(blocks)
+    mean = total / count
+    values, vectors = torch.linalg.eigh(squares / count - mean.outer(mean))
+    channels = net.config.latent_channels
+    basis = vectors.flip(1)[:, :channels].T.float()
+    transforms.klt.weight.copy_(basis)
+    transforms.iklt.weight.copy_(basis.T)
+    transforms.mean.copy_(mean)
+    low, high = map(math.log, lambdas)
+    transforms.logd.fill_(0.5 * (math.log(26) - (low + high) / 2) - math.log(255))
+    transforms.logb.fill_(-(high - low) / 4)
+    spread = values.flip(0)[:channels].float().clamp_min(1e-9).sqrt()
+    octaves = (torch.log2(spread) - transforms.logd / math.log(2)) * OCTAVE
+    prior.spread[0] = torch.round(octaves).int()
+    prior.spread[1] = torch.round(-transforms.logb / math.log(2) * OCTAVE * 2**FORMULA_BITS / RATE_MAX).int()
+    net.hyper_analysis.c.weight.mul_(2)
+    net.side_scale[0].fill_(0.5)

@@ -1,0 +1,99 @@
+"""One network for all rates in training: it starts as a transform codec, and ships as a file for all qualities."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lof.codecs import load_codec, trainable
+from lof.codecs.training import Aim
+from lof.errors import TrainingError
+from lof.training import export_weights, parse_recipe, train
+from lof.training.checkpoint import load_checkpoint
+
+NAME = "lapped-tiny"
+ALL = Aim("mse", None, None, torch.float32)
+
+
+def recipe_of(photos: Path, *rungs: dict[str, Any], **changes: Any) -> Any:
+    content: dict[str, Any] = {
+        "name": "test",
+        "codec": NAME,
+        "crop": 128,
+        "batch": 4,
+        "log_every": 2,
+        "rung": list(rungs),
+        "schedule": {"warmup": 5},
+        "data": {"train": [str(photos)], "validation": [str(photos)], "validation_images": 1},
+        "qualities": [1, 4.5, 8],
+    }
+    return parse_recipe(content | changes)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    folder = tmp_path_factory.mktemp("lapped")
+    train(recipe_of(photos, {"steps": 4, "part": "prior"}, {"steps": 4}), folder, device="cpu")
+    return folder
+
+
+def test_the_prior_is_trained_first_and_the_transforms_stay_as_they_started(run: Path) -> None:
+    first, second = (load_checkpoint(run / f"rung-{number}.pt") for number in (1, 2))
+    transforms = [key for key in first.sd if key.startswith("transforms.")]
+    assert len(transforms) > 20
+    assert not any(key in first.ema for key in transforms)
+    basis = first.sd["transforms.klt.weight"]
+    assert torch.allclose(basis @ basis.T, torch.eye(len(basis)), atol=1e-4)
+    moved = (second.sd["transforms.klt.weight"] - basis).abs().max()
+    assert 0 < moved < 1e-3
+
+
+def test_every_quality_is_validated_and_costs_more_bits_than_the_one_below(run: Path) -> None:
+    records = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    found = [r for r in records if r["kind"] == "validation" and r["rung"] == 1]
+    assert [r["quality"] for r in found] == [1, 4.5, 8]
+    assert [r["bpp"] for r in found] == sorted(r["bpp"] for r in found)
+    assert [r["psnr"] for r in found] == sorted(r["psnr"] for r in found)
+
+
+def test_one_file_ships_for_all_qualities(run: Path, tmp_path: Path, photos: Path) -> None:
+    points = export_weights([run / "rung-2.pt"], tmp_path, measure_on=None)
+    assert [point.quality for point in points] == list(range(1, 9))
+    assert {point.path for point in points} == {tmp_path / f"{NAME}.safetensors"}
+    assert points[0].registry_line == f'fingerprint="{points[0].fingerprint}",'
+    codec = load_codec(NAME, 2.5, weights=tmp_path, device="cpu")
+    assert codec.fingerprint.hex() == points[0].fingerprint
+    card = (tmp_path / f"{NAME}.md").read_text()
+    assert card.count(points[0].fingerprint) == 1
+    assert card.count("| all | drawn | 4 of 4, after 4 of the rungs above |") == 1
+    assert ", from ." not in card
+
+
+def test_pictures_of_all_rates_are_in_every_batch_and_all_parameters_are_trained() -> None:
+    torch.manual_seed(0)
+    family = trainable(NAME)
+    task = family.task(family.build({}).train(), ALL)
+    objective, *_ = task.loss(torch.rand(2, 3, 64, 64))
+    objective.backward()
+    factors = {id(p): group.factor for group in task.groups for p in group.parameters}
+    named = {k: p for k, p in task.network.named_parameters() if p.requires_grad}
+    assert {id(p) for p in named.values()} == factors.keys()
+    assert {k for k, p in named.items() if factors[id(p)] == 0.1} == {
+        "transforms.klt.weight",
+        "transforms.iklt.weight",
+    }
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in named.values())
+
+
+def test_what_the_family_has_not_is_one_clear_error() -> None:
+    family = trainable(NAME)
+    with pytest.raises(TrainingError, match=r"^network: "):
+        family.build({"finne": 3})
+    with pytest.raises(TrainingError, match="it has 'prior'"):
+        family.task(family.build({}), Aim("mse", None, None, torch.float32, part="transforms"))
+    with pytest.raises(TrainingError, match=r"^x: not weights of this network"):
+        family.ship({}, "mse", None, "x")
