@@ -20,7 +20,7 @@ def pixels_digest(pixels: Pixels) -> str:
 
 
 def symbols_digest(symbols: Mapping[str, Tensor]) -> str:
-    """SHA-256 over the names, the shapes and the values, as little-endian int64, of ``Codec.read_symbols``."""
+    """SHA-256 over the names, the shapes and the values, as little-endian int64, of a stream's symbols."""
     digest = hashlib.sha256()
     for name, tensor in sorted(symbols.items()):
         digest.update(f"{name} {tuple(tensor.shape)} ".encode())

@@ -113,7 +113,7 @@ class Codec(ABC):
     """SHA-256 over the names, shapes and values of all weights and tables; of nothing, where there are none."""
     device: torch.device = torch.device("cpu")
     precision: torch.dtype = torch.float32
-    """Of the search's synthesis; what is written and reported never depends on it."""
+    """Precision of the search's synthesis; what is written and reported never depends on it."""
     bytes_per_pixel: int
     """Peak memory of a search per pixel of the batch, measured and rounded up."""
     decoding_bytes_per_pixel: int

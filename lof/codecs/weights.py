@@ -41,7 +41,7 @@ class Place:
 
     @property
     def stem(self) -> str:
-        """Of the file's name: codec, metric unless it is mse, and quality."""
+        """The beginning of the file's name: codec, metric unless it is mse, and quality."""
         infix = "" if self.metric == "mse" else f"{self.metric}-"
         return f"{self.codec}-{infix}{self.quality:g}"
 
@@ -60,7 +60,7 @@ class Place:
 
     @property
     def url(self) -> str:
-        """Of the zoo's file."""
+        """Address of the zoo's file."""
         from compressai.zoo.image import model_urls
 
         return str(model_urls[self.codec][self.metric][int(self.quality)])

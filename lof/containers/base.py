@@ -118,10 +118,10 @@ class Container(ABC):
         """
 
     def require(self, codec: str) -> None:
-        """Nothing where :meth:`holds` says yes.
+        """Refuse a codec whose streams do not fit in.
 
         Raises:
-            UsageError: it says no.
+            UsageError: :meth:`holds` says no.
         """
         if not self.holds(codec):
             raise UsageError(f"format {self.name} holds {self.codecs} only, not {codec}; use --format lof")

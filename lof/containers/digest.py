@@ -51,7 +51,7 @@ def symbols_digest(symbols: Mapping[str, NDArray[np.integer[Any]]]) -> bytes:
 
 
 def check_digest(stream: Stream, symbols: Mapping[str, NDArray[np.integer[Any]]], name: str) -> None:
-    """Nothing where ``symbols`` are those that were written, or where the container keeps no digest.
+    """Refuse symbols that are not those that were written. A container without a digest cannot tell.
 
     Args:
         symbols: what the codec read from ``stream``, as for :func:`symbols_digest`.

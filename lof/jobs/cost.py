@@ -89,7 +89,7 @@ def _measure(codec: Codec) -> Cost:
 
 
 def _seconds(codec: Codec, evaluations: int, steps: int) -> float:
-    """Of one search, the shorter of two runs."""
+    """Seconds of one search, the shorter of two runs."""
     from lof.api import optimize
 
     stage = MeanFieldStage(kind="mean-field", evaluations=evaluations, steps=steps)

@@ -222,7 +222,7 @@ def _is_unchanged(source: Source, row: Row) -> bool:
 
 
 def _is_written(row: Row, output: Location, written: dict[str, tuple[int, int]] | None) -> bool:
-    """Of a stream in a store, only the length is asked: the whole archive would have to be fetched."""
+    """Whether a stream is there and whole. In a store its length decides: to read it would be to fetch it."""
     if written is not None:
         return row.output_size == written.get(row.output, (None, None))[0]
     try:

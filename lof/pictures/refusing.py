@@ -25,7 +25,7 @@ MAX_SIDE = 65535
 MAX_PIXELS = 2**28
 """What the containers hold, and the default of ``max_pixels``."""
 BYTES_PER_PIXEL = 22
-"""Of memory at the peak while a picture is read, measured: 10 for PNG, 22 for WebP and JPEG 2000."""
+"""Memory at the peak while a picture is read, measured: 10 bytes for PNG, 22 for WebP and JPEG 2000."""
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "PPM")
 """In Pillow's words; multi-picture JPEGs (MPO) are opened as JPEG, and PPM stands for all PNM."""
 FIRST_TAKEN = {"MPO": "pictures", "GIF": "frames"}

@@ -131,7 +131,7 @@ class GreedyFlipStage(_StageModel):
 
     kind: Literal["greedy-flip"]
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """Of the elements with a predicted gain, how many are flipped at once at first."""
+    """Share of the elements with a predicted gain that is flipped at once at first."""
     shrink: Annotated[float, Field(gt=0, lt=1)] = 0.5
     """Factor on the share after a batch of flips that failed."""
     patience: Annotated[int, Field(ge=1)] = 6

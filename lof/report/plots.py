@@ -72,7 +72,7 @@ class Scatter:
 
 
 def histogram(rows: Sequence[Record]) -> Histogram:
-    """Of the changes of rate at equal quality, in percent; at least one record."""
+    """Histogram of the changes of rate at equal quality, in percent; takes at least one record."""
     values = np.array([100 * row["rate_change"] for row in rows])
     edges = _ticks(*_widened(values.min(), values.max(), 1.0), bins=16)
     heights, _ = np.histogram(values, edges)

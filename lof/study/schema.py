@@ -107,7 +107,7 @@ class Study(_Model):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=48)]
-    """Of the study in its storage, and of the profiles it finds."""
+    """Name of the study in its storage, and of the profiles that it finds."""
     codec: str = DEFAULT_CODEC
     metric: Literal["mse", "ms-ssim"] = "mse"
     qualities: tuple[Count, ...] = ()
@@ -120,7 +120,7 @@ class Study(_Model):
     batch: Count = 1
     """Images of one size that are searched at once; more than 1 pays on a GPU, and for small crops on a CPU too."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    """Of the searches."""
+    """Seed of the searches."""
     storage: str | None = None
     """URL of the database; a SQLite file beside the study's file if absent."""
     trials: Count = 100
@@ -161,7 +161,7 @@ class Study(_Model):
 
     @property
     def url(self) -> str:
-        """Of the storage."""
+        """URL of the storage."""
         return self.storage or "sqlite:///study.db"
 
     @property

@@ -43,7 +43,7 @@ class Pool:
 
     @property
     def pixels(self) -> int:
-        """Of all pictures together."""
+        """Number of pixels of all pictures together."""
         return sum(image.shape[0] * image.shape[1] for image in self.images) * self.stride**2
 
     def batch(self, size: int, seed: int, crop: int | None = None) -> Tensor:

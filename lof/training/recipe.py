@@ -101,11 +101,11 @@ class Recipe(_Model):
     batch: Count = 16
     """Crops per step, over all workers together."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Of the transforms; ``auto`` takes bf16 on GPUs that have it, and on CPUs with AMX, where it is faster."""
+    """Precision of the transforms; ``auto`` takes bf16 where it is faster: on GPUs that have it, on CPUs with AMX."""
     compile: bool = True
     """Compile the step and capture it as a graph; on CUDA only, the CPU always runs eagerly."""
     betas: tuple[Share, Share] = (0.9, 0.999)
-    """Of Adam."""
+    """Decay rates of Adam's two moments."""
     clip: Positive = 1.0
     """Largest gradient norm."""
     ema: Share = 0.9995

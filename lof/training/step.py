@@ -96,7 +96,7 @@ class Stepper:
 
 
 def learning_rate(schedule: Schedule, rung: Rung, step: int) -> float:
-    """Of the step after ``step`` steps: warm-up, plateau, cosine decay; the rung's own schedule goes first."""
+    """Learning rate of the step after ``step`` steps: warm-up, plateau, cosine decay, by the rung's schedule if any."""
     schedule = rung.schedule or schedule
     warm = min(1.0, (step + 1) / max(1, schedule.warmup))
     past = max(0.0, (step / rung.steps - schedule.hold) / (1 - schedule.hold))

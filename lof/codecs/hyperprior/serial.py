@@ -22,7 +22,7 @@ from lof.codecs.hyperprior.codec import BottleneckCodec, margin
 from lof.codecs.network import exact_arithmetic
 
 _SIDE, _REACH = 5, 2
-"""Of the window of context, in places of y: its side, and from its centre."""
+"""Size of the window of context, in places of y: its side, and the distance from its centre."""
 
 
 class _Take(Protocol):

@@ -16,7 +16,7 @@ _PIXELS_PER_PLACE = 16**2
 
 @dataclass(frozen=True)
 class Cost:
-    """Of decoding one image.
+    """What decoding one image costs.
 
     Attributes:
         evaluations: of the probability model, the factorised prior counted as one.
