@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lof.cli import _options as options
 from lof.cli import app
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def run(
         ),
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="One JSON object per finished trial on stdout, nothing else.")
+        bool, options.flag("--json", "Print one JSON object per finished trial to stdout, and nothing else.")
     ] = False,
 ) -> None:
     from lof.cli._study import StudyDisplay
@@ -145,7 +146,7 @@ def status(
     *,
     storage: _Storage = None,
     name: _Name = None,
-    json: Annotated[bool, typer.Option("--json", help="The same as one JSON object on stdout.")] = False,
+    json: Annotated[bool, options.flag("--json", "Print the same to stdout, as one JSON object.")] = False,
 ) -> None:
     from lof.cli._study import print_status, print_status_json
     from lof.study import best_profiles, study_status

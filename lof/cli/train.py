@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lof.cli import _options as options
 from lof.cli import app
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def train(
         int,
         typer.Option(min=1, help="Processes that share each batch, by Ray Train; install lof\\[ray] for it."),
     ] = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No display; errors only.")] = False,
+    quiet: Annotated[bool, options.flag("--quiet", "Print errors only.")] = False,
 ) -> None:
     if not quiet:  # at once: torch takes seconds to load
         typer.echo(f"training {recipe} in {out}", err=True)
