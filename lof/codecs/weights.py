@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-import pickle
 import re
+import threading
 import urllib.error
+import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -15,8 +18,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from lof.codecs.entropy.tables import check_quantiles, check_tables
 from lof.errors import WeightsError
 
 StateDict = dict[str, Tensor]
@@ -146,23 +151,59 @@ def build_network(network: Any, sizes: Sequence[int], weights: StateDict, origin
     """
     # A network of the right class but without one tensor would decode noise; strict loading is not optional.
     try:
-        empty = network(*sizes).state_dict()
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"{origin}: not weights of {network.__name__} ({_first_line(error)})") from error
-    missing = sorted(key for key in empty.keys() - weights.keys() if not is_table(key))
-    if missing:
-        raise WeightsError(f"{origin}: not weights of {network.__name__} ({missing[0]} is missing)")
-    broken = sorted(k for k, v in weights.items() if v.is_floating_point() and not bool(v.isfinite().all()))
-    if broken:
-        raise WeightsError(f"{origin}: damaged ({broken[0]} holds numbers that are not finite)")
-    tables = {key: value for key, value in empty.items() if is_table(key)}
-    try:
+        with no_larger_than(weights):
+            empty = network(*sizes).state_dict()
+        for key in sorted(empty.keys() | weights.keys()):
+            if not is_table(key):
+                _compare(key, empty.get(key), weights.get(key))
+        tables = {key: value for key, value in empty.items() if is_table(key)}
         net = network.from_state_dict(tables | weights)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{origin}: not weights of {network.__name__} ({_first_line(error)})") from error
-    net.eval()
-    net.update()  # computes only the tables that the weights did not bring
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise WeightsError(f"{origin}: not weights of {network.__name__} ({reason(error)})") from error
+    try:
+        broken = sorted(k for k, v in net.state_dict().items() if not bool(v.isfinite().all()))
+        if broken:
+            raise ValueError(f"{broken[0]} holds numbers that are not finite")
+        check_quantiles(net)
+        net.eval()
+        net.update()  # computes only the tables that the weights did not bring
+        check_tables(net)
+    except (RuntimeError, ValueError) as error:
+        raise WeightsError(f"{origin}: damaged ({reason(error)})") from error
     return net
+
+
+@contextmanager
+def no_larger_than(weights: StateDict) -> Iterator[None]:
+    """Let no network be built here that has more numbers than its weights, whatever sizes they state.
+
+    Raises:
+        ValueError: it has; raised before its memory is touched.
+    """
+    # Twice as many: a layer may replace a tensor that it has registered.
+    left, here = 2 * sum(value.numel() for value in weights.values()), threading.get_ident()
+
+    def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
+        nonlocal left
+        if parameter is not None and threading.get_ident() == here:
+            left -= parameter.numel()
+            if left < 0:
+                raise ValueError("they state sizes that ask for more numbers than they hold")
+
+    handle = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _compare(key: str, wanted: Tensor | None, given: Tensor | None) -> None:
+    if given is None:
+        raise ValueError(f"{key} is missing")
+    if wanted is None:
+        raise ValueError(f"{key} is unknown to it")
+    if wanted.shape != given.shape:
+        raise ValueError(f"{key} has the shape {tuple(given.shape)} instead of {tuple(wanted.shape)}")
 
 
 def is_table(key: str) -> bool:
@@ -207,13 +248,36 @@ def _read(path: Path) -> tuple[StateDict, dict[str, str]]:
             with safe_open(path, framework="pt") as file:
                 weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
                 metadata = file.metadata() or {}
-            float(metadata.get("lambda", 0))
+            if not math.isfinite(float(metadata.get("lambda", 0))):
+                raise ValueError("its lambda is no number")
         else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-            weights = _unwrap(loaded)
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise WeightsError(f"{path}: cannot be read as weights ({_first_line(error)})") from error
+            weights = _unpickled(path)
+        _check_tensors(weights, path.stat().st_size)
+    except (OSError, SafetensorError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read as weights ({reason(error)})") from error
     return {_current_key(k): v.float() if v.is_floating_point() else v for k, v in weights.items()}, metadata
+
+
+def _unpickled(path: Path) -> StateDict:
+    try:
+        # Mapped, a tensor cannot reach beyond the file, whatever length it states.
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle can raise anything
+        raise ValueError("damaged, or something else than tensors") from error
+    return _unwrap(loaded)
+
+
+def _check_tensors(weights: StateDict, size: int) -> None:
+    """Refuse tensors that are not plain arrays, or that claim more bytes together than the file has."""
+    for key, value in weights.items():
+        if not isinstance(key, str) or value.layout != torch.strided or value.is_quantized or value.is_nested:
+            raise ValueError(f"{key} is no plain array")
+        if value.device.type != "cpu" or value.is_complex():
+            raise ValueError(f"{key} is no plain array")
+    if sum(value.numel() * value.element_size() for value in weights.values()) > size:
+        raise ValueError("its tensors claim more bytes than it has")
 
 
 def _unwrap(loaded: Any) -> StateDict:
@@ -255,12 +319,14 @@ def _download(place: Place, *, allowed: bool) -> StateDict:
         )
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise WeightsError(
-            f"{name}: CompressAI's server cannot be reached ({_first_line(error)}); "
+            f"{name}: CompressAI's server cannot be reached ({reason(error)}); "
             f"put the file into a folder and name it with --weights or LOF_WEIGHTS_DIR"
         ) from error
     return {_current_key(k): v for k, v in _unwrap(loaded).items()}
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(getattr(error, "reason", error)).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".:")
+def reason(error: Exception) -> str:
+    """Why, in a few words: those of lof, of the system or of the server, but not those of torch."""
+    if isinstance(error, OSError):
+        return error.strerror or str(getattr(error, "reason", error))
+    return str(error) if type(error) is ValueError else "damaged, or of another kind"

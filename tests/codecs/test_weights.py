@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,63 @@ class TestWeights:
         monkeypatch.setenv("LOF_OFFLINE", "1")
         with pytest.raises(WeightsError, match="downloads nothing here without being asked"):
             load_codec("mbt2018-mean", 3, device="cpu")
+
+    @pytest.mark.parametrize(
+        ("key", "spoil"),
+        [
+            ("_quantized_cdf", lambda t: t.index_fill(1, torch.tensor([1]), 0)),  # a frequency of 0: SIGFPE
+            ("_quantized_cdf", lambda t: t * 2),
+            ("_quantized_cdf", lambda t: t[:-1].clone()),
+            ("_cdf_length", lambda t: t + 1000),
+            ("_cdf_length", lambda t: -t),
+            ("_offset", lambda t: t + 2**30),
+            ("_offset", lambda t: t[:-1].clone()),
+        ],
+    )
+    @pytest.mark.parametrize("model", ["entropy_bottleneck", "gaussian_conditional"])
+    def test_tables_that_the_coder_cannot_work_with_are_refused(
+        self,
+        tmp_path: Path,
+        zoo_weights: Path,
+        model: str,
+        key: str,
+        spoil: Callable[[torch.Tensor], torch.Tensor],
+    ) -> None:
+        state = load_file(zoo_weights / "mbt2018-mean-1.safetensors")
+        state[f"{model}.{key}"] = spoil(state[f"{model}.{key}"])
+        save_file(state, tmp_path / "mbt2018-mean-1.safetensors")
+        with pytest.raises(WeightsError, match=r"(damaged|not weights of MeanScaleHyperprior) "):
+            load_codec("mbt2018-mean", 1, weights=tmp_path, device="cpu")
+
+    def test_a_prior_without_tables_and_of_absurd_width_is_refused(
+        self, tmp_path: Path, zoo_weights: Path
+    ) -> None:
+        state = load_file(zoo_weights / "bmshj2018-factorized-1.safetensors")
+        state = {key: value for key, value in state.items() if not key.startswith("entropy_bottleneck._")}
+        state["entropy_bottleneck.quantiles"] *= 1e30
+        save_file(state, tmp_path / "bmshj2018-factorized-1.safetensors")
+        with pytest.raises(WeightsError, match="wider than any latent"):
+            load_codec("bmshj2018-factorized", 1, weights=tmp_path, device="cpu")
+
+    def test_tensors_that_claim_more_than_their_file_has_are_refused(self, tmp_path: Path) -> None:
+        wide = torch.zeros(1).expand(2**40)  # of stride 0
+        torch.save({"g_a.0.weight": wide}, tmp_path / "mbt2018-mean-1.pth")
+        with pytest.raises(WeightsError, match="claim more bytes than it has"):
+            load_codec("mbt2018-mean", 1, weights=tmp_path, device="cpu")
+
+    @pytest.mark.parametrize("sizes", [(2**30, 24, 2, 2, 16, 1, 8, 16), (16, 24, 2, 2, 16, 2**30, 8, 16)])
+    def test_sizes_that_the_tensors_do_not_bear_out_are_refused_before_memory_is_taken(
+        self, tmp_path: Path, sizes: tuple[int, ...]
+    ) -> None:
+        state = load_file(Place("msp-tiny", "mse", 4).bundled)
+        state["sizes"] = torch.tensor(sizes, dtype=torch.int32)
+        save_file(state, tmp_path / "msp-tiny-4.safetensors")
+        with pytest.raises(WeightsError, match="not weights of MSPNetwork"):
+            load_codec("msp-tiny", 4, weights=tmp_path, device="cpu")
+
+    def test_an_order_that_names_a_channel_twice_is_refused(self, tmp_path: Path) -> None:
+        state = load_file(Place("msp-tiny", "mse", 4).bundled)
+        state["order"][0] = state["order"][1]
+        save_file(state, tmp_path / "msp-tiny-4.safetensors")
+        with pytest.raises(WeightsError, match="order of channels does not name each once"):
+            load_codec("msp-tiny", 4, weights=tmp_path, device="cpu")

@@ -90,6 +90,19 @@ class MixtureConditional(nn.Module):
         self.register_buffer("inverse", _integers([round(unit / sigma) for sigma in sigmas]))
         self.register_buffer("reach", _integers([math.ceil(REACH * sigma) for sigma in sigmas]))
 
+    def check(self) -> None:
+        """Whether tables can be computed from the buffers.
+
+        Raises:
+            ValueError: they are no table of Φ, or of no scales.
+        """
+        likely = (
+            bool((self.phi.diff() >= 0).all()) and 0 <= int(self.phi[0]) <= int(self.phi[-1]) <= 2**PHI_BITS
+        )
+        scales = bool((self.inverse > 0).all()) and bool((self.reach > 0).all())
+        if not (likely and scales and int(self.reach.max()) <= REACH * math.ceil(SCALE_MAX)):
+            raise ValueError("its tables of mixtures hold numbers that cannot be")
+
     def forward(
         self, y: Tensor, centre: Tensor, offset: Tensor, scale: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from lof.codecs.lapped.network import LappedNetwork
+from lof.codecs.weights import no_larger_than, reason
 from lof.errors import WeightsError
 
 
@@ -22,7 +23,18 @@ def read_weights(path: Path) -> LappedNetwork:
         broken = next((k for k, v in state.items() if not bool(v.float().isfinite().all())), None)
         if broken:
             raise ValueError(f"{broken} holds numbers that are not finite")
-        return LappedNetwork.from_state(state)
-    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise WeightsError(f"{path}: cannot be read as weights of a lapped codec ({reason[0]})") from error
+        with no_larger_than(state):
+            net = LappedNetwork.from_state(state)
+        net.tables.tables().check()
+        return net
+    except (
+        ArithmeticError,
+        OSError,
+        SafetensorError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        what = f"{path}: cannot be read as weights of a lapped codec"
+        raise WeightsError(f"{what} ({reason(error)})") from error

@@ -17,6 +17,7 @@ SPATIAL_STEPS: dict[int, tuple[tuple[tuple[int, int], ...], ...]] = {
 """Positions coded together, in order: the diagonal first, then the two that it informs."""
 
 MOST_COMPONENTS = 8
+MOST_LEVELS = 8
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class MSPConfig:
     Attributes:
         transform_width: channels inside the transforms (N).
         latent_channels: channels of y (M).
-        levels: 2×2 refinements from the coarsest sub-grid, which has stride ``2**levels``, to y (L).
+        levels: 1 to 8 2×2 refinements from the coarsest sub-grid, which has stride ``2**levels``, to y (L).
         spatial_steps: 1, 2 or 3 steps for the three unknown positions of a cell (S).
         width: channels of the probability model's state.
         depth: residual blocks of one evaluation.
@@ -49,6 +50,8 @@ class MSPConfig:
         if not 1 <= self.components <= MOST_COMPONENTS:
             raise ValueError(f"no such MSP codec: {self}")
         if min(self.transform_width, self.levels, self.width // 2, self.depth, *self.groups) < 1:
+            raise ValueError(f"no such MSP codec: {self}")
+        if self.levels > MOST_LEVELS:
             raise ValueError(f"no such MSP codec: {self}")
 
     @classmethod

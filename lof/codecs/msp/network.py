@@ -188,4 +188,8 @@ class MSPNetwork(CompressionModel):
         """
         net = cls(*state_dict["sizes"].tolist())
         net.load_state_dict(state_dict)
+        if net.order.sort().values.tolist() != list(range(net.M)):
+            raise ValueError("its order of channels does not name each once")
+        if net.config.components > 1:
+            net.mixture.check()
         return net
