@@ -213,13 +213,13 @@ def decode(
         WeightsError: the codec's weights cannot be had.
         LowMemoryError: too little memory is free to decode it.
     """
-    return decode_stream(unpack(data, name), name=name, weights=weights, download=download)
+    return decode_stream(unpack(data, name), name=name, weights=weights, download=download)[0]
 
 
 def decode_stream(
     stream: Stream, *, name: str = "stream", weights: str | Path | None = None, download: bool = False
-) -> Picture:
-    """:func:`decode` for a file that has been unpacked already."""
+) -> tuple[Picture, dict[str, np.ndarray[Any, Any]]]:
+    """:func:`decode` for a file that has been unpacked already; also its symbols, (1, C, h, w) by latent tensor."""
     codec = codec_of(stream, name=name, weights=weights, download=download)
     needed = codec.decoding_memory(stream.height, stream.width)
     require_memory(needed, None, f"{name}: a {stream.width}×{stream.height} image", "decode")
@@ -227,8 +227,9 @@ def decode_stream(
         decoded = codec.decompress(stream.strings, stream.height, stream.width)
     except StreamError as error:
         raise StreamError(f"{name}: {error}") from error
-    check_digest(stream, _arrays(codec, decoded.symbols), name)
-    return Picture(container(stream.container).to_pixels(decoded.image), stream.boxes)
+    symbols = _arrays(codec, decoded.symbols)
+    check_digest(stream, symbols, name)
+    return Picture(container(stream.container).to_pixels(decoded.image), stream.boxes), symbols
 
 
 def codec_of(

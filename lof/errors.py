@@ -76,6 +76,11 @@ class MissingExtraError(LofError):
     """What was asked for needs a package that is installed on demand, by an extra of lof."""
 
 
+def one_line(error: object) -> str:
+    """The message of somebody else's error in one line of at most 300 characters; where it has none, its type."""
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
 def require(package: str, extra: str, what: str) -> None:
     """Check that the package of an extra is installed, before any work.
 

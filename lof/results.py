@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
+
+
+class Crops(NamedTuple):
+    """The same cut of the original, the plain encoding and the optimised one: (h, w, 3) uint8, to 256×256."""
+
+    original: Pixels
+    baseline: Pixels
+    optimised: Pixels
 
 
 STEEPEST = 1.2

@@ -15,11 +15,11 @@ from lof.archive.entries import Entry, Source, chunks
 from lof.archive.events import OnEvent, Outcome, Settled, Unchanged, listener
 from lof.archive.manifest import NAME, Manifest, Row, SourceRow
 from lof.archive.objects import LARGEST
-from lof.archive.staging import Staged
 from lof.archive.store import Store
 from lof.archive.weights import keep_weights
 from lof.archive.work import NO_IMAGE, TOO_LARGE, Floors, Kept, Search, SearchItem, Streamed, format_of
 from lof.errors import ArchiveError, UsageError
+from lof.files.atomic import Staged
 from lof.jobs import JobSettings
 from lof.pools import Pool
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from lof.results import Pixels
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 def pixels_digest(pixels: Pixels) -> str:
@@ -19,10 +18,11 @@ def pixels_digest(pixels: Pixels) -> str:
     return digest.hexdigest()
 
 
-def symbols_digest(symbols: Mapping[str, Tensor]) -> str:
+def symbols_digest(symbols: Mapping[str, ArrayLike]) -> str:
     """SHA-256 over the names, the shapes and the values, as little-endian int64, of a stream's symbols."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(symbols.items()):
-        digest.update(f"{name} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.contiguous().numpy().astype("<i8", copy=False).tobytes())
+    for name, given in sorted(symbols.items()):
+        array = np.asarray(given, "<i8")
+        digest.update(f"{name} {array.shape} ".encode())
+        digest.update(array.tobytes())
     return digest.hexdigest()

@@ -17,7 +17,7 @@ from typing import Any
 from lof.archive.entries import CHUNK, Entry, Limits, Origin, Reader
 from lof.archive.names import safe_parts
 from lof.archive.walk import matcher
-from lof.errors import ArchiveError
+from lof.errors import ArchiveError, one_line
 
 # What tarfile, zipfile and the decompressors raise on files that are damaged or made to hurt.
 DAMAGE = (
@@ -62,7 +62,7 @@ class PackedSource(ABC):
             yield from self._checked()
         except DAMAGE as error:
             raise ArchiveError(
-                f"{self.path}: is damaged, cut short or no {self.origin} file ({_one_line(error)}); "
+                f"{self.path}: is damaged, cut short or no {self.origin} file ({one_line(error)}); "
                 "copy it again from its source"
             ) from error
 
@@ -80,7 +80,7 @@ class PackedSource(ABC):
             with open() as reader:
                 yield _Bounded(reader, name, self.limits, size, compressed)
         except DAMAGE as error:
-            what = f"is damaged or cut short ({_one_line(error)})"
+            what = f"is damaged or cut short ({one_line(error)})"
             raise ArchiveError(f"{name} {what}; copy the {self.origin} file again") from error
 
     def _checked(self) -> Iterator[Entry]:
@@ -141,7 +141,3 @@ class _Bounded:
 def _left_out(path: str, fits: Callable[[str], bool]) -> bool:
     ends = [at for at, character in enumerate(path) if character == "/"]
     return any(fits(path[:end]) for end in [*ends[1:], len(path)])
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -17,12 +17,12 @@ from lof.archive import objects
 from lof.archive.events import Checked, OnEvent, Outcome, listener
 from lof.archive.manifest import Manifest, Row
 from lof.archive.names import is_safe, stays_inside
-from lof.archive.staging import Staged, cannot_write, make_folders, stage
 from lof.archive.store import reading
 from lof.archive.weights import kept_weights
 from lof.archive.work import FORMATS, LOST, Decode, Decoded, DecodeItem
 from lof.errors import ArchiveError, UsageError
-from lof.files.atomic import sha256
+from lof.files.atomic import Staged, cannot_write, make_folders, stage
+from lof.files.storage import sha256
 from lof.pools import Pool
 
 Form = Literal["png", "source"]

@@ -33,9 +33,9 @@ from pathlib import Path
 from lof.archive.manifest import NAME, STORED, STREAMS, Manifest, Row
 from lof.archive.names import hashed_name, object_name
 from lof.archive.objects import is_whole
-from lof.archive.staging import Staged, cannot_write, make_folders, stage
 from lof.archive.walk import OWN as PRIVATE
 from lof.errors import ArchiveError, OutputError
+from lof.files.atomic import Staged, cannot_write, make_folders, stage
 
 _LONGEST = 4000  # bytes of a path; most systems take 4096
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lof.archive.digests import pixels_digest, symbols_digest
 from lof.archive.manifest import Row
 from lof.containers import container, unpack
-from lof.errors import ImageError, LofError, LowMemoryError
+from lof.errors import ImageError, LofError, LowMemoryError, one_line
 from lof.jobs import JobSettings
 from lof.jobs.work import throttled
 from lof.measure import TrueCost
@@ -133,9 +133,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
             return failed("not enough memory; use fewer --jobs")
         except Exception as error:
             _log.debug("unexpected failure", exc_info=True)
-            return failed(
-                f"unexpected {type(error).__name__} ({' '.join(str(error).split())[:200]}); report this"
-            )
+            return failed(f"unexpected {type(error).__name__} ({one_line(error)}); report this")
 
     def lost(self, item: SearchItem, reason: str) -> Kept:
         """An image that kills its workers."""
@@ -270,14 +268,12 @@ class Decode(Work[DecodeItem, None, Decoded]):
         try:
             parsed = unpack(item.stream, item.path)
             checked = False
-            codec = codec_of(parsed, name=item.path, weights=item.weights)
+            codec_of(parsed, name=item.path, weights=item.weights)
             checked = True
-            picture = decode_stream(parsed, name=item.path, weights=item.weights)
+            picture, symbols = decode_stream(parsed, name=item.path, weights=item.weights)
             rounded = pixels_digest(picture.pixels) != item.pixels_sha256
-            if rounded:
-                symbols = codec.decompress(parsed.strings, parsed.height, parsed.width).symbols
-                if symbols_digest(symbols) != item.symbols_sha256:
-                    return Decoded(error=_OTHER_SYMBOLS)
+            if rounded and symbols_digest(symbols) != item.symbols_sha256:
+                return Decoded(error=_OTHER_SYMBOLS)
             data = b"" if item.format is None else image_bytes(picture, item.format, **_OPTIONS[item.format])
             return Decoded(data, rounded=rounded)
         except LowMemoryError as error:  # says nothing about the stream

@@ -20,6 +20,7 @@ def default(text: str, help: str, panel: str | None = None, **more: Any) -> Any:
     return typer.Option(help=help, show_default=text, rich_help_panel=panel, **more)
 
 
+Profile = Annotated[str, typer.Option(help="How thoroughly to search, see `lof profiles`.")]
 Quality = Annotated[
     float | None,
     default("the codec's", "Quality of the images: 1 (smallest files) to 8 for most codecs.", SEARCH),

@@ -60,7 +60,7 @@ def create(
     ] = ARCHIVE_CODEC,
     quality: options.Quality = None,
     metric: options.Metric = "mse",
-    profile: Annotated[str, typer.Option(help="How thoroughly to search, see `lof profiles`.")] = "medium",
+    profile: options.Profile = "medium",
     lmbda: options.Lambda = None,
     seed: options.Seed = 0,
     weights: options.Weights = None,
@@ -275,7 +275,7 @@ _IMPROVE = (
 def improve(
     dst: Dst,
     *,
-    profile: Annotated[str, typer.Option(help="How thoroughly to search, see `lof profiles`.")] = "max",
+    profile: options.Profile = "max",
     source: Annotated[
         list[str] | None,
         typer.Option(

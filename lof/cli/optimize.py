@@ -206,11 +206,9 @@ def _on_gpus(device: str, ray: str | None, num_gpus: float | None) -> bool:
 
 def _write_reports(summary: Summary, out: Location, settings: JobSettings) -> list[Location]:
     from lof.jobs.crops import crop_path, read_crop
-    from lof.report import Crops, write_reports
-
-    def crops(record: dict[str, object]) -> Crops | None:
-        triple = read_crop(crop_path(out, str(record["source"])))
-        return None if triple is None else Crops(*triple)
+    from lof.report import write_reports
 
     title = f"{settings.codec}, profile {settings.profile.name}"
-    return write_reports(summary.records, out, title=title, crops=crops)
+    return write_reports(
+        summary.records, out, title=title, crops=lambda record: read_crop(crop_path(out, record["source"]))
+    )

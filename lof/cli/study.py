@@ -72,32 +72,27 @@ def run(
     timeout: Annotated[
         float | None, typer.Option(min=0, help="Seconds after which no new trial begins.", show_default=False)
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: options.Device = "auto",
     jobs: Annotated[
         int | None,
-        typer.Option(
+        options.default(
+            "1; with --ray, what there is room for",
+            "Trials at a time, each in a process of its own.",
+            options.WORKERS,
             min=1,
-            help="Trials at a time, each in a process of its own.",
-            show_default="1; with --ray what there is room for",
         ),
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of each process.", show_default="a share")
-    ] = None,
+    threads: options.Threads = None,
     ray: Annotated[
         str | None,
         typer.Option(
             help="Workers of a Ray cluster: local, auto or HOST:PORT. All its machines must reach the storage.",
             metavar="CLUSTER",
             show_default=False,
+            rich_help_panel=options.WORKERS,
         ),
     ] = None,
-    num_gpus: Annotated[
-        float | None,
-        typer.Option(
-            min=0, help="GPUs of each worker, with --ray; 0.5 shares one.", show_default="1 if there is any"
-        ),
-    ] = None,
+    num_gpus: options.NumGpus = None,
     json: Annotated[
         bool, options.flag("--json", "Print one JSON object per finished trial to stdout, and nothing else.")
     ] = False,

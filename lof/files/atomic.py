@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import os
+import re
 import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from lof.errors import OutputError
-from lof.files.storage import Location, is_remote, sha256, write
+from lof.files.storage import Location, beginning, is_remote, names_in, remove, write
 
-__all__ = ["sha256", "write_atomically"]
+_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 
 
 def write_atomically(path: Location, data: bytes) -> None:
@@ -22,50 +29,131 @@ def write_atomically(path: Location, data: bytes) -> None:
     Raises:
         OutputError: the folder cannot be created or written (read-only, full, a file in its place).
     """
-    temporary: str | None = None
     try:
         if is_remote(path):
             write(path, data)
             return
         assert isinstance(path, Path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{_short(path.name)}.", suffix=".tmp")
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
-        _sync_folder(path.parent)
+        make_folders(path.parent)
+        staged = stage([data], path.parent, path)
+        try:
+            staged.place(path)
+        finally:
+            staged.discard()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{path}: cannot be written ({reason}); choose another place") from error
+        raise cannot_write(path, error) from error
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A file that is whole and on disk, under a temporary name."""
+
+    path: Path
+    size: int
+    sha256: str
+
+    def place(self, target: Path) -> None:
+        """Give the file its name, replacing what has it; whoever looks sees the old file or the new one.
+
+        Raises:
+            OSError: the folder cannot be written, or cannot have a file of that name.
+        """
+        make_folders(target.parent)
+        os.replace(self.path, target)
+        _sync(target.parent)
+
+    def discard(self) -> None:
+        """Remove the file, if it has not been placed."""
+        self.path.unlink(missing_ok=True)
+
+
+def stage(chunks: Iterable[bytes], folder: Path, target: Path | None = None) -> Staged:
+    """Write content of any length to a temporary file, hashed on the way.
+
+    What ``chunks`` raises passes; no file stays then.
+
+    Args:
+        folder: on the file system where the file will be placed.
+        target: what the file will be called, for its temporary name and for errors.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    digest, size = hashlib.sha256(), 0
+    name = "" if target is None else f".{beginning(target.name)}."
+    try:
+        handle, path = tempfile.mkstemp(dir=folder, prefix=name, suffix=".tmp")
+    except OSError as error:
+        raise cannot_write(target or folder, error) from error
+    staged = None
+    try:
+        with os.fdopen(handle, "wb"):
+            for chunk in chunks:
+                digest.update(chunk)
+                size += len(chunk)
+                with _writing(target or folder):  # apart from the reading, whose errors are others
+                    view = memoryview(chunk)
+                    while view:
+                        view = view[os.write(handle, view) :]
+            with _writing(target or folder):
+                mask = os.umask(0)
+                os.umask(mask)
+                os.fchmod(handle, 0o666 & ~mask)  # temporary files are private, this one will not stay one
+                os.fsync(handle)
+        staged = Staged(Path(path), size, digest.hexdigest())
+        return staged
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        if staged is None:
+            os.unlink(path)
 
 
-def _short(name: str) -> str:
-    # File names are limited in bytes (255 on most systems), and the temporary one is longer.
-    return os.fsencode(name)[:100].decode(errors="ignore")
+def remove_leftovers(paths: Iterable[Location]) -> None:
+    """Remove what writes of ``paths`` that were killed left beside them. Nobody may be writing them now."""
+    names: defaultdict[Location, set[str]] = defaultdict(set)
+    for path in paths:
+        names[path.parent].add(beginning(path.name))
+    for folder, wanted in names.items():
+        for name in names_in(folder):
+            match = _TEMPORARY.fullmatch(name)
+            if match and match[1] in wanted:
+                with contextlib.suppress(OSError):
+                    remove(folder / name)
 
 
-def _umask() -> int:
-    # mkstemp makes files private; the rename should leave the permissions that open() would have given.
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def make_folders(folder: Path) -> None:
+    """Create a folder and those above it, each on disk before what is in it."""
+    if folder.is_dir():
+        return
+    make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def cannot_write(path: Location, error: OSError) -> OutputError:
+    """The error for a path that cannot be written."""
+    return OutputError(
+        f"{path}: cannot be written ({error.strerror or error}); "
+        "see to that and run the same command again, what is done is kept"
+    )
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _sync(folder: Path) -> None:
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:  # some systems do not open folders; the rename itself has happened
         return
     try:
         os.fsync(handle)
-    except OSError:
-        pass
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # or sync them
+            raise
     finally:
         os.close(handle)

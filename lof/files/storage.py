@@ -16,7 +16,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from lof.errors import UsageError
+from lof.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from typing_extensions import TypeIs
@@ -69,7 +69,7 @@ def parse(text: str) -> Location:
     except ImportError as error:
         hint = known_implementations.get(protocol, {}).get("err") or str(error)
         raise UsageError(
-            f"{text}: the package for {protocol}:// is not installed ({_one_line(hint)})"
+            f"{text}: the package for {protocol}:// is not installed ({one_line(hint)})"
         ) from error
     except ValueError as error:
         raise UsageError(f"{text}: unknown protocol; use a path, s3://, gs://, az:// or file://") from error
@@ -185,8 +185,12 @@ def names_in(folder: Location) -> list[str]:
 
 def temporary_name(name: str) -> str:
     """The name under which a file is written before it is moved to its own; differs every time."""
-    kept = os.fsencode(name)[:100].decode(errors="ignore")  # names are limited in bytes, mostly to 255
-    return f".{kept}.{secrets.token_hex(4)}.tmp"
+    return f".{beginning(name)}.{secrets.token_hex(4)}.tmp"
+
+
+def beginning(name: str) -> str:
+    """What temporary names keep of a name: names are limited in bytes, mostly to 255."""
+    return os.fsencode(name)[:100].decode(errors="ignore")
 
 
 def _of_info(info: dict[str, Any]) -> tuple[int, int]:
@@ -201,13 +205,9 @@ def _as_os_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.strerror is None:
-            error.strerror = _one_line(str(error))
+            error.strerror = one_line(error)
         raise
     except (MemoryError, RecursionError):
         raise
     except Exception as error:
-        raise OSError(errno.EIO, _one_line(str(error)) or type(error).__name__) from error
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())[:300]
+        raise OSError(errno.EIO, one_line(error)) from error

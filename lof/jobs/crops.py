@@ -14,13 +14,10 @@ from lof.files.storage import Location, open_read
 from lof.jobs.manifest import FOLDER
 from lof.pictures.picture import Picture
 from lof.pictures.writing import png_bytes
-from lof.results import Pixels
+from lof.results import Crops, Pixels
 
 SIDE = 256
 _STEP = 32
-
-Triple = tuple[Pixels, Pixels, Pixels]
-"""The same cut of the original, the plain encoding and the optimised one: (h, w, 3) uint8."""
 
 
 def crop_path(out: Location, source: PurePosixPath | str) -> Location:
@@ -37,7 +34,7 @@ def write_crop(path: Location, original: Pixels, baseline: Pixels, optimised: Pi
     write_atomically(path, png_bytes(Picture(side_by_side)))
 
 
-def read_crop(path: Location) -> Triple | None:
+def read_crop(path: Location) -> Crops | None:
     """What :func:`write_crop` kept, or ``None`` where that is gone."""
     try:
         with open_read(path) as file, Image.open(file, formats=("PNG",)) as image:
@@ -45,8 +42,7 @@ def read_crop(path: Location) -> Triple | None:
     except (OSError, SyntaxError, ValueError):
         return None
     width = pixels.shape[1] // 3
-    original, baseline, optimised = (pixels[:, i * width : (i + 1) * width] for i in range(3))
-    return original, baseline, optimised
+    return Crops(*(pixels[:, i * width : (i + 1) * width] for i in range(3)))
 
 
 def _where_it_fell_most(original: Pixels, baseline: Pixels, optimised: Pixels) -> tuple[int, int]:

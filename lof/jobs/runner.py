@@ -12,12 +12,11 @@ from pathlib import Path
 
 from lof import pools
 from lof.errors import UsageError
-from lof.files.atomic import sha256
+from lof.files.atomic import remove_leftovers
 from lof.files.inputs import Source, output_path
-from lof.files.storage import Location, is_remote, require_shared, size_and_version, walk
+from lof.files.storage import Location, is_remote, require_shared, sha256, size_and_version, walk
 from lof.jobs.batches import batches
 from lof.jobs.events import Advanced, Event, Finished, OnEvent, Record, Skipped, Started
-from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.manifest import Manifest, Row
 from lof.jobs.remote_manifest import fetch, open_manifest
 from lof.jobs.settings import JobSettings

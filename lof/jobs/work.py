@@ -11,14 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lof.containers import container
-from lof.errors import ImageError, LofError
-from lof.files.atomic import sha256, write_atomically
+from lof.errors import ImageError, LofError, one_line
+from lof.files.atomic import remove_leftovers, write_atomically
 from lof.files.inputs import Source, output_name, output_path
-from lof.files.storage import Location, is_remote, read_bytes, size_and_version
+from lof.files.storage import Location, is_remote, read_bytes, sha256, size_and_version
 from lof.jobs.batches import Batch
 from lof.jobs.crops import crop_path, write_crop
 from lof.jobs.events import Record
-from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.settings import JobSettings
 from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
@@ -145,7 +144,7 @@ def _failures_recorded(source: Source, records: dict[int, Record], place: int) -
         text = f"{source.path}: not enough memory; scale it down or use fewer --jobs"
     except Exception as error:
         _log.debug("unexpected failure", exc_info=True)
-        what = f"unexpected {type(error).__name__} ({_first_line(error)})"
+        what = f"unexpected {type(error).__name__} ({one_line(error)})"
         text = f"{source.path}: {what}; leave it out or report this"
     records[place] = failed_record(source, text)
 
@@ -254,8 +253,3 @@ def throttled(on_progress: Callable[[Progress], None]) -> Callable[[Progress], N
             on_progress(progress)
 
     return pass_on
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no details"

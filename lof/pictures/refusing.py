@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from lof.errors import ImageError, LowMemoryError
+from lof.errors import ImageError, LowMemoryError, one_line
 from lof.files.storage import Location, is_remote, read_bytes
 from lof.machine.memory import require_memory
 from lof.pictures.colour import GREY
@@ -97,18 +97,14 @@ def pillow_errors_mapped() -> Iterator[None]:
         except UnidentifiedImageError as error:
             why = " ".join(str(warning.message) for warning in heard) or "unknown header"
             raise ImageError(
-                f"no readable JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF or PNM image ({_one_line(why)}); "
+                f"no readable JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF or PNM image ({one_line(why)}); "
                 "convert it to 8-bit PNG"
             ) from error
         except PILLOW_ERRORS as error:
-            why = _one_line(str(error)) or type(error).__name__
-            raise ImageError(f"damaged or cut short ({why}); replace it with the complete image") from error
+            why = f"damaged or cut short ({one_line(error)}); replace it with the complete image"
+            raise ImageError(why) from error
         finally:
             Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS, ImageFile.LOAD_TRUNCATED_IMAGES = before
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def open_image(file: BinaryIO) -> Image.Image:

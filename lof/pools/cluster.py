@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from lof.errors import UsageError, WorkerError, require
+from lof.errors import UsageError, WorkerError, one_line, require
 from lof.pools.processes import cores
 
 LOCAL, AUTO = "local", "auto"
@@ -144,9 +144,4 @@ def _why_not(address: str, error: BaseException) -> str:
     # Ray takes its token along to a cluster that it finds by itself, to a named one only if told so.
     asks = isinstance(error, ConnectionError) and address != LOCAL and "RAY_AUTH_MODE" not in os.environ
     hint = "; if the cluster asks for a token, set RAY_AUTH_MODE=token" if asks else ""
-    return f"{_first_line(error)}{hint}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0][:300] if lines else type(error).__name__
+    return f"{one_line(error)}{hint}"

@@ -1,6 +1,13 @@
 """Profiles: named, ordered lists of search stages, as TOML files with one schema. No torch."""
 
-from lof.profiles.load import BUILT_IN, describe_validation, load_profile, parse_profile, profile_folder
+from lof.profiles.load import (
+    BUILT_IN,
+    describe_validation,
+    load_profile,
+    parse_profile,
+    profile_folder,
+    read_toml,
+)
 from lof.profiles.schema import (
     STAGE_KINDS,
     GreedyFlipStage,
@@ -30,5 +37,6 @@ __all__ = [
     "parse_profile",
     "profile_folder",
     "profile_toml",
+    "read_toml",
     "toml_value",
 ]

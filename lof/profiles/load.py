@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lof.errors import ProfileError
+from lof.errors import LofError, ProfileError
 from lof.profiles.schema import STAGE_KINDS, Profile
 
 BUILT_IN = ("fast", "medium", "high", "max")
@@ -53,8 +53,12 @@ def parse_profile(content: dict[str, Any], origin: str = "profile") -> Profile:
         raise ProfileError(f"{origin}: {describe_validation(error)}") from error
 
 
-def describe_validation(error: ValidationError) -> str:
-    """The first finding of a pydantic error as ``key: what is allowed``, the others counted."""
+def describe_validation(error: ValidationError, unknown: str = "see `lof profiles --schema`") -> str:
+    """The first finding of a pydantic error as ``key: what is allowed``, the others counted.
+
+    Args:
+        unknown: what there is to say about a key that the schema does not have.
+    """
     found = error.errors()
     # A list with one bad entry is called too short as well: of findings one within the other, the inner counts.
     outer = {one["loc"][:length] for one in found for length in range(len(one["loc"]))}
@@ -64,20 +68,28 @@ def describe_validation(error: ValidationError) -> str:
     keys = [part for part in first["loc"] if part not in STAGE_KINDS]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys).lstrip(".")
     if first["type"] == "extra_forbidden":
-        message = "unknown key; see `lof profiles --schema`"
+        message = f"unknown key; {unknown}"
     else:
         message = first["msg"][0].lower() + first["msg"][1:]
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     return f"{key or 'file'}: {message}{more}"
 
 
-def _parse(path: Path) -> Profile:
+def read_toml(path: Path, refused: type[LofError], remedy: str) -> dict[str, Any]:
+    """The content of a TOML file, its ``name`` that of the file unless it says another.
+
+    Raises:
+        LofError: of the kind ``refused``: it cannot be read (the message ends with ``remedy``) or is not TOML.
+    """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ProfileError(f"{path}: cannot be read ({reason})") from error
+        raise refused(f"{path}: cannot be read ({reason}); {remedy}") from error
     except tomllib.TOMLDecodeError as error:
-        raise ProfileError(f"{path}: not valid TOML ({error})") from error
-    content.setdefault("name", path.stem)
-    return parse_profile(content, str(path))
+        raise refused(f"{path}: not valid TOML ({error}); correct that line") from error
+    return {"name": path.stem} | content
+
+
+def _parse(path: Path) -> Profile:
+    return parse_profile(read_toml(path, ProfileError, "name a profile in TOML"), str(path))

@@ -10,7 +10,8 @@ from typing import Any
 
 from lof.files.atomic import write_atomically
 from lof.files.storage import Location
-from lof.report.records import Crops, in_order, to_json
+from lof.report.records import in_order, to_json
+from lof.results import Crops
 
 __all__ = ["Crops", "write_reports"]
 

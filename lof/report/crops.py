@@ -4,51 +4,30 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lof.report.records import Crops
-from lof.results import Pixels
+from lof.results import Crops, Pixels
 
 SCALES = (4, 8, 16, 32, 64, 128, 255)
 """Grey levels at the bright end of an error map."""
 _COLOURS = "magma"
 
 
-@dataclass(frozen=True)
-class Panels:
-    """What the page shows of one picture; images as ``data:`` addresses.
+def panels(crops: Crops, *, lossless: bool) -> dict[str, Any]:
+    """What the page shows of one cut: images as ``data:`` addresses, and the absolute errors of both encodings.
 
-    Attributes:
-        scale: grey levels at the bright end of both error maps.
-        baseline_error, optimised_error: mean absolute error of the cut, in grey levels.
-    """
-
-    width: int
-    height: int
-    original: str
-    baseline: str
-    optimised: str
-    baseline_map: str
-    optimised_map: str
-    scale: int
-    baseline_error: float
-    optimised_error: float
-
-
-def panels(crops: Crops, *, lossless: bool) -> Panels:
-    """Encode a cut and the absolute errors of both encodings, on one scale.
-
-    Errors are means over the three channels, computed from the exact pixels whatever ``lossless`` is.
+    Errors are means over the three channels in grey levels, computed from the exact pixels whatever ``lossless`` is;
+    ``scale`` is the bright end of both maps.
     """
     before, after = (_error(crops.original, decoded) for decoded in (crops.baseline, crops.optimised))
     scale = _scale(before, after)
     height, width = before.shape
-    return Panels(
+    return dict(
         width=width,
         height=height,
         original=_address(crops.original, lossless),

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lof.report import figures, plots
-from lof.report.crops import Panels, colour_bar, panels
-from lof.report.records import (
-    Crops,
-    Record,
-    by_change,
-    distinct,
-    failed,
-    in_order,
-    measured,
-    number,
-    totals,
-)
+from lof.report.crops import colour_bar, panels
+from lof.report.records import Record, by_change, failed, in_order, measured, number, totals
+from lof.results import Crops
 
 MOST_CROPS = 200
 """Pictures whose crops are embedded, at most."""
 LOSSLESS_UP_TO = 24
 """Crops of that many pictures are stored without loss; those of more as JPEG, to keep the page small."""
-
-
-@dataclass(frozen=True)
-class Card:
-    """One picture on the page; ``panels`` is ``None`` where its crops cannot be had."""
-
-    record: Record
-    panels: Panels | None
 
 
 def render(records: Sequence[Record], *, title: str, crops: Callable[[Record], Crops | None]) -> str:
@@ -52,7 +34,10 @@ def render(records: Sequence[Record], *, title: str, crops: Callable[[Record], C
             settings=_settings(rows),
             failed=_clean(failed(ordered)),
             rows=_clean(rows),
-            cards=[_card(record, crops(record), lossless) for record in shown],
+            cards=[
+                (_clean(record), None if (cut := crops(record)) is None else panels(cut, lossless=lossless))
+                for record in shown
+            ],
             lossless=lossless,
             histogram=plots.histogram(rows) if rows else None,
             scatter=plots.scatter(rows),
@@ -62,20 +47,16 @@ def render(records: Sequence[Record], *, title: str, crops: Callable[[Record], C
     )
 
 
-def _card(record: Record, cut: Crops | None, lossless: bool) -> Card:
-    return Card(_clean(record), None if cut is None else panels(cut, lossless=lossless))
-
-
 def _settings(rows: Sequence[Record]) -> list[tuple[str, str]]:
     """What the pictures were made with, each value once."""
     if not rows:
         return []
-    codecs = sorted({f"{row['codec']}, quality {row['quality']}" for row in rows})
+    distinct = {key: sorted({row[key] for row in rows}) for key in ("profile", "lambda", "seed")}
     return [
-        ("codec", "; ".join(codecs)),
-        ("profile", ", ".join(map(str, distinct(rows, "profile")))),
-        ("λ", ", ".join(f"{value:g}" for value in distinct(rows, "lambda"))),
-        ("seed", ", ".join(map(str, distinct(rows, "seed")))),
+        ("codec", "; ".join(sorted({f"{row['codec']}, quality {row['quality']}" for row in rows}))),
+        ("profile", ", ".join(map(str, distinct["profile"]))),
+        ("λ", ", ".join(f"{value:g}" for value in distinct["lambda"])),
+        ("seed", ", ".join(map(str, distinct["seed"]))),
     ]
 
 

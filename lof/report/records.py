@@ -12,20 +12,9 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    from lof.results import Pixels
+from typing import Any
 
 Record = dict[str, Any]
-
-
-class Crops(NamedTuple):
-    """The same cut of the original, the plain encoding and the optimised one: (h, w, 3) uint8, to 256×256."""
-
-    original: Pixels
-    baseline: Pixels
-    optimised: Pixels
 
 
 def to_json(record: Record) -> str:
@@ -105,11 +94,6 @@ def totals(records: Iterable[Record]) -> Totals | None:
         seconds=sum(row["seconds"] for row in rows),
         plain=sum(row["kept"] == "plain" for row in rows),
     )
-
-
-def distinct(records: Iterable[Record], key: str) -> list[Any]:
-    """The values that a key has, each once, sorted."""
-    return sorted({record[key] for record in records})
 
 
 def _mean(values: Iterable[Any]) -> float | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from lof.codecs import codec_spec
 from lof.errors import ProfileError, StudyError, UnknownCodecError
-from lof.profiles import Profile, describe_validation, load_profile, parse_profile
+from lof.profiles import Profile, describe_validation, load_profile, parse_profile, read_toml
 from lof.study.schema import Crops, Pruner, Range, Sampler, Study
 from lof.study.space import check_space, enqueued_points
 
@@ -23,14 +22,7 @@ def load_study(path: str | Path) -> Study:
             allowed.
     """
     path = Path(path)
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise StudyError(f"{path}: cannot be read ({reason}); name a study in TOML") from error
-    except tomllib.TOMLDecodeError as error:
-        raise StudyError(f"{path}: not valid TOML ({error}); correct that line") from error
-    content.setdefault("name", path.stem)
+    content = read_toml(path, StudyError, "name a study in TOML")
     content.setdefault("storage", f"sqlite:///{path.resolve().with_suffix('.db')}")
     return parse_study(content, str(path), path.resolve().parent)
 
@@ -83,10 +75,6 @@ _TABLES: dict[str, type[BaseModel]] = {
 
 
 def _describe(error: ValidationError) -> str:
-    first = error.errors()[0]
-    if first["type"] != "extra_forbidden":
-        return describe_validation(error)
-    where = first["loc"]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in where).lstrip(".")
-    table = _TABLES[str(where[0])] if len(where) > 1 else Study
-    return f"{key}: unknown key; allowed: {', '.join(table.model_fields)}"
+    where = error.errors()[0]["loc"]
+    table = _TABLES.get(str(where[0]), Study) if len(where) > 1 else Study
+    return describe_validation(error, f"allowed: {', '.join(table.model_fields)}")

@@ -42,12 +42,8 @@ class Figures:
 
     def value(self, objective: str) -> float | None:
         """The figure that an objective of a study means."""
-        return {
-            "cost": self.cost,
-            "bd-rate": self.bd_rate,
-            "gradient-evaluations": self.evaluations,
-            "seconds": self.seconds,
-        }[objective]
+        value: float | None = getattr(self, objective.removeprefix("gradient-").replace("-", "_"))
+        return value
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from optuna.trial import FrozenTrial
 
-_GAINS = {"cost": "True cost", "bd-rate": "BD-rate"}
 _NAMES = {"cost": "true cost", "bd-rate": "BD-rate"}
 _EFFORTS = {"gradient-evaluations": "gradient evaluations per image", "seconds": "seconds per image"}
 
@@ -90,7 +89,6 @@ def _gains(trials: list[FrozenTrial]) -> list[float]:
 
 
 def _gain_axis(axes: Axes, study: Study) -> None:
-    from matplotlib.ticker import FuncFormatter
-
-    axes.set_ylabel(f"{_GAINS[study.objectives[0]]} against plain encoding, %")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}".replace("-", "−")))
+    name = _NAMES[study.objectives[0]]
+    axes.set_ylabel(f"{name[0].upper()}{name[1:]} against plain encoding, %")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}".replace("-", "−"))

@@ -21,9 +21,9 @@ from PIL import Image
 from lof.archive import Manifest, Summary, create, open_sources, verify
 from lof.archive.manifest import NAME
 from lof.archive.schema import VERSION
-from lof.archive.staging import Staged
 from lof.archive.store import Store
 from lof.errors import ArchiveError, LofError, OutputError
+from lof.files.atomic import Staged
 from lof.pools import ThisProcess
 
 KILL = Path(__file__).parents[2] / "pipelines/kill.py"

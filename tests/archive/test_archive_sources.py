@@ -21,9 +21,9 @@ from PIL import Image
 
 from lof.archive import Limits, Manifest, Policy, Summary, create, open_sources, restore
 from lof.archive.decide import Decider, Decision
-from lof.archive.staging import Staged
 from lof.archive.store import Store
 from lof.errors import UsageError
+from lof.files.atomic import Staged
 from lof.pools import ThisProcess
 
 

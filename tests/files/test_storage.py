@@ -17,12 +17,11 @@ from upath import UPath
 import lof
 from lof.cli import app
 from lof.errors import ImageError, LofError, OutputError, UsageError
-from lof.files.atomic import write_atomically
+from lof.files.atomic import remove_leftovers, write_atomically
 from lof.files.inputs import find
 from lof.files.storage import is_remote, parse, temporary_name
 from lof.jobs import JobSettings, plan_job, run_job
 from lof.jobs.events import Finished
-from lof.jobs.leftovers import remove_leftovers
 from lof.jobs.remote_manifest import RemoteManifest
 from lof.pictures.reading import read_size
 from lof.pools import Processes

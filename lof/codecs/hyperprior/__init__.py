@@ -12,6 +12,7 @@ from lof.codecs.registry import CodecSpec, Key, Points, RatePoint, Request, regi
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec
+    from lof.codecs.network import NetworkCodec
     from lof.codecs.training import Trainable
 
 # λ of CompressAI's zoo, quality 1 to 8 (its documentation, "Training").
@@ -82,15 +83,24 @@ _SIZES = {"mean-scale-96": {"N": 96, "M": 128}, "tiny": {"N": 16, "M": 24}}
 @register(*_SPECS)
 def load(request: Request) -> Codec:
     """One of these codecs at the rate point asked for."""
-    from lof.codecs.hyperprior.load import codec_class
-
-    return codec_class(request.spec.name).load(request, zoo=request.spec.source == "zoo")
+    return _codec_class(request.spec.name).load(request, zoo=request.spec.source == "zoo")
 
 
 @register_training(*(spec.name for spec in _SPECS))
 def training(name: str) -> Trainable:
     """How one of these codecs is trained."""
-    from lof.codecs.hyperprior.load import codec_class
     from lof.codecs.network_training import NetworkTraining
 
-    return NetworkTraining(name, codec_class(name), _SIZES.get(name))
+    return NetworkTraining(name, _codec_class(name), _SIZES.get(name))
+
+
+def _codec_class(name: str) -> type[NetworkCodec]:
+    from lof.codecs.hyperprior.codec import FactorizedCodec, MeanScaleCodec, ScaleHyperpriorCodec
+    from lof.codecs.hyperprior.serial import JointAutoregressiveCodec
+
+    classes: dict[str, type[NetworkCodec]] = {
+        "bmshj2018-factorized": FactorizedCodec,
+        "bmshj2018-hyperprior": ScaleHyperpriorCodec,
+        "mbt2018": JointAutoregressiveCodec,
+    }
+    return classes.get(name, MeanScaleCodec)
