@@ -56,7 +56,7 @@ def decode(
         record = {"file": str(path), "output": str(target), "error": None}
         try:
             parsed = unpack(read_stream(path), str(path), max_pixels)
-            picture = decode_stream(parsed, name=str(path), weights=weights, download=download)
+            picture, _ = decode_stream(parsed, name=str(path), weights=weights, download=download)
             written = _write(picture, target, force)
             if not (json or quiet):
                 typer.echo(printable(f"{path} → {target}{'' if written else ' (there already)'}"))
