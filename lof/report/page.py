@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lof.report import figures, plots
 from lof.report.crops import colour_bar, panels
-from lof.report.records import Record, by_change, failed, in_order, measured, number, totals
+from lof.report.records import Record, by_change, distinct, failed, in_order, measured, number, totals
 from lof.results import Crops
 
 MOST_CROPS = 200
@@ -51,12 +51,11 @@ def _settings(rows: Sequence[Record]) -> list[tuple[str, str]]:
     """What the pictures were made with, each value once."""
     if not rows:
         return []
-    distinct = {key: sorted({row[key] for row in rows}) for key in ("profile", "lambda", "seed")}
     return [
         ("codec", "; ".join(sorted({f"{row['codec']}, quality {row['quality']}" for row in rows}))),
-        ("profile", ", ".join(map(str, distinct["profile"]))),
-        ("λ", ", ".join(f"{value:g}" for value in distinct["lambda"])),
-        ("seed", ", ".join(map(str, distinct["seed"]))),
+        ("profile", ", ".join(map(str, distinct(rows, "profile")))),
+        ("λ", ", ".join(f"{value:g}" for value in distinct(rows, "lambda"))),
+        ("seed", ", ".join(map(str, distinct(rows, "seed")))),
     ]
 
 

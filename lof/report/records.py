@@ -96,6 +96,11 @@ def totals(records: Iterable[Record]) -> Totals | None:
     )
 
 
+def distinct(records: Iterable[Record], key: str) -> list[Any]:
+    """The values that a key has, each once, sorted."""
+    return sorted({record[key] for record in records})
+
+
 def _mean(values: Iterable[Any]) -> float | None:
     known = [float(value) for value in values if value is not None]
     return sum(known) / len(known) if known else None
