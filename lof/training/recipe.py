@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import tomllib
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +16,7 @@ from lof.codecs import CodecSpec, Continuous, codec_spec, recipes
 from lof.codecs.training import Aim
 from lof.errors import TrainingError, UnknownCodecError
 from lof.machine.devices import resolve_precision
-from lof.profiles import describe_validation
+from lof.profiles import describe_validation, read_toml
 
 MS_SSIM_MIN_CROP = 176
 """Five scales of an 11-pixel window need more than 160 pixels; crops are multiples of 16."""
@@ -26,6 +25,8 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Crop = Annotated[int, Field(ge=64, multiple_of=64)]
+
+_ALLOWED = "the keys are those of the shipped recipes"
 
 
 class _Model(BaseModel):
@@ -240,7 +241,7 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
         if recipe.frozen:
             codec_spec(recipe.frozen)
     except ValidationError as error:
-        raise TrainingError(f"{origin}: {_describe(error)}") from error
+        raise TrainingError(f"{origin}: {describe_validation(error, _ALLOWED)}") from error
     except UnknownCodecError as error:
         raise TrainingError(f"{origin}: codec: {error}") from error
     for index, rung in enumerate(recipe.rung):
@@ -253,20 +254,5 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
     return recipe
 
 
-def _describe(error: ValidationError) -> str:
-    if error.errors()[0]["type"] == "extra_forbidden":
-        key = ".".join(str(part) for part in error.errors()[0]["loc"])
-        return f"{key}: unknown key; the keys are those of the shipped recipes"
-    return describe_validation(error)
-
-
 def _parse(path: Path) -> Recipe:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise TrainingError(f"{path}: cannot be read ({reason}); name a recipe in TOML") from error
-    except tomllib.TOMLDecodeError as error:
-        raise TrainingError(f"{path}: not valid TOML ({error}); correct that line") from error
-    content.setdefault("name", path.stem)
-    return parse_recipe(content, str(path))
+    return parse_recipe(read_toml(path, TrainingError, "name a recipe in TOML"), str(path))
