@@ -240,7 +240,7 @@ class TestObjective:
     ) -> None:
         objective = Objective(codec, images[:1], codec.lmbda)
         state = Search(objective, codec.analyse(codec.pad(images[:1])), 1, [0], None)
-        curvature = torch.stack([distortion_curvature(state, state.best, "y") for _ in range(30)]).mean(0)
+        curvature = torch.stack([distortion_curvature(state, state.best)["y"] for _ in range(30)]).mean(0)
         coded = codec.code(state.best, lambda _, r: r)
         values = {n: c.value.detach() for n, c in coded.items()}
         base = codec.synthesise(values)
