@@ -89,6 +89,7 @@ CODEC_NUMBERS: Final[Mapping[str, int]] = MappingProxyType(
         # Reserved: no file of version 2 spells these names out, so that the codecs may come later.
         "lapped": 16,
         "jpeg": 17,
+        "lapped-tiny": 18,
     }
 )
 CRITICAL_BOXES: Final[frozenset[bytes]] = frozenset()

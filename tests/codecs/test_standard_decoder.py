@@ -46,7 +46,7 @@ POINTS = [
     (spec.name, metric, quality)
     for spec in codec_specs(hidden=True)
     for metric, quality in spec.rate_points
-    if (spec.source == "bundled" or quality == 1) and not spec.name.startswith("msp")
+    if (spec.source == "bundled" or quality == 1) and not spec.name.startswith(("msp", "lapped"))
 ]
 FILES = [
     (*point, format) for point in POINTS for format, known in CONTAINERS.items() if known.holds(point[0])

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from lof.codecs.training import Trainable
 
 
-def _spec(name: str, fingerprint: str) -> CodecSpec:
+def _spec(name: str, fingerprint: str, summary: str) -> CodecSpec:
     return CodecSpec(
         name=name,
         rates=Continuous(1, 8, (0.0018, 0.18), fingerprint=fingerprint),
         default_quality=4,
-        summary="lapped transform and shallow network, every quality from 1 to 8; ships with lof",
+        summary=summary,
         source="bundled",
         licence="BSD-3-Clause",
         portable=True,
@@ -31,7 +31,13 @@ def _spec(name: str, fingerprint: str) -> CodecSpec:
     )
 
 
-@register(_spec("lapped-tiny", "5a2a4fe4ddfcae1ac7e00b4eed602da2d2ddbe1997ea74dc6636f4f548b49159"))
+@register(
+    _spec(
+        "lapped-tiny",
+        "5a2a4fe4ddfcae1ac7e00b4eed602da2d2ddbe1997ea74dc6636f4f548b49159",
+        "the same, of 12 channels; for tests and examples",
+    ),
+)
 def load(request: Request) -> Codec:
     """The codec at the quality asked for."""
     from lof.codecs.lapped.codec import LappedCodec

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lof.codecs.lapped.transforms import BLOCK, GatedBlock, Transforms, lap, shuffle
 
-PLACES = 512
+PLACES = 2048
 """At most about so many places at once."""
 
 
