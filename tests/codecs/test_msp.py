@@ -178,7 +178,7 @@ class TestExactness:
         y = latents(config, *size)
         coded = codec.code({"y": y}, hard_rounding, exact=True)["y"]
         string = codec.compress(symbols_of({"y": coded}))[0]
-        values = codec.decoder.values(string, *size)
+        values = codec.decoder.read(string, *size)[1]
         weights = {key: value.numpy() for key, value in codec.net.shippable_state().items()}
         again = NumpyDecoder(weights).decode(string, *size)
         assert torch.equal(values, coded.value)
@@ -191,7 +191,7 @@ class TestExactness:
         string = unpack(data).strings[0]
         file = Place("msp-tiny", "mse", 4).bundled
         again = NumpyDecoder(load_file(file)).decode(string, 8, 8)
-        assert np.array_equal(again, (64 * codec.decoder.values(string, 8, 8)[0].double()).numpy())
+        assert np.array_equal(again, (64 * codec.decoder.read(string, 8, 8)[0].double()).numpy())[1]
 
     @pytest.mark.parametrize("name", ["msp-base", "msp-high"])
     def test_sums_stay_exact_in_float32_whatever_the_weights(self, name: str) -> None:
