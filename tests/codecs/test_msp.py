@@ -191,7 +191,7 @@ class TestExactness:
         string = unpack(data).strings[0]
         file = Place("msp-tiny", "mse", 4).bundled
         again = NumpyDecoder(load_file(file)).decode(string, 8, 8)
-        assert np.array_equal(again, (64 * codec.decoder.read(string, 8, 8)[0].double()).numpy())[1]
+        assert np.array_equal(again, (64 * codec.decoder.read(string, 8, 8)[1][0].double()).numpy())
 
     @pytest.mark.parametrize("name", ["msp-base", "msp-high"])
     def test_sums_stay_exact_in_float32_whatever_the_weights(self, name: str) -> None:
@@ -364,7 +364,7 @@ def test_the_decoding_cost_is_what_the_layers_really_multiply(config: MSPConfig)
             layer.register_forward_hook(lambda m, seen, _: count("synthesis", m, seen[0][0, 0].numel()))
     y = torch.zeros(1, config.latent_channels, side // 16, side // 16)
     codec_like = Decoder(net)
-    codec_like.values(codec_like.encode(y), *y.shape[-2:])
+    codec_like.read(codec_like.encode(y), *y.shape[-2:])
     net.g_s(y)
     cost = decoding_cost(net)
     assert counted["prior"] / 2 == cost.prior_macs * side**2  # once to encode, once to decode

@@ -177,7 +177,7 @@ class TestEngine:
     def test_images_of_a_batch_are_searched_independently(self, codec: Codec, images: torch.Tensor) -> None:
         both = search(codec, images, profile_of(MEAN_FIELD), lmbda=codec.lmbda)
         alone = search(codec, images[1:], profile_of(MEAN_FIELD), lmbda=codec.lmbda)
-        assert both[1].trace[-1].cost == pytest.approx(alone[0].trace[-1].cost, rel=5e-3)
+        assert both[1].trace[-1].cost == pytest.approx(alone[0].trace[-1].cost, rel=1e-2)
 
     def test_the_budget_is_what_is_spent_and_reported(self, codec: Codec, images: torch.Tensor) -> None:
         plan = profile_of(MEAN_FIELD, {"kind": "greedy-flip", "evaluations": 3, "patience": 9})
