@@ -370,7 +370,7 @@ class Manifest:
 
     def _damaged(self, what: object) -> ArchiveError:
         return ArchiveError(
-            f"{self.path}: damaged ({what}); copy it back from a backup: "
+            f"{self.path}: damaged ({' '.join(str(what).split())}); copy it back from a backup: "
             "the streams beside it are whole and `lof decode` reads them"
         )
 

@@ -329,3 +329,14 @@ def test_what_is_done_to_a_picture_is_noted_in_its_row_and_in_the_summary(tmp_pa
     summary = archive(tmp_path / "photos", dst=tmp_path / "dst")
     assert rows(tmp_path / "dst")["photos/a.jpg"].notes.split("\n") == ["orientation 6 applied"]
     assert summary.notes == {"orientation 6 applied": (1, "photos/a.jpg")}
+
+
+def test_a_manifest_with_a_broken_list_of_free_pages_is_one_line(tmp_path: Path) -> None:
+    archive = Path(__file__).parents[1] / "fixtures" / "v0.1" / "archive"
+    shutil.copytree(archive, tmp_path / "a")
+    data = bytearray((archive / "manifest.sqlite").read_bytes())
+    data[32:40] = (251658250).to_bytes(4, "big") + (1).to_bytes(4, "big")  # its first page, and how many
+    (tmp_path / "a" / "manifest.sqlite").write_bytes(data)
+    with pytest.raises(ArchiveError, match="freelist") as caught:
+        verify(tmp_path / "a", ThisProcess())
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,89 @@
+"""The fuzzing harness finds a planted fault of each kind, keeps it, and lets a healthy reader pass."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from lof.errors import StreamError
+from pipelines import fuzz
+from pipelines.fuzz import Read, Target, replay
+
+
+def healthy(data: bytes, folder: Path) -> None:
+    if data[:2] != b"ok":
+        raise StreamError("case: is no good; make another")
+
+
+def foreign(data: bytes, folder: Path) -> None:
+    healthy(data, folder)
+    if len(data) > 2 and data[2] >= 0x80:
+        raise IndexError("planted")
+
+
+def dies(data: bytes, folder: Path) -> None:
+    healthy(data, folder)
+    if len(data) > 2 and data[2] >= 0x80:
+        os.kill(os.getpid(), signal.SIGFPE)
+
+
+def grows(data: bytes, folder: Path) -> None:
+    healthy(data, folder)
+    if len(data) > 2 and data[2] >= 0x80:
+        bytearray(b"\1") * 1_200_000_000
+
+
+def seeds() -> dict[str, bytes]:
+    return {"good": b"ok\0\0\0\0"}
+
+
+def test_a_healthy_reader_passes(tmp_path: Path) -> None:
+    tally = fuzz.fuzz(tmp_path, {"plain": Target(healthy, seeds)}, seconds=600, cases=200)
+    assert tally.cases["plain"] == 200
+    assert not tally.finds
+    assert not (tmp_path / "finds").exists()
+
+
+@pytest.mark.parametrize(
+    ("read", "words"),
+    [(foreign, r"IndexError at .*planted"), (dies, "the process died .SIGFPE"), (grows, "more than 1 GB")],
+)
+def test_a_planted_fault_is_found_kept_and_replayed(tmp_path: Path, read: Read, words: str) -> None:
+    targets = {"plain": Target(read, seeds)}
+    tally = fuzz.fuzz(tmp_path, targets, seconds=600, cases=100)
+    assert len(tally.finds) == 1, "one for each kind of answer"
+    place, _ = tally.finds[0]
+    assert place.parent == tmp_path / "finds"
+    ((path, answer, bad),) = replay([place], targets)
+    assert (path, bad) == (place, True)
+    assert re.search(words, answer)
+    ((_, _, bad),) = replay([place], {"plain": Target(healthy, seeds)})
+    assert not bad
+
+
+def test_work_without_an_end_is_a_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "SECONDS", 0.5)
+    reader = fuzz.Reader(Target(endless, seeds))
+    assert reader.answer(b"") == ("more than 0 s", True)
+    reader.close()
+
+
+def endless(data: bytes, folder: Path) -> None:
+    while True:
+        pass
+
+
+@pytest.mark.parametrize("name", ["manifest", "picture", "profile", "weights"])
+def test_every_seed_is_a_good_file(tmp_path: Path, name: str) -> None:
+    from pipelines.fuzz_targets import (
+        TARGETS,  # which needs torch, as the processes of the other tests do not
+    )
+
+    for key, data in TARGETS[name].seeds().items():
+        folder = tmp_path / key
+        folder.mkdir()
+        assert TARGETS[name].read(data, folder)
