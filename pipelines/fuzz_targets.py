@@ -38,7 +38,7 @@ def read_stream(data: bytes, folder: Path) -> object:
     """Decode a stream of any container."""
     stream = unpack(data, "case", MAX_PIXELS)
     own = codec_spec(stream.codec).source == "zoo"
-    picture = decode_stream(stream, name="case", weights=ZOO if own else None)
+    picture, _ = decode_stream(stream, name="case", weights=ZOO if own else None)
     return picture.pixels.shape
 
 
