@@ -94,7 +94,7 @@ def write_cases(
     for height, width in FOR_MS_SSIM if codec.metric == "ms-ssim" else sizes:
         pixels = np.ascontiguousarray(photograph[64 : 64 + height, 160 : 160 + width])
         result = lof.optimize(pixels, codec=codec, profile=PROFILE, format=format)
-        plain = lof.encode(pixels, codec=codec, format=format)
+        plain = lof.encode(pixels, codec=codec, format=format, portable=result.kept == "plain")
         stem = f"{codec.name}-{codec.metric}-{codec.quality}-{format}-{height}x{width}"
         for made_by, data, promised in (
             (f"optimize ({result.kept})", result.data, result.pixels),

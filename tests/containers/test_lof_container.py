@@ -129,6 +129,7 @@ def reference_read(data: bytes) -> Stream:
         15: "tiny",
         16: "lapped",
         17: "jpeg",
+        18: "lapped-tiny",
     }
     number = varint()
     codec = numbers[number] if number else take(varint()).decode()

@@ -33,6 +33,11 @@ def _spec(name: str, fingerprint: str, summary: str) -> CodecSpec:
 
 @register(
     _spec(
+        "lapped",
+        "953540d76bc611bc60755a4dcbfe7d3a0a7d57532f60ef34d54bb20e36bc73cb",
+        "lapped transform and network, every quality; still in training",
+    ),
+    _spec(
         "lapped-tiny",
         "5a2a4fe4ddfcae1ac7e00b4eed602da2d2ddbe1997ea74dc6636f4f548b49159",
         "the same, of 12 channels; for tests and examples",
@@ -45,7 +50,7 @@ def load(request: Request) -> Codec:
     return LappedCodec.load(request)
 
 
-@register_training("lapped-tiny")
+@register_training("lapped", "lapped-tiny")
 def training(name: str) -> Trainable:
     """How one of these codecs is trained."""
     from lof.codecs.lapped.training import LappedTraining
