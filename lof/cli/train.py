@@ -9,6 +9,7 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
+from lof.errors import require
 
 if TYPE_CHECKING:
     from lof.training import Recipe
@@ -47,6 +48,8 @@ def train(
     ] = 1,
     quiet: Annotated[bool, options.flag("--quiet", "Print errors only.")] = False,
 ) -> None:
+    if workers > 1:
+        require("ray", "ray", "training with several workers")
     if not quiet:  # at once: torch takes seconds to load
         typer.echo(f"training {recipe} in {out}", err=True)
     from lof.training import load_recipe

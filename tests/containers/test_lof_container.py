@@ -473,7 +473,9 @@ def test_the_order_of_the_boxes_that_are_given_makes_no_difference() -> None:
 
 
 def test_every_codec_that_lof_registers_has_a_number() -> None:
-    assert {spec.name for spec in codec_specs(hidden=True)} <= set(CODEC_NUMBERS)
+    own = {spec.name for spec in codec_specs(hidden=True) if spec.source in ("bundled", "zoo")}
+    assert len(own) > 8
+    assert own <= set(CODEC_NUMBERS)
     assert len(set(CODEC_NUMBERS.values())) == len(CODEC_NUMBERS)
 
 
