@@ -24,7 +24,7 @@ DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
     EOFError,
-    NotImplementedError,
+    NotImplementedError,  # zipfile's word for a compression that it does not know
     OSError,
     OverflowError,
     RuntimeError,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import struct
 import sys
@@ -124,7 +123,6 @@ def test_heic_without_its_plug_in_names_the_package(monkeypatch: pytest.MonkeyPa
         read_picture("a.heic", HEIC)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pillow_heif") is None, reason="pillow-heif is not installed")
 def test_heic_is_read_with_its_plug_in(tmp_path: Path) -> None:
     import pillow_heif
 
