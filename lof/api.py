@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lof.codecs import DEFAULT_CODEC, Codec, Latents, codec_for, hard_rounding, load_codec
+from lof.codecs import DEFAULT_CODEC, Codec, Latents, codec_for, load_codec
 from lof.containers import DEFAULT_CONTAINER, Stream, container, unpack
 from lof.containers.digest import check_digest, symbols_digest
 from lof.errors import StreamError, UsageError
@@ -291,7 +291,7 @@ def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: i
         )
     decoded = codec.decompress(parsed.strings, height, width).values
     with torch.no_grad():  # predictions in the search's precision differ a little from the decoder's
-        coded = codec.code({name: tensor.to(codec.device) for name, tensor in decoded.items()}, hard_rounding)
+        coded = codec.code({name: tensor.to(codec.device) for name, tensor in decoded.items()}, codec.rounded)
     latents = {}
     for name in codec.latents:
         # Between the integers lies what the encoder meant; a search from the integers alone finds less.
@@ -303,7 +303,7 @@ def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: i
 def _plain(codec: Codec, latents: Latents) -> Symbols:
     """The encoder's guess, rounded where a standard encoder rounds it."""
     with torch.no_grad():
-        return symbols_of(codec.code(latents, hard_rounding, exact=True))
+        return symbols_of(codec.code(latents, codec.rounded, exact=True))
 
 
 def _pack(codec: Codec, picture: Picture, symbols: Symbols, format: str) -> bytes:

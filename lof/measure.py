@@ -15,7 +15,6 @@ from lof.errors import SearchError
 from lof.metrics import bpp, ms_ssim, mse, psnr
 from lof.results import Measured, Pixels
 
-METRICS = ("mse", "ms-ssim")
 Region = NDArray[np.float32]
 """(H, W), at least 0 with a mean of 1: how much each pixel's error counts."""
 
@@ -40,17 +39,23 @@ class TrueCost:
         """A file of ``size`` bytes that decodes to ``decoded``, measured.
 
         Raises:
-            SearchError: the image is too small for MS-SSIM and the metric is that.
+            SearchError: the metric is MS-SSIM, and the image is too small for it or has a region.
             ImageError: the images differ in size.
+            ValueError: the metric is neither of the two.
         """
         error, similarity = mse(self.original, decoded), ms_ssim(self.original, decoded)
         rate = bpp(size, *self.original.shape[:2])
-        if self.metric == "ms-ssim":
-            if similarity is None:
+        match self.metric:
+            case "mse":
+                distortion = error if self.region is None else self._weighted(decoded)
+            case "ms-ssim" if self.region is not None:
+                raise SearchError("a region needs a codec trained for mse")
+            case "ms-ssim" if similarity is not None:
+                distortion = 1 - similarity
+            case "ms-ssim":
                 raise SearchError("the image is too small for MS-SSIM; use a codec trained for mse")
-            distortion = 1 - similarity
-        else:
-            distortion = error if self.region is None else self._weighted(decoded)
+            case _:
+                raise ValueError(f"unknown metric {self.metric!r}")
         return Measured(size, rate, error, psnr(error), similarity, rate + self.lmbda * distortion)
 
     def _weighted(self, decoded: Pixels) -> float:

@@ -100,7 +100,7 @@ class Codec(ABC):
     """Whether the bits of the elements add up to the strings' length; otherwise ``bits_of`` is a stand-in that a
     search can follow (run lengths and Huffman codes have no cost of single elements), and :meth:`rate` tells."""
     symbol_limit: ClassVar[int | None] = None
-    """Largest magnitude of a symbol that ``compress`` can write; any int32 if ``None``."""
+    """Largest magnitude of a symbol that ``compress`` can write; any int32 if ``None``. See :meth:`rounded`."""
 
     name: str
     quality: float
@@ -175,6 +175,11 @@ class Codec(ABC):
             StreamError: the number of strings is not this codec's, or its decoder fails on them.
         """
 
+    def rounded(self, name: str, residual: Tensor) -> Tensor:
+        """The quantiser of the written file, as a :class:`Quantize`: to the nearest symbol that can be written."""
+        whole = torch.round(residual)
+        return whole if self.symbol_limit is None else whole.clamp(-self.symbol_limit, self.symbol_limit)
+
     def rate(self, symbols: Mapping[str, Tensor]) -> Tensor:
         """True bits of given symbols: the length of their strings, (B,) float64.
 
@@ -242,5 +247,5 @@ class Codec(ABC):
 
 
 def hard_rounding(name: str, residual: Tensor) -> Tensor:
-    """The quantiser of the written file, as a :class:`Quantize`."""
+    """Plain rounding, as a :class:`Quantize`; :meth:`Codec.rounded` also knows the codec's limits."""
     return torch.round(residual)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lof.codecs import Latents, Quantize, hard_rounding
+from lof.codecs import Latents, Quantize
 from lof.results import TracePoint
 from lof.search.objective import Evaluation, Objective, symbols_of
 from lof.search.relaxations import NoiseSource
@@ -71,7 +71,7 @@ class Search:
         shows the way, and what was gained on it alone never counts.
         """
         with torch.no_grad():
-            evaluation = self.objective.evaluate(self.codec.code(latents, hard_rounding))
+            evaluation = self.objective.evaluate(self.codec.code(latents, self.codec.rounded))
             if self.codec.exact_bits:
                 return evaluation
             return self.objective.at_rate(evaluation, self.codec.rate(symbols_of(evaluation.coded)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -202,6 +203,17 @@ class TestEngine:
         latents = {"z": z, "y": first.symbols["y"] + means}
         again = search(codec, images[:1], profile_of(MEAN_FIELD), lmbda=codec.lmbda, initial=latents)[0]
         assert again.trace[0].cost == pytest.approx(first.trace[-1].cost, rel=1e-3)
+
+
+def test_no_symbol_leaves_the_limit_of_the_codec(codec: Codec, images: torch.Tensor) -> None:
+    stages = profile_of(MEAN_FIELD, {"kind": "greedy-flip", "evaluations": 4})
+    (whole,) = search(codec, images[:1], stages, lmbda=4 * codec.lmbda)
+    largest = max(int(symbols.abs().max()) for symbols in whole.symbols.values())
+    limited = copy.copy(codec)
+    limited.symbol_limit = largest - 1  # type: ignore[misc]
+    (found,) = search(limited, images[:1], stages, lmbda=4 * codec.lmbda)
+    assert max(int(symbols.abs().max()) for symbols in found.symbols.values()) <= largest - 1
+    assert found.trace[-1].cost < found.trace[0].cost
 
 
 class TestObjective:

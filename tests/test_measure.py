@@ -1,0 +1,55 @@
+"""The one true cost: which distortion it counts, and what it refuses. Regions as a whole: ``test_api.py``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from lof.errors import SearchError
+from lof.measure import TrueCost, region_of
+from lof.metrics import ms_ssim
+
+Pixels = NDArray[np.uint8]
+
+
+@pytest.fixture
+def pair(photograph: Pixels) -> tuple[Pixels, Pixels]:
+    """192×192 of a photograph, and the same with its upper half 10 levels darker."""
+    original = np.ascontiguousarray(photograph[32:224, 128:320].clip(10))
+    decoded = original.copy()
+    decoded[:96] -= 10
+    return original, decoded
+
+
+def test_the_cost_is_bits_per_pixel_and_lambda_times_the_squared_error(pair: tuple[Pixels, Pixels]) -> None:
+    measured = TrueCost(pair[0], 0.02).measure(4608, pair[1])
+    assert (measured.bpp, measured.mse) == (1.0, 50.0)
+    assert measured.cost == pytest.approx(1 + 0.02 * 50)
+
+
+def test_a_region_counts_where_it_points(pair: tuple[Pixels, Pixels]) -> None:
+    weights = np.zeros((192, 192))
+    weights[:96] = 3
+    upper, lower = (
+        TrueCost(pair[0], 0.02, region=region_of(some, 192, 192)) for some in (weights, weights[::-1])
+    )
+    assert upper.measure(4608, pair[1]).cost == pytest.approx(1 + 0.02 * 100)
+    assert lower.measure(4608, pair[1]).cost == pytest.approx(1)
+    assert upper.measure(4608, pair[1]).mse == 50.0
+
+
+def test_ms_ssim_counts_what_is_missing_to_one(pair: tuple[Pixels, Pixels]) -> None:
+    similarity = ms_ssim(*pair)
+    assert similarity is not None
+    measured = TrueCost(pair[0], 8, "ms-ssim").measure(4608, pair[1])
+    assert measured.cost == pytest.approx(1 + 8 * (1 - similarity))
+
+
+def test_what_cannot_be_measured_is_refused(pair: tuple[Pixels, Pixels]) -> None:
+    with pytest.raises(SearchError, match="too small for MS-SSIM"):
+        TrueCost(pair[0][:64], 8, "ms-ssim").measure(1, pair[1][:64])
+    with pytest.raises(SearchError, match="a region needs a codec trained for mse"):
+        TrueCost(pair[0], 8, "ms-ssim", region_of(np.ones((192, 192)), 192, 192)).measure(1, pair[1])
+    with pytest.raises(ValueError, match="unknown metric 'vmaf'"):
+        TrueCost(pair[0], 8, "vmaf").measure(1, pair[1])
