@@ -280,7 +280,7 @@ def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: i
     """The latents of a stream, drawn towards the encoder's guess."""
     parsed = unpack(data, "warm start")
     if (parsed.codec, parsed.quality, parsed.metric) != (codec.name, codec.quality, codec.metric):
-        raise StreamError(f"warm start: is of another codec than {codec.name} quality {codec.quality}")
+        raise StreamError(f"warm start: is of another codec than {codec.name} quality {codec.quality:g}")
     if parsed.fingerprint and parsed.fingerprint != codec.fingerprint[:4]:
         raise StreamError(
             f"warm start: was written with other weights of {codec.name}; name theirs with --weights"

@@ -108,7 +108,7 @@ class Runner:
         for codec in self.codecs:
             for method in self.methods:
                 self._search(codec, method, images)
-                yield f"{images[0].name}  q{codec.quality}  {method.name}"
+                yield f"{images[0].name}  q{codec.quality:g}  {method.name}"
             for image in images:
                 self._plain(codec, image)
 

@@ -40,7 +40,7 @@ def record(source: str = "a.png", change: float = -0.1, **other: Any) -> Record:
         "notes": [],
         "state": "done",
         "codec": "tiny",
-        "quality": 4,
+        "quality": 4.0,
         "profile": "fast",
         "lambda": 0.013,
         "seed": 0,
