@@ -245,7 +245,7 @@ def codec_of(
     )
     if stream.fingerprint and codec.fingerprint[:4] != stream.fingerprint:
         raise StreamError(
-            f"{name}: written with other weights of {stream.codec} quality {stream.quality:g} "
+            f"{name}: written with other weights of {stream.codec} quality {stream.quality:.10g} "
             f"(fingerprint {stream.fingerprint.hex()}, here {codec.fingerprint[:4].hex()}); name theirs with --weights"
         )
     return codec
@@ -280,7 +280,7 @@ def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: i
     """The latents of a stream, drawn towards the encoder's guess."""
     parsed = unpack(data, "warm start")
     if (parsed.codec, parsed.quality, parsed.metric) != (codec.name, codec.quality, codec.metric):
-        raise StreamError(f"warm start: is of another codec than {codec.name} quality {codec.quality:g}")
+        raise StreamError(f"warm start: is of another codec than {codec.name} quality {codec.quality:.10g}")
     if parsed.fingerprint and parsed.fingerprint != codec.fingerprint[:4]:
         raise StreamError(
             f"warm start: was written with other weights of {codec.name}; name theirs with --weights"

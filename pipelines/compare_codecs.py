@@ -104,7 +104,7 @@ def _searched(
     journal: Journal, label: str, codec: Codec, images: list[Image], profile: Profile
 ) -> Iterator[Record]:
     missing = [image for image in images if _key(codec, profile.digest, image) not in journal.rows]
-    results = optimize_batch([i.picture for i in missing], codec, profile) if missing else []
+    results = optimize_batch([i.picture for i in missing], codec, profile, portable=False) if missing else []
     for image, result in zip(missing, results, strict=True):
         journal.append({"key": _key(codec, profile.digest, image), **asdict(result.optimised)})
     for image in images:
@@ -126,7 +126,7 @@ def _timed(journal: Journal, entry: Entry, image: Image, threads: int) -> float:
 
 
 def _key(codec: Codec, method: str, image: Image) -> str:
-    return f"{codec.name} {codec.quality:g} {codec.fingerprint.hex()[:16]} {method} {image.digest[:16]}"
+    return f"{codec.name} {codec.quality:.10g} {codec.fingerprint.hex()[:16]} {method} {image.digest[:16]}"
 
 
 def _row(journal: Journal, key: str, label: str, codec: Codec, method: str, image: Image) -> Record:

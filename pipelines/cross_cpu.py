@@ -65,7 +65,7 @@ def cross_cpu(
     table = Table("codec", "quality", "instructions", "threads", "same symbols")
     with tempfile.TemporaryDirectory() as work:
         for codec, quality in points:
-            folder = Path(work) / f"{codec}-{quality:g}"
+            folder = Path(work) / f"{codec}-{quality:.10g}"
             folder.mkdir()
             loaded = load_codec(codec, quality, device="cpu")
             for path in paths:
@@ -77,7 +77,7 @@ def cross_cpu(
                     right = right and not wrong
                     same = f"{len(paths) - len(wrong)} of {len(paths)}"
                     table.add_row(
-                        codec, f"{quality:g}", cpu, str(threads), f"{same} {' '.join(wrong)}".strip()
+                        codec, f"{quality:.10g}", cpu, str(threads), f"{same} {' '.join(wrong)}".strip()
                     )
     console.print(table)
     raise typer.Exit(0 if right else 1)

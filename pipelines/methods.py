@@ -108,7 +108,7 @@ class Runner:
         for codec in self.codecs:
             for method in self.methods:
                 self._search(codec, method, images)
-                yield f"{images[0].name}  q{codec.quality:g}  {method.name}"
+                yield f"{images[0].name}  q{codec.quality:.10g}  {method.name}"
             for image in images:
                 self._plain(codec, image)
 
@@ -117,8 +117,9 @@ class Runner:
         missing = [image for image in images if keys[image.name] not in self.journal.rows]
         if missing:
             self._warm_up(codec, missing)
+            # Widening is the same work after every method, and a small image pays for it most.
             found = lof.optimize_batch(
-                [i.picture for i in missing], codec, method, seed=self.settings["seed"]
+                [i.picture for i in missing], codec, method, seed=self.settings["seed"], portable=False
             )
             for image, result in zip(missing, found, strict=True):
                 self._append(keys[image.name], image, method.name, codec, result.record())
@@ -152,7 +153,7 @@ class Runner:
         """Two steps on an image of this size, so that no row pays for first-call costs."""
         shape = (codec.quality, len(images), *images[0].picture.pixels.shape)
         if shape not in self._warm:
-            lof.optimize_batch([image.picture for image in images], codec, sga(2))
+            lof.optimize_batch([image.picture for image in images], codec, sga(2), portable=False)
             self._warm.add(shape)
 
     def _key(self, codec: Codec, digest: str, image: Image) -> str:

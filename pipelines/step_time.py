@@ -125,7 +125,7 @@ def main(
     if not own:
         raise UsageError(f"--profile {profile}: ends after one evaluation, too soon to time")
     before, after = statistics.median(plainly), statistics.median(own)
-    print(f"{codec} quality {loaded.quality:g}, {width}×{height}, {device_name(loaded.device)}, ", end="")
+    print(f"{codec} quality {loaded.quality:.10g}, {width}×{height}, {device_name(loaded.device)}, ", end="")
     print(f"{torch.get_num_threads()} CPU threads, medians of {len(own)} in turn")
     print(f"plain (float32, contiguous, eager, weights not frozen): {1000 * before:9.1f} ms")
     dtype = str(resolve_precision(precision, loaded.device)).removeprefix("torch.")

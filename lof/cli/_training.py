@@ -92,7 +92,7 @@ class TrainingDisplay(AbstractContextManager["TrainingDisplay"]):
             if record.get(key) is not None
         ]
         quality = record["quality"]
-        title = self.recipe.title(record["rung"]) if quality is None else f"quality {quality:g}"
+        title = self.recipe.title(record["rung"]) if quality is None else f"quality {quality:.10g}"
         return f"{title} {record['kind']} step {record['step']}: {', '.join(values)}"
 
     def _view(self) -> Group:
@@ -101,7 +101,7 @@ class TrainingDisplay(AbstractContextManager["TrainingDisplay"]):
         for _, label, _ in _COLUMNS:
             table.add_column(label, justify="right")
         rows = {"training": self.latest} if self.latest else {}
-        rows |= {f"real files, quality {quality:g}": record for quality, record in self.measured.items()}
+        rows |= {f"real files, quality {quality:.10g}": record for quality, record in self.measured.items()}
         for name, record in rows.items():
             cells = ("" if record.get(key) is None else form.format(record[key]) for key, _, form in _COLUMNS)
             table.add_row(name, *cells)

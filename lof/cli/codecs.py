@@ -82,7 +82,7 @@ def _rates(points: list[dict[str, Any]], continuous: bool) -> list[tuple[str, st
     rows = []
     for metric in dict.fromkeys(point["metric"] for point in points):
         chosen = sorted((p["quality"], p["lambda"]) for p in points if p["metric"] == metric)
-        qualities = [f"{quality:g}" for quality, _ in chosen]
+        qualities = [f"{quality:.10g}" for quality, _ in chosen]
         gapless = len(chosen) > 1 and all(b - a == 1 for (a, _), (b, _) in pairwise(chosen))
         named = f"{qualities[0]}–{qualities[-1]}" if gapless else ", ".join(qualities)
         lambdas = dict.fromkeys((f"{chosen[0][1]:g}", f"{chosen[-1][1]:g}"))

@@ -99,7 +99,7 @@ def _print(found: dict[str, Any]) -> None:
 def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [
         ("format", container(found["format"]).summary),
-        ("codec", f"{found['codec']}, quality {found['quality']:g}, trained for {found['metric']}"),
+        ("codec", f"{found['codec']}, quality {found['quality']:.10g}, trained for {found['metric']}"),
         ("weights", _weights(found)),
         ("image", f"{found['width']} × {found['height']} pixels"),
         ("file", f"{count(found['bytes'])} bytes, {found['bpp']:.4f} bits per pixel"),

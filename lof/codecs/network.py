@@ -68,7 +68,7 @@ class NetworkCodec(Codec):
         spec, point = request.spec, request.point
         place = Place(spec.name, request.metric, request.quality, zoo=zoo, transforms=transforms)
         state, lmbda = load_weights(place, request.weights, download=request.download)
-        origin = f"{request.weights or spec.source} weights of {spec.name} quality {request.quality:g}"
+        origin = f"{request.weights or spec.source} weights of {spec.name} quality {request.quality:.10g}"
         device = resolve_device(request.device)
         codec = cls(
             build_network(cls.network, cls.sizes_in(state), state, origin),

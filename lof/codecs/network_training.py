@@ -192,7 +192,7 @@ def _take_transforms(net: nn.Module, aim: Aim) -> None:
             own.load_state_dict(part)
         except RuntimeError:
             raise TrainingError(
-                f"{aim.frozen} quality {aim.quality:g}: its {name} does not fit; check the sizes in `network`"
+                f"{aim.frozen} quality {aim.quality:.10g}: its {name} does not fit; check the sizes in `network`"
             ) from None
         own.requires_grad_(False)
 

@@ -69,8 +69,8 @@ class Points:
         metrics = sorted({known for known, _ in self.points})
         if metric not in metrics:
             raise UnknownCodecError(f"codec {codec}: no metric {metric!r}; it has {', '.join(metrics)}")
-        qualities = ", ".join(f"{q:g}" for m, q in sorted(self.points) if m == metric)
-        raise UnknownCodecError(f"codec {codec}: no quality {quality:g}; it has {qualities}")
+        qualities = ", ".join(f"{q:.10g}" for m, q in sorted(self.points) if m == metric)
+        raise UnknownCodecError(f"codec {codec}: no quality {quality:.10g}; it has {qualities}")
 
     def listed(self) -> dict[Key, RatePoint]:
         """All rate points, in the order in which they were registered."""
@@ -103,8 +103,8 @@ class Continuous:
             raise UnknownCodecError(f"codec {codec}: no metric {metric!r}; it has {self.metric}")
         if not self.lowest <= quality <= self.highest or quality * QUALITY_UNIT % 1:
             raise UnknownCodecError(
-                f"codec {codec}: no quality {quality:g}; it has every multiple of 1/{QUALITY_UNIT} "
-                f"from {self.lowest:g} to {self.highest:g}"
+                f"codec {codec}: no quality {quality:.10g}; it has every multiple of 1/{QUALITY_UNIT} "
+                f"from {self.lowest:.10g} to {self.highest:.10g}"
             )
         share = (quality - self.lowest) / (self.highest - self.lowest)
         low, high = map(math.log, self.lmbda)

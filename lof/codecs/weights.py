@@ -48,7 +48,7 @@ class Place:
     def stem(self) -> str:
         """The beginning of the file's name: codec, metric unless it is mse, and quality."""
         infix = "" if self.metric == "mse" else f"{self.metric}-"
-        return f"{self.codec}-{infix}{self.quality:g}"
+        return f"{self.codec}-{infix}{self.quality:.10g}"
 
     @property
     def bundled(self) -> Path:
@@ -227,7 +227,7 @@ def _find(place: Place, folder: Path, *, required: bool) -> Path | None:
             return folder / name
     if required:
         raise WeightsError(
-            f"{folder}: no weights of {place.codec} quality {place.quality:g}; put {' or '.join(names[:2])} there"
+            f"{folder}: no weights of {place.codec} quality {place.quality:.10g}; put {' or '.join(names[:2])} there"
         )
     return None
 

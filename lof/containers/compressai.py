@@ -171,7 +171,7 @@ def _check(stream: Stream, name: str, max_pixels: int) -> None:
     model = ZOO_MODELS[stream.codec]
     if stream.quality not in range(1, model.qualities + 1):
         raise _malformed(
-            name, f"{stream.codec} has the qualities 1 to {model.qualities}, not {stream.quality:g}"
+            name, f"{stream.codec} has the qualities 1 to {model.qualities}, not {stream.quality:.10g}"
         )
     if stream.metric not in METRICS:
         raise _malformed(name, f"the metric {stream.metric!r} is not one of {', '.join(METRICS)}")

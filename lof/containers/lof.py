@@ -195,7 +195,7 @@ def _check(stream: Stream, name: str, max_pixels: int) -> None:
     units = stream.quality * QUALITY_UNIT
     if not (1 <= units <= MAX_QUALITY * QUALITY_UNIT and units == int(units)):
         raise _malformed(
-            name, f"quality {stream.quality:g} is no multiple of 1/{QUALITY_UNIT} up to {MAX_QUALITY}"
+            name, f"quality {stream.quality:.10g} is no multiple of 1/{QUALITY_UNIT} up to {MAX_QUALITY}"
         )
     if stream.metric not in METRICS:
         raise _malformed(name, f"the metric {stream.metric!r} is not one of {', '.join(METRICS)}")

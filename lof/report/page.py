@@ -52,7 +52,7 @@ def _settings(rows: Sequence[Record]) -> list[tuple[str, str]]:
     if not rows:
         return []
     return [
-        ("codec", "; ".join(sorted({f"{row['codec']}, quality {row['quality']:g}" for row in rows}))),
+        ("codec", "; ".join(sorted({f"{row['codec']}, quality {row['quality']:.10g}" for row in rows}))),
         ("profile", ", ".join(map(str, distinct(rows, "profile")))),
         ("λ", ", ".join(f"{value:g}" for value in distinct(rows, "lambda"))),
         ("seed", ", ".join(map(str, distinct(rows, "seed")))),

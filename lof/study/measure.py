@@ -113,7 +113,8 @@ class Bench:
     def _search(self, batch: list[Image], codec: Codec, profile: Profile) -> list[Result]:
         try:
             pictures = [image.picture for image in batch]
-            return lof.optimize_batch(pictures, codec, profile, seed=self.study.seed)
+            # Widening comes after any search and is no part of a profile.
+            return lof.optimize_batch(pictures, codec, profile, seed=self.study.seed, portable=False)
         except LofError as error:
             raise type(error)(f"{', '.join(image.name for image in batch)}: {error}") from error
 
@@ -121,7 +122,7 @@ class Bench:
         plain = [(r.baseline.bpp, r.baseline.psnr) for r in results]
         if "bd-rate" in self.study.objectives and not rises(plain):
             raise StudyError(
-                f"{image.name}: its plain encodings at quality {', '.join(map(str, self.study.qualities))} do not "
+                f"{image.name}: its plain encodings at quality {', '.join(f'{q:.10g}' for q in self.study.qualities)} do not "
                 "grow in rate and PSNR, so that it has no BD-rate; leave it out, or use the objective cost"
             )
         delta = bjontegaard_deltas(plain, [(r.optimised.bpp, r.optimised.psnr) for r in results])

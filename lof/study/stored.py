@@ -57,7 +57,7 @@ def create_or_load(study: Study, storage: BaseStorage, bench: Bench) -> optuna.S
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     measured_with = {
-        WEIGHTS: {f"{codec.quality:g}": codec.fingerprint.hex()[:16] for codec in bench.codecs},
+        WEIGHTS: {f"{codec.quality:.10g}": codec.fingerprint.hex()[:16] for codec in bench.codecs},
         IMAGES: {image.name: image.digest[:16] for batch in bench.images for image in batch},
     }
     try:

@@ -56,7 +56,7 @@ class Exported:
         """What the family's registration says of these weights."""
         if self.one_network:
             return f'fingerprint="{self.fingerprint}",'
-        return f'("{self.metric}", {self.quality:g}): RatePoint({self.lmbda!r}, "{self.fingerprint}"),'
+        return f'("{self.metric}", {self.quality:.10g}): RatePoint({self.lmbda!r}, "{self.fingerprint}"),'
 
 
 def model_card(exported: Sequence[Exported], measured_on: str | None, kodak: bool) -> str:

@@ -79,7 +79,7 @@ def plot(records: list[Record], path: Path) -> None:
                     axis.plot(
                         *zip(*points, strict=True),
                         style,
-                        label=kind if quality is None else f"quality {quality:g}",
+                        label=kind if quality is None else f"quality {quality:.10g}",
                     )
         axis.set_ylabel(label)
         axis.grid(alpha=0.3)

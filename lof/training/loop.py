@@ -208,7 +208,7 @@ class _Run:
         pool = self.pool
         if task.kept is not None:
             folder = Path(recipe.data.latents) if recipe.data.latents else self.folder
-            cache = folder / f"latents-{recipe.frozen}-{rung.quality:g}.pt"
+            cache = folder / f"latents-{recipe.frozen}-{rung.quality:.10g}.pt"
             self._emit(Doing("computing the latents of all pictures"))
             pool = analyse(self.pool, task.kept, self.precision, cache)
         if task.start is not None and start is None and self.resumed is None:

@@ -154,14 +154,14 @@ class Recipe(_Model):
     def checkpoints(self) -> list[str]:
         """The names of the rungs' checkpoints."""
         return [
-            f"rung-{index}.pt" if rung.quality is None else f"quality-{rung.quality:g}.pt"
+            f"rung-{index}.pt" if rung.quality is None else f"quality-{rung.quality:.10g}.pt"
             for index, rung in enumerate(self.rung, start=1)
         ]
 
     def title(self, index: int) -> str:
         """A rung in words."""
         rung = self.rung[index]
-        return f"quality {rung.quality:g}" if rung.quality is not None else f"rung {index + 1}"
+        return f"quality {rung.quality:.10g}" if rung.quality is not None else f"rung {index + 1}"
 
     def rates(self, rung: Rung) -> tuple[float, ...]:
         """Qualities to validate a rung at."""
