@@ -99,7 +99,7 @@ def run_job(
 
     Args:
         sources: as from :func:`lof.files.inputs.find`.
-        jobs: images at a time. 1 works in this process; more work in spawned ones, so a script that calls
+        jobs: images at a time. 1 works in this process; more work in fresh ones, so a script that calls
             this needs the ``if __name__ == "__main__"`` guard. Bytes may differ between different ``jobs``,
             see :func:`lof.pools.threads_per_worker`.
         pool: the workers, where they are not ``jobs`` processes here, see :func:`lof.pools.make_pool`.

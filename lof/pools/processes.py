@@ -5,8 +5,8 @@ A worker that dies closes its pipe; only the item it had in hand is lost, and is
 (``concurrent.futures`` gives up the whole pool when one of its processes is killed. Pebble does not, but it has
 no word of which worker holds an item nor a way for it to report progress, so both would stand beside it.)
 
-Workers are spawned and open their tool once. Bytes depend on the number of threads, see
-:func:`threads_per_worker`.
+On Linux workers are forked from a server that has imported PyTorch once for all of them, elsewhere they are spawned.
+Each opens its tool once. Bytes depend on the number of threads, see :func:`threads_per_worker`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain, islice
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -27,6 +28,11 @@ from lof.pools.base import Item, OnEvent, Outcome_co, Tool, Work, threads_limite
 from lof.pools.team import Crew, Died, Say, Team, Worker
 
 _PATIENCE = 10.0  # seconds that a worker has to leave when told to
+_PRELOADED = ["lof.api", "lof.codecs.network"]  # what takes workers seconds to import; uses no GPU
+if sys.platform == "linux":
+    _CONTEXT = multiprocessing.get_context("forkserver")
+else:
+    _CONTEXT = multiprocessing.get_context("spawn")
 
 
 def cores() -> int:
@@ -44,7 +50,7 @@ def threads_per_worker(jobs: int) -> int:
 
 
 class Processes:
-    """A :class:`lof.pools.Pool` of up to ``jobs`` spawned processes on this machine.
+    """A :class:`lof.pools.Pool` of up to ``jobs`` processes on this machine, none of which is a copy of this one.
 
     A script that uses it needs the ``if __name__ == "__main__"`` guard.
 
@@ -65,14 +71,27 @@ class Processes:
 
 class _Process(Worker):
     def __init__(self, work: Work[Any, Any, Any], threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.pipe, there = context.Pipe()
-        self.process = context.Process(
-            target=_work, args=(there, work, threads), daemon=True, name="lof worker"
-        )
-        with _interrupts_ignored():
-            self.process.start()
-        there.close()  # or the pipe would stay open when the worker dies
+        self.pipe, there = _CONTEXT.Pipe()
+        # The server has kept the environment in which it was started.
+        arguments = (there, work, threads, dict(os.environ))
+        self.process = _CONTEXT.Process(target=_work, args=arguments, daemon=True, name="lof worker")
+        try:
+            self._start()
+        except BaseException:
+            self.pipe.close()
+            raise
+        finally:
+            there.close()  # or the pipe would stay open when the worker dies
+
+    def _start(self) -> None:
+        if sys.platform == "linux":
+            _CONTEXT.set_forkserver_preload(_PRELOADED)
+            with _interrupts_ignored():
+                forkserver.ensure_running()
+            self.process.start()  # which waits for the imports of the server, and can be interrupted
+        else:
+            with _interrupts_ignored():
+                self.process.start()
 
     def receive(self) -> tuple[Say, Any]:
         try:
@@ -138,8 +157,10 @@ def _interrupts_ignored() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _work(pipe: Connection, work: Work[Any, Any, Any], threads: int) -> None:
+def _work(pipe: Connection, work: Work[Any, Any, Any], threads: int, environment: Mapping[str, str]) -> None:
     """Body of a worker process."""
+    os.environ.clear()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # As an exception, so that a file being written is cleaned up on the way out.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
