@@ -23,7 +23,7 @@ def profile(evaluations: int) -> Profile:
 
 
 QUICK = JobSettings("tiny", profile(2))
-SLOW = JobSettings("tiny", profile(400))  # long enough for a kill in its middle
+SLOW = JobSettings("tiny", profile(120))  # long enough for a kill in its middle
 
 
 def save(path: Path, seed: int = 0, size: tuple[int, int] = (96, 80), **options: Any) -> Path:
