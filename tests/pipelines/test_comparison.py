@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines import command
 from pipelines.benchmark_report import PLAIN
+from pipelines.compare_codecs import main
 from pipelines.comparison import compare, plot, table
 
-ROOT = Path(__file__).parents[2]
 CURVE = {2: (0.30, 29.0), 4: (0.60, 31.5), 5: (0.80, 32.5), 6: (1.00, 33.2)}
 
 
@@ -25,10 +24,6 @@ def rows(codec: str, factor: float, method: str = PLAIN, images: str = "ab") -> 
         for i in images
         for q, (bpp, psnr) in CURVE.items()
     ]
-
-
-def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_bd_rates_are_against_the_first_codec_and_rates_are_means() -> None:
@@ -61,24 +56,28 @@ def test_a_rate_point_that_one_codec_alone_has_is_kept() -> None:
     assert single.bd_rate is None
 
 
-def test_the_pipeline_measures_files_and_continues(tmp_path: Path, crop: NDArray[np.uint8]) -> None:
+def test_the_pipeline_measures_files_and_continues(
+    tmp_path: Path,
+    crop: NDArray[np.uint8],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(qualities: str) -> tuple[object, str, str]:
+        """Exit code and output, of this process, so that PyTorch is imported once."""
+        options = ["-o", str(tmp_path / "out"), "--codecs", "tiny,other=msp-tiny", "--qualities", qualities]
+        monkeypatch.setattr("sys.argv", ["compare_codecs.py", str(tmp_path / "photos"), *options])
+        with pytest.raises(SystemExit) as stopped:
+            command.run(main)
+        return stopped.value.code or 0, *capsys.readouterr()
+
     (tmp_path / "photos").mkdir()
     Image.fromarray(crop[:64, :64]).save(tmp_path / "photos" / "face.png")
-    command = [
-        sys.executable,
-        "-m",
-        "pipelines.compare_codecs",
-        str(tmp_path / "photos"),
-        "-o",
-        str(tmp_path / "out"),
-    ]
-    command += ["--codecs", "tiny,other=msp-tiny", "--qualities", "4"]
-    first = run(command)
-    assert first.returncode == 0, first.stderr
-    assert "| tiny | plain | – |" in first.stdout
-    assert "| other | plain | – |" in first.stdout
+    code, first, errors = run("4")
+    assert code == 0, errors
+    assert "| tiny | plain | – |" in first
+    assert "| other | plain | – |" in first
     journal = (tmp_path / "out" / "rows.jsonl").read_bytes()
-    assert run(command).stdout == first.stdout
+    assert run("4")[1] == first
     assert (tmp_path / "out" / "rows.jsonl").read_bytes() == journal
-    wrong = run([*command[:-1], "four"])
-    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    code, _, errors = run("four")
+    assert (code, errors.count("\n")) == (2, 1)
