@@ -7,8 +7,6 @@ import os
 import resource
 import signal
 import sqlite3
-import subprocess
-import sys
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ import numpy as np
 import pytest
 from archives import QUICK
 from PIL import Image
+from typer.testing import CliRunner
 
 from lof.archive import Manifest, Summary, create, open_sources, verify
 from lof.archive.manifest import NAME
@@ -25,8 +24,7 @@ from lof.archive.store import Store
 from lof.errors import ArchiveError, LofError, OutputError
 from lof.files.atomic import Staged
 from lof.pools import ThisProcess
-
-KILL = Path(__file__).parents[2] / "pipelines/kill.py"
+from pipelines import kill
 
 STEPS = {"pending": (Manifest, "intend"), "place": (Staged, "place"), "row": (Manifest, "put")}
 
@@ -157,13 +155,10 @@ def test_a_kill_while_a_file_takes_another_name_leaves_one_object(tmp_path: Path
 
 
 def test_random_kills_of_driver_and_workers_lose_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, str(KILL), "run", str(tmp_path / "work"), "--kills", "2", "--images", "6"]
-    ended = subprocess.run(
-        command, capture_output=True, text=True, check=False, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "2 kills" in ended.stdout
-    assert "WRONG" not in ended.stdout
+    ended = CliRunner().invoke(kill.app, ["run", str(tmp_path / "work"), "--kills", "2", "--images", "6"])
+    assert ended.exit_code == 0, ended.output
+    assert "2 kills" in ended.output
+    assert "WRONG" not in ended.output
 
 
 def test_a_second_process_is_refused_and_reading_goes_on(photos: Path, tmp_path: Path) -> None:
