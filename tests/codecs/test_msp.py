@@ -269,18 +269,18 @@ import numpy as np, torch
 from safetensors.torch import load_file
 from lof.codecs.msp.decoder import Decoder
 from lof.codecs.msp.network import MSPNetwork
-torch.set_num_threads(int(sys.argv[5]))
 state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(sys.argv[1]).items()}
 net = MSPNetwork.from_state_dict(state).eval()
 net.update()
-image = Decoder(net).decode(open(sys.argv[2], "rb").read(), int(sys.argv[3]), int(sys.argv[4]))
-np.save(sys.argv[2] + ".npy", image.numpy())
+for threads in (1, 2):
+    torch.set_num_threads(threads)
+    image = Decoder(net).decode(open(sys.argv[2], "rb").read(), int(sys.argv[3]), int(sys.argv[4]))
+    np.save(f"{sys.argv[2]}-{threads}.npy", image.numpy())
 """
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_decoder_stands_alone(
-    codec: MSPCodec, photograph: NDArray[np.uint8], tmp_path: Path, threads: int
+def test_the_decoder_stands_alone_with_any_number_of_threads(
+    codec: MSPCodec, photograph: NDArray[np.uint8], tmp_path: Path
 ) -> None:
     pixels = np.ascontiguousarray(photograph[:96, 100:244])
     latent = codec.analyse(codec.pad(tensor_of(pixels)))
@@ -288,7 +288,7 @@ def test_the_decoder_stands_alone(
     string = codec.compress(symbols_of(coded))[0]
     (tmp_path / "string").write_bytes(string)
     weights = Place("msp-tiny", "mse", 4).bundled
-    arguments = [str(weights), str(tmp_path / "string"), "96", "144", str(threads)]
+    arguments = [str(weights), str(tmp_path / "string"), "96", "144"]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", STANDALONE, *arguments],
         capture_output=True,
@@ -296,8 +296,9 @@ def test_the_decoder_stands_alone(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    decoded = np.load(tmp_path / "string.npy")
-    assert np.array_equal(decoded, codec.synthesise({"y": coded["y"].value}, exact=True).numpy())
+    promised = codec.synthesise({"y": coded["y"].value}, exact=True).numpy()
+    for threads in (1, 2):
+        assert np.array_equal(np.load(tmp_path / f"string-{threads}.npy"), promised)
 
 
 class TestSearch:
