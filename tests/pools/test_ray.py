@@ -131,7 +131,7 @@ def test_a_killed_worker_of_a_job_costs_nothing_but_time(tmp_path: Path) -> None
 def test_ctrl_c_ends_a_local_cluster_with_its_actors_and_json_stays_clean(tmp_path: Path) -> None:
     for number in range(12):
         save(tmp_path / f"in/{number}.png", seed=number)
-    (tmp_path / "long.toml").write_text('[[stage]]\nkind = "relax"\nevaluations = 200\n')
+    (tmp_path / "long.toml").write_text('[[stage]]\nkind = "relax"\nevaluations = 60\n')
     # Shells start background jobs with Ctrl-C ignored, and that is inherited.
     code = "from signal import *; signal(SIGINT, default_int_handler); import lof.cli.optimize as o; o.app()"
     options = ["--codec", "tiny", "--profile", "long.toml", "--ray", "local", "--jobs", "2", "--threads", "1"]
