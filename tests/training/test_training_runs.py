@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
-import textwrap
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from fresh import fresh
 from PIL import Image
 from test_training import LADDER, recipe_of
 from typer.testing import CliRunner
@@ -25,6 +25,7 @@ from lof.training import train
 from lof.training.checkpoint import load_checkpoint
 from lof.training.journal import Journal
 from lof.training.loop import Event, Logged
+from lof.training.recipe import Recipe
 
 EVERY_STEP = 1e-9  # minutes between checkpoints
 
@@ -78,42 +79,32 @@ def test_a_finished_run_called_again_does_nothing(tmp_path: Path, photos: Path) 
     assert (tmp_path / "log.jsonl").read_bytes() == log
 
 
+def train_until_half_a_checkpoint_is_written(recipe: Recipe, folder: Path, said: Connection) -> None:
+    whole, writes = os.write, list[bool]()
+
+    def write(handle: int, data: bytes) -> int:
+        writes.append("checkpoint.pt" in os.readlink(f"/proc/self/fd/{handle}"))
+        if not writes[-1] or sum(writes) < 3:  # two checkpoints, and then one that is cut
+            return whole(handle, data)
+        whole(handle, data[: len(data) // 2])
+        said.send("half written")
+        said.recv()
+        raise AssertionError("to be killed before")
+
+    os.write = write
+    train(recipe, folder, device="cpu")
+
+
 def test_a_kill_in_the_middle_of_writing_leaves_the_old_checkpoint(tmp_path: Path, photos: Path) -> None:
-    script = textwrap.dedent(
-        """
-        import os, sys, time
-        from pathlib import Path
-        import torch
-        torch.set_num_threads(1)
-        import lof.files.atomic
-        from lof.training import train
-        from lof.training.recipe import Recipe
-        recipe = Recipe.model_validate_json(sys.argv[1])
-        whole, writes = os.write, []
-
-        def write(handle, data):
-            writes.append("checkpoint.pt" in os.readlink(f"/proc/self/fd/{handle}"))
-            if not writes[-1] or sum(writes) < 3:  # two checkpoints, and then one that is cut
-                return whole(handle, data)
-            whole(handle, data[: len(data) // 2])
-            print("half written", flush=True)
-            time.sleep(600)
-
-        lof.files.atomic.os.write = write
-        train(recipe, Path(sys.argv[2]), device="cpu")
-        """
-    )
     recipe = recipe_of(photos, checkpoint_minutes=EVERY_STEP)
     folder = tmp_path / "run"
-    child = subprocess.Popen(
-        [sys.executable, "-c", script, recipe.model_dump_json(), str(folder)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "half written\n"
-    os.kill(child.pid, signal.SIGKILL)
-    assert child.wait() == -signal.SIGKILL
+    here, there = multiprocessing.Pipe()
+    child = fresh(train_until_half_a_checkpoint_is_written, recipe, folder, there)
+    there.close()
+    assert here.recv() == "half written"
+    child.kill()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
     torn = list(folder.glob(".*.tmp"))
     assert len(torn) == 1
     assert 0 < torn[0].stat().st_size < (folder / "checkpoint.pt").stat().st_size
