@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
 import pytest
+from fresh import fresh, silent_lof
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -119,16 +119,15 @@ def finished(trials: list[Any]) -> dict[int, Any]:
     return {t.number: (t.params, t.values) for t in trials if t.state.name in ("COMPLETE", "PRUNED")}
 
 
-def start(path: Path, trials: int) -> subprocess.Popen[bytes]:
-    arguments = [sys.executable, "-m", "lof", "study", "run", path, "--trials", str(trials)]
-    return subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def start(path: Path, trials: int) -> BaseProcess:
+    return fresh(silent_lof, "study", "run", str(path), "--trials", str(trials))
 
 
-def wait_for_finished(study: Study, count: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_finished(study: Study, count: int, process: BaseProcess) -> None:
     file = Path(str(study.storage).removeprefix("sqlite:///"))
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
-        assert process.poll() is None, "the process ended too early"
+        assert process.is_alive(), "the process ended too early"
         try:
             if file.exists() and len(finished(trials_of(study))) >= count:
                 return
@@ -309,8 +308,8 @@ def test_a_killed_study_keeps_its_finished_trials_and_tries_the_rest_again(
         while not any(trial.state.name == "RUNNING" and trial.params for trial in trials_of(study)):
             time.sleep(0.05)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     before = trials_of(study)
     done = finished(before)
     assert len(done) >= 2
@@ -336,7 +335,8 @@ def test_two_processes_share_a_study(write: Callable[..., Path]) -> None:
     try:
         wait_for_finished(study, 1, process)
         run_study(study, trials=9, on_event=lambda e: ended.append(e) if isinstance(e, Finished) else None)
-        assert process.wait(300) == 0
+        process.join(300)
+        assert process.exitcode == 0
     finally:
         process.kill()
     trials = trials_of(study)
