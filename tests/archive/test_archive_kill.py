@@ -154,6 +154,7 @@ def test_a_kill_while_a_file_takes_another_name_leaves_one_object(tmp_path: Path
     assert archive(photos, dst).unchanged == 2
 
 
+@pytest.mark.long
 def test_random_kills_of_driver_and_workers_lose_nothing(tmp_path: Path) -> None:
     ended = CliRunner().invoke(kill.app, ["run", str(tmp_path / "work"), "--kills", "2", "--images", "6"])
     assert ended.exit_code == 0, ended.output

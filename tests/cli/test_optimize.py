@@ -269,6 +269,7 @@ def test_the_command_starts_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.long
 def test_ctrl_c_leaves_whole_files_and_the_same_command_continues() -> None:
     images = 24
     write_profile("long.toml", 80)

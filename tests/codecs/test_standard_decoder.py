@@ -23,6 +23,8 @@ from lof.codecs.weights import Place
 from lof.containers import CONTAINERS
 from lof.profiles import parse_profile
 
+pytestmark = pytest.mark.long
+
 SIZES = [(65, 63), (1, 1), (1, 100), (64, 64)]
 FOR_MS_SSIM = [(161, 161)]  # the smallest image that has an MS-SSIM
 PROFILE = parse_profile(

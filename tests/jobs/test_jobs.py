@@ -193,6 +193,7 @@ def test_the_crop_is_where_the_error_fell_most(
     assert fallen > 0.9
 
 
+@pytest.mark.long
 def test_a_killed_worker_costs_nothing_but_time_and_bytes_do_not_depend_on_jobs(tmp_path: Path) -> None:
     for i in range(3):
         save(tmp_path / f"in/{i}.png", seed=i)

@@ -23,6 +23,8 @@ from lof.files.storage import parse
 from lof.jobs import Started, run_job
 from lof.pools import Advanced, Event, Finished, Workers, make_pool
 
+pytestmark = pytest.mark.long
+
 ray = pytest.importorskip("ray", reason="the extra lof[ray] is not installed")
 
 

@@ -296,6 +296,7 @@ def test_trials_that_fall_behind_are_stopped(write: Callable[..., Path]) -> None
         assert [(event.figures is None, event.steps) for event in ended] == [(False, 2), (True, 1)]
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("error::optuna.exceptions.ExperimentalWarning")  # a terminal would show it
 def test_a_killed_study_keeps_its_finished_trials_and_tries_the_rest_again(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
@@ -327,6 +328,7 @@ def test_a_killed_study_keeps_its_finished_trials_and_tries_the_rest_again(
     assert study_status(open_storage(study.url)).interrupted == 1
 
 
+@pytest.mark.long
 def test_two_processes_share_a_study(write: Callable[..., Path]) -> None:
     path = write(base={"stage": [BASE | {"evaluations": 30}]})
     study = load_study(path)
@@ -474,6 +476,7 @@ def test_a_trial_without_images_or_with_a_bad_one_says_so(
     assert "1.png" in error
 
 
+@pytest.mark.long
 def test_a_study_on_ray_ends_in_the_same_storage(write: Callable[..., Path]) -> None:
     ray = pytest.importorskip("ray", reason="the extra lof[ray] is not installed")
     pruner = {"kind": "median", "startup": 1, "warmup": 0}

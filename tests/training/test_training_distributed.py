@@ -79,6 +79,7 @@ def both_halves_in_one_process(recipe: Recipe) -> Stepper:
     return stepper
 
 
+@pytest.mark.long
 def test_two_workers_take_the_steps_of_one_process(tmp_path: Path, cluster: None) -> None:
     recipe = recipe_of(tmp_path / "photos")
     paths = train_distributed(recipe, tmp_path / "run", 2, use_gpu=False)
