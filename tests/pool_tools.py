@@ -43,6 +43,14 @@ class Squares(Work[Any, str, Any]):
 
 
 @dataclass(frozen=True)
+class Variables(Squares):
+    """Reads variables of the environment."""
+
+    def do(self, tool: str, item: Any, report: Callable[[Any], None]) -> Any:
+        return os.environ.get(item)
+
+
+@dataclass(frozen=True)
 class Refuses(Squares):
     def open(self) -> str:
         raise UsageError("no such tool")

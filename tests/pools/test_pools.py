@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pool_tools import DiesAtOnce, DiesFirst, Refuses, Squares, outcomes, run
+from pool_tools import DiesAtOnce, DiesFirst, Refuses, Squares, Variables, outcomes, run
 
 from lof.errors import UsageError, WorkerError
 from lof.pools import Advanced, Event, Finished, Pool, Processes, Started, ThisProcess, make_pool
@@ -97,6 +97,13 @@ def test_what_stops_the_run_stops_its_workers(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         Processes(2, threads=1).run(iter(range(10)), Squares(tmp_path), stop)
     assert multiprocessing.active_children() == []
+
+
+def test_workers_have_the_environment_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in ("one", "two"):
+        monkeypatch.setenv("LOF_WEIGHTS_DIR", value)
+        events = run(Processes(1, threads=1), Variables(tmp_path), ["LOF_WEIGHTS_DIR", "LOF_NO_SUCH"])
+        assert outcomes(events) == {"LOF_WEIGHTS_DIR": value, "LOF_NO_SUCH": None}
 
 
 def test_one_job_works_in_this_process_and_more_in_others() -> None:
