@@ -121,8 +121,9 @@ class Bench:
     def _bd_rate(self, image: Image, results: Sequence[Result]) -> float | None:
         plain = [(r.baseline.bpp, r.baseline.psnr) for r in results]
         if "bd-rate" in self.study.objectives and not rises(plain):
+            qualities = ", ".join(f"{quality:.10g}" for quality in self.study.qualities)
             raise StudyError(
-                f"{image.name}: its plain encodings at quality {', '.join(f'{q:.10g}' for q in self.study.qualities)} do not "
+                f"{image.name}: its plain encodings at quality {qualities} do not "
                 "grow in rate and PSNR, so that it has no BD-rate; leave it out, or use the objective cost"
             )
         delta = bjontegaard_deltas(plain, [(r.optimised.bpp, r.optimised.psnr) for r in results])
