@@ -14,50 +14,128 @@ from the continuous problem to the discrete one; no noise is drawn and no temper
 Only the distortion needs the synthesis, and it is nearly quadratic over the length of a few steps. So each
 gradient evaluation serves several steps: between two of them the distortion is extrapolated from its gradient
 and h, while the rate, which is cheap and far from quadratic, is followed exactly.
+
+How long a step may be differs between codecs by orders of magnitude. Two things keep it right on one that nobody
+tuned for: no step is longer than a few of the channel's *natural steps*, over which the cost changes by half a bit
+for each element (:func:`natural_steps`); and each new evaluation measures the expected cost where the model only
+foresaw it. An image whose cost has risen goes back to its best point and on with steps half as long. One whose true
+cost has not fallen after half of the stage starts again, with its other latents rounded and at rest.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lof.codecs import Latents
+from lof.codecs import Coded, Latents
 from lof.profiles import MeanFieldStage
 from lof.search.relaxations import soft_round
 from lof.search.schedules import value_at
-from lof.search.state import Search
+from lof.search.state import Search, choose
+
+_SMALL = 3e-4  # bits; gradients below it are nothing to go by
 
 
 def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
     """Adam on the expected cost, from the best latents so far; several steps per gradient evaluation."""
+    last = max(1, stage.evaluations * stage.steps - 1)
+
+    def weights_at(step: int) -> _Weights:
+        progress = step / last
+        side = value_at(stage.side, progress) if progress < stage.side_until else None
+        return _Weights(value_at(stage.variance, progress), side)
+
     latents = _contracted(state, stage.fraction)
-    optimizer = torch.optim.Adam(
-        [{"params": [tensor], "name": name} for name, tensor in latents.items()], lr=0.0, betas=stage.betas
-    )
-    curvature: Latents = {}
-    steps = stage.evaluations * stage.steps
+    curvature = distortion_curvature(state, latents)
+    start_cost = state.best_cost
+    adam = _Adam(stage.betas, _longest_steps(state, stage, latents, curvature))
+    pace = torch.ones_like(state.best_cost)
+    best: _Point | None = None
+    restarted = torch.zeros_like(pace, dtype=torch.bool)
     stale = 0
     for evaluation in range(stage.evaluations):
-        if evaluation % stage.curvature_every == 0:
+        if evaluation and evaluation % stage.curvature_every == 0:
             curvature = distortion_curvature(state, latents)
-        near = _distortion_near(state, latents, curvature)
-        for step in range(evaluation * stage.steps, (evaluation + 1) * stage.steps):
-            progress = step / max(1, steps - 1)
-            for group in optimizer.param_groups:
-                rate = stage.learning_rate_of.get(group["name"], stage.learning_rate)
-                group["lr"] = rate * value_at(stage.decay, progress)
-            optimizer.zero_grad(set_to_none=True)
-            side = value_at(stage.side, progress) if progress < stage.side_until else None
-            _expected_cost(state, latents, near, value_at(stage.variance, progress), side).backward()
-            optimizer.step()
+        point, first = _measured(state, latents, curvature), evaluation * stage.steps
+        if best is not None:
+            now, before = (_expected_cost(state, p, p.latents, weights_at(first)) for p in (point, best))
+            before = torch.where(restarted, torch.inf, before)
+            rose = now > before * (1 + stage.tolerance)
+            pace = torch.where(rose, pace / 2, (pace * 1.5).clamp_max(1))
+            if bool(rose.any()):
+                point = best.where(rose, point)
+                adam.forget(rose)
+            best = point.where(now <= before, best)
+        else:
+            best = point
+        latents = {name: tensor.clone().requires_grad_() for name, tensor in point.latents.items()}
+        for step in range(first, first + stage.steps):
+            cost = state.objective.pixels * _expected_cost(state, point, latents, weights_at(step)).sum()
+            gradients = torch.autograd.grad(cost, list(latents.values()), materialize_grads=True)
+            adam.step(latents, gradients, pace * value_at(stage.decay, step / last))
+        restarted = torch.zeros_like(restarted)
+        if evaluation + 1 == stage.evaluations // 2:
+            state.offer(latents, state.hard(latents))
+            restarted = state.best_cost >= start_cost
+            if bool(restarted.any()):
+                again = _contracted(state, stage.fraction, rest=True)
+                latents = {name: choose(restarted, again[name], tensor) for name, tensor in latents.items()}
+                adam.forget(restarted)
+                adam.rest(restarted, [name for name in latents if name not in curvature])
         if (evaluation + 1) % stage.check_every == 0 or evaluation + 1 == stage.evaluations:
             better = state.offer(latents, state.hard(latents))
             stale = 0 if bool(better.any()) else stale + 1
         state.report()
         if stage.patience is not None and stale >= stage.patience:
             break
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """What of the expected cost changes over a stage: the weight of the variance, and the temperature of the soft
+    rounding of the latents that are not synthesised, which are rounded where it is ``None``."""
+
+    variance: float
+    side: float | None
+
+
+class _Adam:
+    """Adam (Kingma & Ba 2015) with a longest step for each channel and a pace for each image.
+
+    Gradients are in bits, so that what counts as small does not depend on the image's size.
+    """
+
+    def __init__(self, betas: tuple[float, float], longest: Latents) -> None:
+        self.betas, self.longest, self.steps = betas, longest, 0
+        self.mean: Latents = {}
+        self.square: Latents = {}
+
+    @torch.no_grad()
+    def step(self, latents: Latents, gradients: Sequence[Tensor], pace: Tensor) -> None:
+        """Move ``latents`` in place, each image by its share ``pace``, (B,), of the longest steps."""
+        self.steps += 1
+        slow, fast = self.betas
+        for (name, tensor), gradient in zip(latents.items(), gradients, strict=True):
+            mean = self.mean.setdefault(name, torch.zeros_like(tensor))
+            square = self.square.setdefault(name, torch.zeros_like(tensor))
+            mean.mul_(slow).add_(gradient, alpha=1 - slow)
+            square.mul_(fast).addcmul_(gradient, gradient, value=1 - fast)
+            size = (square / (1 - fast**self.steps)).sqrt_().add_(_SMALL)
+            length = pace.reshape(-1, 1, 1, 1) * self.longest[name] / (1 - slow**self.steps)
+            tensor.addcdiv_(mean * -length, size)
+
+    def forget(self, which: Tensor) -> None:
+        """Lose the momentum of the images that ``which``, (B,), names."""
+        self.mean = {name: choose(which, torch.zeros_like(mean), mean) for name, mean in self.mean.items()}
+
+    def rest(self, which: Tensor, names: Sequence[str]) -> None:
+        """Move these latents of the images that ``which``, (B,), names no more."""
+        for name in names:
+            self.longest[name] = choose(which, torch.zeros_like(self.longest[name]), self.longest[name])
 
 
 @dataclass(frozen=True)
@@ -68,17 +146,46 @@ class _Near:
     gradient: Tensor
     curvature: Tensor
 
+    def where(self, which: Tensor, other: _Near) -> _Near:
+        """Per image: this one where ``which``, (B,), holds, else ``other``."""
+        return _Near(
+            choose(which, self.point, other.point),
+            choose(which, self.gradient, other.gradient),
+            choose(which, self.curvature, other.curvature),
+        )
 
-def _distortion_near(state: Search, latents: Latents, curvature: Latents) -> dict[str, _Near]:
+
+@dataclass(frozen=True)
+class _Point:
+    """Latents, their distortion times λ, (B,), and the model of it around each synthesised latent tensor."""
+
+    latents: Latents
+    distortion: Tensor
+    near: dict[str, _Near]
+
+    def where(self, which: Tensor, other: _Point) -> _Point:
+        """Per image: this one where ``which``, (B,), holds, else ``other``."""
+        return _Point(
+            {name: choose(which, tensor, other.latents[name]) for name, tensor in self.latents.items()},
+            torch.where(which, self.distortion, other.distortion),
+            {name: near.where(which, other.near[name]) for name, near in self.near.items()},
+        )
+
+
+def _measured(state: Search, latents: Latents, curvature: Latents) -> _Point:
     """One gradient evaluation: forward and backward through the synthesis."""
     state.evaluations += 1
     values, decoded = _decoded(state, latents)
-    distortion = state.objective.distortion(decoded)
-    gradients = torch.autograd.grad(state.objective.lmbda * distortion.sum(), list(values.values()))
-    return {
-        name: _Near(value.detach(), gradient, curvature[name])
-        for (name, value), gradient in zip(values.items(), gradients, strict=True)
-    }
+    distortion = state.objective.lmbda * state.objective.distortion(decoded)
+    gradients = torch.autograd.grad(distortion.sum(), list(values.values()))
+    return _Point(
+        {name: tensor.detach().clone() for name, tensor in latents.items()},
+        distortion.detach(),
+        {
+            name: _Near(value.detach(), gradient, curvature[name])
+            for (name, value), gradient in zip(values.items(), gradients, strict=True)
+        },
+    )
 
 
 def _decoded(state: Search, latents: Latents) -> tuple[Latents, Tensor]:
@@ -91,51 +198,94 @@ def _decoded(state: Search, latents: Latents) -> tuple[Latents, Tensor]:
     return leaves, state.codec.crop(decoded, state.objective.height, state.objective.width)
 
 
-def _contracted(state: Search, fraction: float) -> Latents:
+def _contracted(state: Search, fraction: float, *, rest: bool = False) -> Latents:
     """The best latents, with the synthesised ones moved towards their nearest integers.
 
     Far from integers the expected rate is that of a coin toss: at low rates, where nearly all elements are 0
-    once rounded, a search from the raw latents spends most of its steps on getting back to that.
+    once rounded, a search from the raw latents spends most of its steps on getting back to that. With ``rest`` the
+    others are rounded.
     """
     seen = state.codec.synthesised
 
     def towards_integers(name: str, residual: Tensor) -> Tensor:
-        return torch.lerp(torch.round(residual), residual, fraction) if name in seen else residual
+        if name in seen:
+            return torch.lerp(torch.round(residual), residual, fraction)
+        return torch.round(residual) if rest else residual
 
     with torch.no_grad():
         coded = state.codec.code(state.best, towards_integers)
     return {
-        name: (coded[name].value if name in seen else tensor).clone().requires_grad_()
+        name: (coded[name].value if rest or name in seen else tensor).clone().requires_grad_()
         for name, tensor in state.best.items()
     }
 
 
-def _expected_cost(
-    state: Search, latents: Latents, near: dict[str, _Near], variance: float, side: float | None
-) -> Tensor:
-    """Expected cost of the batch, up to a constant; the other latents are soft-rounded, or rounded where
-    ``side`` is None."""
+def _expected_cost(state: Search, point: _Point, latents: Latents, weights: _Weights) -> Tensor:
+    """Expected cost of each image, (B,), with the distortion as it is foreseen from ``point``."""
 
     def quantize(name: str, residual: Tensor) -> Tensor:
-        if name in near:
+        if name in point.near:
             return residual
+        side = weights.side
         return torch.round(residual.detach()) if side is None else soft_round(residual, side)
 
-    pixels = state.objective.pixels
-    cost = torch.zeros((), device=state.codec.device)
+    bits = torch.zeros_like(point.distortion)
+    cost = point.distortion
     for name, coded in state.codec.code(latents, quantize).items():
-        if name not in near:
-            cost = cost + coded.bits.sum() / pixels
+        if name not in point.near:
+            bits = bits + coded.bits.flatten(1).sum(1)
             continue
-        at = near[name]
-        floor = torch.floor(coded.residual.detach())
-        up = coded.residual - floor
-        bits = (1 - up) * coded.bits_of(floor) + up * coded.bits_of(floor + 1)
+        at = point.near[name]
         moved = coded.value - at.point
+        up, expected = _expected_bits(coded)
+        bits = bits + expected.flatten(1).sum(1)
         distortion = at.gradient * moved + 0.5 * at.curvature * moved.square()
-        spread = 0.5 * variance * at.curvature * up * (1 - up)
-        cost = cost + bits.sum() / pixels + (distortion + spread).sum()
-    return cost
+        spread = 0.5 * weights.variance * at.curvature * up * (1 - up)
+        cost = cost + (distortion + spread).flatten(1).sum(1)
+    return cost + bits / state.objective.pixels
+
+
+def _expected_bits(coded: Coded) -> tuple[Tensor, Tensor]:
+    """Probability of each element to be rounded up, and its expected bits."""
+    floor = torch.floor(coded.residual.detach())
+    up = coded.residual - floor
+    return up, (1 - up) * coded.bits_of(floor) + up * coded.bits_of(floor + 1)
+
+
+def _longest_steps(state: Search, stage: MeanFieldStage, latents: Latents, curvature: Latents) -> Latents:
+    """The longest step of each channel in each image, in steps of the quantiser: (B, C, 1, 1) by name."""
+    natural = natural_steps(state, latents, curvature, stage.side.start)
+    usual = {name: stage.learning_rate if name in curvature else stage.side_learning_rate for name in natural}
+    rates = usual | stage.learning_rate_of
+    return {name: (stage.longest * step).clamp_max(rates[name]) for name, step in natural.items()}
+
+
+def natural_steps(state: Search, latents: Latents, curvature: Latents, side: float) -> Latents:
+    """The change of an element that costs about half a bit: h^-½ with h the curvature of the cost in bits, the mean
+    of a channel in an image; (B, C, 1, 1) by name.
+
+    Of synthesised latents it is the distortion's curvature, as their own rate is followed exactly. Of the others it is
+    that of the rate of everything that they inform, by the Fisher information: for a model that tells the truth, the
+    curvature of a code length in nats is the mean square of its gradient. One backward pass from random signs on the
+    bits of all elements estimates the sum of the squares.
+
+    Args:
+        curvature: of the distortion, as from :func:`distortion_curvature`.
+        side: temperature of the soft rounding of the latents that are not synthesised.
+    """
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in latents.items()}
+    coded = state.codec.code(leaves, lambda name, r: r if name in curvature else soft_round(r, side))
+    signed = torch.zeros((), device=state.codec.device)
+    for name, part in coded.items():
+        bits = _expected_bits(part)[1] if name in curvature else part.bits
+        signs = 2 * torch.round(state.noise.uniform(bits.shape)) - 1
+        signed = signed + (signs * bits).sum()
+    probes = torch.autograd.grad(signed, list(leaves.values()), materialize_grads=True)
+    found = {}
+    for name, probe in zip(leaves, probes, strict=True):
+        bend = state.objective.pixels * curvature[name] if name in curvature else math.log(2) * probe.square()
+        found[name] = bend.mean((2, 3), keepdim=True).clamp_min(1e-12).rsqrt()
+    return found
 
 
 def distortion_curvature(state: Search, latents: Latents) -> Latents:
