@@ -75,7 +75,7 @@ def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
         latents = {name: tensor.clone().requires_grad_() for name, tensor in point.latents.items()}
         for step in range(first, first + stage.steps):
             cost = state.objective.pixels * _expected_cost(state, point, latents, weights_at(step)).sum()
-            gradients = torch.autograd.grad(cost, list(latents.values()), materialize_grads=True)
+            gradients = torch.autograd.grad(cost, list(latents.values()), allow_unused=True)
             adam.step(latents, gradients, pace * value_at(stage.decay, step / last))
         restarted = torch.zeros_like(restarted)
         if evaluation + 1 == stage.evaluations // 2:
@@ -115,11 +115,16 @@ class _Adam:
         self.square: Latents = {}
 
     @torch.no_grad()
-    def step(self, latents: Latents, gradients: Sequence[Tensor], pace: Tensor) -> None:
-        """Move ``latents`` in place, each image by its share ``pace``, (B,), of the longest steps."""
+    def step(self, latents: Latents, gradients: Sequence[Tensor | None], pace: Tensor) -> None:
+        """Move ``latents`` in place, each image by its share ``pace``, (B,), of the longest steps.
+
+        What has no gradient stays where it is, whatever its momentum.
+        """
         self.steps += 1
         slow, fast = self.betas
         for (name, tensor), gradient in zip(latents.items(), gradients, strict=True):
+            if gradient is None:
+                continue
             mean = self.mean.setdefault(name, torch.zeros_like(tensor))
             square = self.square.setdefault(name, torch.zeros_like(tensor))
             mean.mul_(slow).add_(gradient, alpha=1 - slow)
