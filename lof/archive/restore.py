@@ -192,8 +192,14 @@ class _Target:
             )
 
     def has(self, place: Path, row: Row) -> bool:
-        """Whether an earlier call has written this, and it is there."""
-        return _key(place, row) in self.done and place.is_file() and not place.is_symlink()
+        """Whether an earlier call has written this, and nobody has changed it since.
+
+        A change shows in the time. Where the file system cannot keep the time to the nanosecond, the answer is no:
+        the file is made again and compared.
+        """
+        if _key(place, row) not in self.done or place.is_symlink() or not place.is_file():
+            return False
+        return place.stat().st_mtime_ns == row.mtime_ns
 
     def note(self, place: Path, row: Row) -> None:
         """Remember that this has been written."""

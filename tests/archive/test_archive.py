@@ -96,6 +96,23 @@ def test_restore_never_overwrites_what_differs_unless_told_to(first_made: Path, 
     assert mine.read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_file_that_was_changed_before_restore_continues_is_not_taken_for_the_restored_one(
+    first_made: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    mine, notes = out / "photos/a.png", out / "photos/notes.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")  # so that the first call fails at it, and the second one continues
+    restore(first_made / "dst", out, ThisProcess())
+    restored = notes.read_bytes()
+    notes.write_text("changed")
+    again = restore(first_made / "dst", out, ThisProcess())
+    assert [path for path, _ in again.errors] == ["photos/a.png", "photos/notes.txt"]
+    assert notes.read_text() == "changed"
+    assert restore(first_made / "dst", out, ThisProcess(), overwrite=True).errors == []
+    assert notes.read_bytes() == restored
+
+
 def test_restore_writes_nothing_through_a_link_in_its_target(first_made: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "out").mkdir()
