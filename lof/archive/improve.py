@@ -15,7 +15,7 @@ from lof.archive.manifest import Row
 from lof.archive.store import Store
 from lof.archive.weights import kept_weights
 from lof.archive.work import Kept, Search, SearchItem, Streamed
-from lof.errors import ArchiveError
+from lof.errors import ArchiveError, UsageError
 from lof.jobs import JobSettings
 from lof.pools import Pool
 
@@ -59,16 +59,28 @@ def improve(
         settings: profile, seed, device, precision and weights of the search; the rest is each stream's own.
 
     Raises:
+        UsageError: the archive has no source of that name.
         OutputError, ArchiveError, WorkerError: as :func:`lof.archive.create`.
     """
     started = time.perf_counter()
     with Store(dst) as store:
+        _refuse_unknown_names(store, sources)
         job = _Improve(store, sources, settings, on_event)
         pool.run(job.items(), Search(settings), listener(on_event, job.keep))
         streams = sum(total.files for total in store.manifest.totals() if total.state == "streamed")
     job.summary.missing = streams - job.seen
     job.summary.seconds = time.perf_counter() - started
     return job.summary
+
+
+def _refuse_unknown_names(store: Store, sources: Sequence[Source]) -> None:
+    known = [row.name for row in store.manifest.sources()]
+    for source in sources:
+        if source.name not in known:
+            raise UsageError(
+                f"{source.path}: the archive has no source {source.name}, only {', '.join(known)}; "
+                "give it the name that it had"
+            )
 
 
 class _Improve:
