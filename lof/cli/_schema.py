@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lof import profiles
+from lof.profiles import schema as models
 from lof.profiles.toml import toml_value
 
 Schema = dict[str, Any]
@@ -22,7 +22,7 @@ _LENGTHS = {"minLength": "characters ≥", "maxLength": "characters ≤", "minIt
 
 def print_schema() -> None:
     """One table for the profile, for each kind of stage, and for each table that they hold."""
-    schema = profiles.Profile.model_json_schema()
+    schema = models.Profile.model_json_schema()
     definitions: dict[str, Schema] = schema["$defs"]
     stages = schema["properties"]["stage"]["items"]["discriminator"]["mapping"]
     kinds = {_definition(reference): kind for kind, reference in stages.items()}
@@ -40,7 +40,7 @@ def _print_model(console: Console, title: str, model: Schema) -> None:
     table.add_column("key", no_wrap=True, style="bold")
     for column in ("type", "default", "allowed"):
         table.add_column(column)
-    fields: dict[str, FieldInfo] = getattr(profiles, model["title"]).model_fields
+    fields: dict[str, FieldInfo] = getattr(models, model["title"]).model_fields
     for key, field in model["properties"].items():
         table.add_row(key, Text(_type(field)), _default(fields[key]), Text(_allowed(field)))
         if field.get("description"):

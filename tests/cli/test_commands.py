@@ -425,6 +425,15 @@ def test_the_schema_has_every_key_with_default_and_range(run: Run) -> None:
     assert ["kind", "string", "required", "greedy-flip"] in rows
 
 
+def test_the_schema_shows_a_kind_of_stage_that_the_room_does_not_export(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("lof.profiles.GreedyFlipStage")
+    outcome = run("profiles", "--schema")
+    assert outcome.code == 0
+    assert '[[stage]] with kind = "greedy-flip"' in outcome.lines
+
+
 def test_samples_are_written_with_credits_and_the_next_step(run: Run, tmp_path: Path) -> None:
     outcome = run("samples", "some")
     assert outcome.code == 0
