@@ -107,7 +107,8 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
     for string in found["strings"]:
         share = 100 * string["bytes"] / found["bytes"]
         lines.append((string["name"], f"{count(string['bytes'])} bytes, {share:.1f} %"))
-    lines.append(("overhead", f"{count(found['overhead_bytes'])} bytes of header, lengths and checksum"))
+    what = "header, lengths and checksum" if container(found["format"]).checksum else "header and lengths"
+    lines.append(("overhead", f"{count(found['overhead_bytes'])} bytes of {what}"))
     for kind, size in found["boxes"].items():
         lines.append((f"box {kind}", f"{count(size)} bytes"))
     if found["scale_margin"] is not None:

@@ -289,6 +289,7 @@ def test_inspect_explains_itself_in_80_columns(run: Run, folder: Path) -> None:
         "in/a.jpg.lof format lof's own format codec tiny, quality 4, trained for mse weights fingerprint "
     )
     assert "image 90 × 100 pixels" in text
+    assert "bytes of header, lengths and checksum" in text
     assert f"box iccp {len(ICC)} bytes" in text
     assert "a decoder reads this file right if it computes every σ within this share of ours" in text
 
@@ -313,6 +314,8 @@ def test_inspect_without_weights_shows_what_the_file_says(
     }
     text = " ".join(run("inspect", "zoo.bin", "--weights", "empty").out.split())
     assert "not stated in this format; not at hand, so less is shown: " in text
+    assert "bytes of header and lengths" in text
+    assert "checksum" not in text
     assert "σ" not in text
 
 
