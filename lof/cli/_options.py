@@ -79,6 +79,15 @@ Jobs = Annotated[
         min=1,
     ),
 ]
+Readers = Annotated[
+    int | None,
+    default(
+        "1; with --ray, what there is room for",
+        "How many files to read and decode at a time, each in a process of its own.",
+        WORKERS,
+        min=1,
+    ),
+]
 Threads = Annotated[
     int | None, default("its share of the cores", "CPU threads of each worker.", WORKERS, min=1)
 ]

@@ -23,11 +23,16 @@ app.add_typer(archive)
 Dst = Annotated[Path, typer.Argument(metavar="DST", help="Folder of the archive.", show_default=False)]
 Json = Annotated[
     bool,
-    options.flag("--json", "Print one JSON object per file to stdout, a summary last, and nothing else."),
+    options.flag(
+        "--json",
+        "Print to stdout one JSON object for each file that was worked on, a summary last, and nothing else.",
+    ),
 ]
 MaxRatio = Annotated[
     float,
-    typer.Option(min=1, help="How many bytes a zip member or a tar may inflate to, for each of its own."),
+    typer.Option(
+        min=1, help="A zip member or a tar may inflate to so many times its size; more is a failure."
+    ),
 ]
 
 _CREATE = (
@@ -36,11 +41,12 @@ _CREATE = (
     "EXIF, ICC profiles, times, permission bits, empty folders and links travel.\n\n"
     "[bold]A stream is not its source[/]: `restore` gives the decoded image, not the original bytes. lof never "
     "deletes a source; whether you do is up to you, after `lof archive verify`. Every CPU reads streams of msp. "
-    "Those of other codecs can be noise on another kind; all but mbt2018's are made to keep clear of that.\n\n"
-    "Stopped or killed at any moment, the same command continues; later it adds what is new or changed. Files "
-    "that are gone from a source stay in the archive. Folders called .lof, where lof keeps its own notes, are left "
-    "out. What cannot be read is a failure: `status`, `verify` and `restore` name it until it gets in, is gone from "
-    "the source or is left out."
+    "Another kind of CPU may read noise from those of other codecs: run `lof archive verify` on it.\n\n"
+    "If it was stopped or killed, the same command continues. Later the same command adds what is new or has "
+    "changed. Files that are gone from a source stay in the archive. Folders called .lof, where lof keeps its own "
+    "notes, are left out.\n\n"
+    "A file that cannot be read is a failure. `status`, `verify` and `restore` name it until a later `create` reads "
+    "it, does not find it any more, or leaves it out by --exclude."
 )
 
 
@@ -54,9 +60,7 @@ def create(
     *,
     codec: Annotated[
         str,
-        typer.Option(
-            help="See `lof codecs`. The profile picks the tier of msp, whose streams every CPU reads."
-        ),
+        typer.Option(help="See `lof codecs`. Every CPU reads streams of msp; the profile picks its tier."),
     ] = ARCHIVE_CODEC,
     quality: options.Quality = None,
     metric: options.Metric = "mse",
@@ -65,15 +69,24 @@ def create(
     seed: options.Seed = 0,
     weights: options.Weights = None,
     min_psnr: Annotated[
-        float | None, typer.Option(help="In dB; images below are stored as they are.", show_default=False)
+        float | None,
+        typer.Option(
+            help="In dB. An image whose stream would be below is stored as it is.", show_default=False
+        ),
     ] = None,
     min_ms_ssim: Annotated[
         float | None,
         typer.Option(
-            "--min-ms-ssim", min=0, max=1, help="Images below are stored as they are.", show_default=False
+            "--min-ms-ssim",
+            min=0,
+            max=1,
+            help="An image whose stream would be below is stored as it is.",
+            show_default=False,
         ),
     ] = None,
-    redo: Annotated[bool, options.flag("--redo", "Search again what was done with other settings.")] = False,
+    redo: Annotated[
+        bool, options.flag("--redo", "Search again for streams that were made with other settings.")
+    ] = False,
     recheck: Annotated[
         bool, options.flag("--recheck", "Read every file of the archive, and replace damaged ones.")
     ] = False,
@@ -88,11 +101,12 @@ def create(
     ] = None,
     dry_run: Annotated[bool, options.flag("--dry-run", "Say what would be done, and write nothing.")] = False,
     moved: Annotated[
-        bool, options.flag("--moved", "SRC is the one of before, now in another place.")
+        bool, options.flag("--moved", "SRC has moved: it is the source of that name in the archive.")
     ] = False,
     max_ratio: MaxRatio = 200,
     max_member: Annotated[
-        int, typer.Option(min=1, help="Gigabytes of one member of a tar or zip, at most.")
+        int,
+        typer.Option(min=1, help="A member of a tar or zip may have so many gigabytes; more is a failure."),
     ] = 64,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -152,7 +166,13 @@ def create(
 
 
 @archive.command("status")
-def status(dst: Dst, *, json: Json = False) -> None:
+def status(
+    dst: Dst,
+    *,
+    json: Annotated[
+        bool, options.flag("--json", "Print one JSON object to stdout, and nothing else.")
+    ] = False,
+) -> None:
     """What the archive holds and what went wrong, from the manifest alone; also while others work in it."""
     from lof.archive import Manifest
     from lof.cli import archive_display
@@ -163,9 +183,9 @@ def status(dst: Dst, *, json: Json = False) -> None:
 
 _VERIFY = (
     "Decode every stream, read every stored file, and compare all with the manifest; nothing is written.\n\n"
-    "Names each file that is damaged, missing, unexpected or unchecked (mostly, its weights are not at hand), and "
-    "what never got in because `create` failed at it. Exit code 1 if there is any. `lof archive create --recheck` "
-    "replaces what is damaged while the source is there."
+    "It names each file that is damaged, missing, unexpected or unchecked (mostly because its weights are not at "
+    "hand), and each that `create` failed at. The exit code is 1 if it names any. `lof archive create --recheck` "
+    "replaces damaged files if the source is still there."
 )
 
 
@@ -174,7 +194,7 @@ def verify(
     dst: Dst,
     *,
     weights: options.Weights = None,
-    jobs: options.Jobs = None,
+    jobs: options.Readers = None,
     ray: options.Ray = None,
     num_gpus: options.NumGpus = None,
     json: Json = False,
@@ -197,10 +217,11 @@ def verify(
 _RESTORE = (
     "Write the archived tree below OUT: streams as images with their ICC profile and EXIF, all else byte for byte; "
     "times, permission bits, folders and links as they were.\n\n"
-    "With `--format png` an image that was no PNG gets the suffix .png behind its name. With `--format source` "
-    "names and formats are those of the source; JPEG (quality 95) loses a little more.\n\n"
-    "A file that is there and differs is never overwritten without --overwrite. What cannot be written is listed, and "
-    "all else restored; --rename gives it another name. Stopped, the same command continues."
+    "With `--format png`, an image that was no PNG gets .png behind its name. With `--format source`, names and "
+    "formats are those of the source; an image written as JPEG (quality 95) loses a little more.\n\n"
+    "A file that is there and differs is replaced only with --overwrite. What cannot be written is listed, and all "
+    "else is restored. Where this machine cannot have a name, --rename gives another. If it was stopped, the same "
+    "command continues."
 )
 
 
@@ -227,7 +248,7 @@ def restore(
         ),
     ] = None,
     weights: options.Weights = None,
-    jobs: options.Jobs = None,
+    jobs: options.Readers = None,
     ray: options.Ray = None,
     num_gpus: options.NumGpus = None,
     json: Json = False,
@@ -264,7 +285,7 @@ def restore(
 
 
 _IMPROVE = (
-    "Search further, starting from the latents in the streams; a stream is replaced only by a better one that has "
+    "Search further, starting from the latents in the streams. A stream is replaced only by a better one that has "
     "been decoded. Codec, quality and λ of each stream stay.\n\n"
     "The originals are needed, unchanged: where they were when they were archived, or where --source says. A "
     "stream whose original is gone or has changed is left as it is."
@@ -279,7 +300,9 @@ def improve(
     source: Annotated[
         list[str] | None,
         typer.Option(
-            help="Where a source is now, under the name that it has in the archive; may be repeated.",
+            metavar="SRC",
+            help="Where a source is now; it must still have its name. May be repeated. "
+            "Streams of sources that are not named stay as they are.",
             show_default="where they were",
         ),
     ] = None,
