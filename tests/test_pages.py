@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -11,15 +13,16 @@ from typing import Any
 import pytest
 import typer
 
-from lof.cli import app, archive, codecs, decode, inspect, optimize, profiles, samples, study, train, verify
+import lof.cli
+from lof.cli import app
 
 ROOT = Path(__file__).parents[1]
 LISTED = subprocess.run(
     ["git", "ls-files", "-z", "*.md"], cwd=ROOT, capture_output=True, text=True, check=False
 )
 PAGES = sorted(name for name in LISTED.stdout.split("\0") if name) or ["README.md"]
-MODULES = (archive, codecs, decode, inspect, optimize, profiles, samples, study, train, verify)
-"""Imported so that each adds its commands to ``app``."""
+for module in pkgutil.iter_modules(lof.cli.__path__, "lof.cli."):
+    importlib.import_module(module.name)  # each adds its commands to ``app``
 
 
 def text_of(page: str) -> str:
