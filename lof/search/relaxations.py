@@ -30,7 +30,7 @@ class NoiseSource:
 class Relaxation(ABC):
     """One relaxation; stateless.
 
-    Invariants, checked for every registered relaxation by ``tests/test_relaxations.py``:
+    Invariants, checked for every registered relaxation by ``tests/search/test_search.py``:
 
     1. The output has the input's shape and dtype and lies within 1.5 of it.
     2. Gradients are finite everywhere, integers and half-integers included.

@@ -186,6 +186,19 @@ class TestEngine:
             assert costs == sorted(costs, reverse=True)
             assert len(costs) > 1
 
+    @pytest.mark.parametrize("kind", STAGES)
+    def test_a_stage_at_its_defaults_loses_nothing_keeps_to_its_budget_and_repeats_itself(
+        self, codec: Codec, images: torch.Tensor, kind: str
+    ) -> None:
+        plan = profile_of({"kind": kind, "evaluations": 4})
+        seen: list[Progress] = []
+        (first,) = search(codec, images[:1], plan, lmbda=codec.lmbda, on_progress=seen.append)
+        (again,) = search(codec, images[:1], plan, lmbda=codec.lmbda)
+        assert first.trace[-1].cost <= first.trace[0].cost
+        assert first.evaluations <= plan.evaluations
+        assert seen, "it never calls state.report()"
+        assert all(torch.equal(first.symbols[name], again.symbols[name]) for name in first.symbols)
+
     def test_flips_of_a_batch_reach_a_side_latent_of_several_places(
         self, codec: Codec, images: torch.Tensor
     ) -> None:
