@@ -99,7 +99,8 @@ class Container(ABC):
     def pack(self, stream: Stream, name: str = "stream") -> bytes:
         """The file that holds ``stream``.
 
-        Fields for which the container has no place (fingerprint, digest) are left out; boxes are not.
+        A fingerprint or digest for which the container has no place is left out. A box for which it has no place is an
+        error, ``… holds no metadata; leave it out or write a lof file``.
 
         Raises:
             StreamError: a field is out of range or has no place; the message starts with ``name``.
