@@ -138,7 +138,9 @@ def test_improve_needs_the_originals_and_says_so(run: Run) -> None:
     assert "1 without their original at hand" in ended.out
     ended = run("improve", "dst", "--profile", "more.toml", "--source", "elsewhere")
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err.endswith("the archive has no source elsewhere, only photos; give it the name that it had\n")
+    assert ended.err.endswith(
+        "the archive has no source elsewhere, only photos; give it the name that it had\n"
+    )
     Path("there").mkdir()
     Path("elsewhere").rename("there/photos")
     assert (
