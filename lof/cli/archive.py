@@ -80,7 +80,7 @@ def create(
             "--min-ms-ssim",
             min=0,
             max=1,
-            help="An image whose stream would be below is stored as it is.",
+            help="An image whose stream would be below, or that is too small for it, is stored as it is.",
             show_default=False,
         ),
     ] = None,
