@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json as json_format
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,6 +18,9 @@ from lof.cli._streams import read_stream
 from lof.containers import SUFFIXES, Stream, container, unpack
 from lof.errors import LofError
 from lof.report.figures import count, printable
+
+_NO_WEIGHTS = hashlib.sha256().hexdigest()[:8]
+"""What files of a codec without weights have as their fingerprint."""
 
 _HELP = (
     "Show what is in a stream: its codec, its size, and the bytes of every string and box.\n\n"
@@ -119,6 +123,8 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _weights(found: dict[str, Any]) -> str:
+    if found["fingerprint"] == _NO_WEIGHTS:
+        return "none needed" + (f"; less is shown: {found['problem']}" if found["problem"] else "")
     stated = f"fingerprint {found['fingerprint']}" if found["fingerprint"] else "not stated in this format"
     if found["problem"]:
         return f"{stated}; not at hand, so less is shown: {found['problem']}"

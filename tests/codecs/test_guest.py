@@ -111,7 +111,9 @@ def test_it_keeps_the_contract_at_every_quality(outcome: subprocess.CompletedPro
     assert outcome.stdout.startswith("kept\n"), outcome.stderr
 
 
-def test_it_is_listed_searched_and_decoded(site: Path, photograph: NDArray[np.uint8], tmp_path: Path) -> None:
+def test_it_is_listed_searched_decoded_and_inspected(
+    site: Path, photograph: NDArray[np.uint8], tmp_path: Path
+) -> None:
     listed = run(site, "-m", "lof", "codecs", "--json")
     assert listed.returncode == 0, listed.stderr
     found = {codec["name"]: codec for codec in json.loads(listed.stdout)}
@@ -122,10 +124,12 @@ def test_it_is_listed_searched_and_decoded(site: Path, photograph: NDArray[np.ui
     options = "--codec", "cosine", "--profile", "fast", "--json", "-o", str(tmp_path / "out")
     stream, picture = tmp_path / "out" / "photo.png.lof", tmp_path / "again.png"
     optimize = ["optimize", str(tmp_path / "photo.png"), *options]
-    outcome = run(site, "-c", BOTH, json.dumps([optimize, ["decode", str(stream), "-o", str(picture)]]))
+    look = [["decode", str(stream), "-o", str(picture)], ["inspect", str(stream)]]
+    outcome = run(site, "-c", BOTH, json.dumps([optimize, *look]))
     assert outcome.returncode == 0, outcome.stderr
     record = json.loads(outcome.stdout.splitlines()[0])
     assert record["kept"] == "search"
+    assert "weights none needed" in " ".join(outcome.stdout.split())
     assert record["optimised"]["cost"] < 0.95 * record["baseline"]["cost"]
 
     with Image.open(picture) as image:
