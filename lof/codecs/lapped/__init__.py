@@ -34,7 +34,7 @@ def _spec(name: str, fingerprint: str, summary: str) -> CodecSpec:
 @register(
     _spec(
         "lapped",
-        "953540d76bc611bc60755a4dcbfe7d3a0a7d57532f60ef34d54bb20e36bc73cb",
+        "3d6aa3bce7c21e431d230a6775e04b1f8b5bad5e4e8c1369b86bf3e00ad98b1c",
         "lapped transform and network, every quality; still in training",
     ),
     _spec(
