@@ -231,6 +231,8 @@ def spoil_image(rng: random.Random, data: bytes) -> bytes:
     elif data[:2] == b"\xff\xd8":
         parts = list(_segments(data))
     else:
+        parts = []
+    if not parts:  # another format, or one that an earlier case has cut short
         return spoilt(rng, data, data)
     at = rng.randrange(len(parts))
     kind, content = parts[at]

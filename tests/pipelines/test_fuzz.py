@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import signal
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from lof.errors import StreamError
 from pipelines import fuzz
 from pipelines.fuzz import Read, Target, replay
+from pipelines.fuzz_targets import spoil_image
 
 
 def healthy(data: bytes, folder: Path) -> None:
@@ -87,3 +89,9 @@ def test_every_seed_is_a_good_file(tmp_path: Path, name: str) -> None:
         folder = tmp_path / key
         folder.mkdir()
         assert TARGETS[name].read(data, folder)
+
+
+@pytest.mark.parametrize("start", [b"\xff\xd8", b"\x89PNG", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
+def test_a_picture_that_ends_after_its_first_bytes_can_be_spoilt_further(start: bytes) -> None:
+    results = {spoil_image(random.Random(seed), start) for seed in range(50)}
+    assert len(results) > 10
