@@ -44,8 +44,8 @@ def read_stream(data: bytes, folder: Path) -> object:
 
 def spoil_stream(rng: random.Random, data: bytes) -> bytes:
     """The strings changed, or the checksum mended, so that what a decoder gets is not refused before."""
-    kind = container_of(data)
     try:
+        kind = container_of(data)
         stream = kind.unpack(data)
         if rng.random() < 0.7:
             strings = [spoilt(rng, s, rng.randbytes(64)) if rng.random() < 0.7 else s for s in stream.strings]

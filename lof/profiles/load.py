@@ -88,6 +88,8 @@ def read_toml(path: Path, refused: type[LofError], remedy: str) -> dict[str, Any
         raise refused(f"{path}: cannot be read ({reason}); {remedy}") from error
     except tomllib.TOMLDecodeError as error:
         raise refused(f"{path}: not valid TOML ({error}); correct that line") from error
+    except RecursionError as error:
+        raise refused(f"{path}: not readable as TOML (nested too deep); make it flatter") from error
     return {"name": path.stem} | content
 
 

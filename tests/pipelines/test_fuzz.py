@@ -13,7 +13,7 @@ import pytest
 from lof.errors import StreamError
 from pipelines import fuzz
 from pipelines.fuzz import Read, Target, replay
-from pipelines.fuzz_targets import spoil_image
+from pipelines.fuzz_targets import spoil_image, spoil_stream
 
 
 def healthy(data: bytes, folder: Path) -> None:
@@ -94,4 +94,10 @@ def test_every_seed_is_a_good_file(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("start", [b"\xff\xd8", b"\x89PNG", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
 def test_a_picture_that_ends_after_its_first_bytes_can_be_spoilt_further(start: bytes) -> None:
     results = {spoil_image(random.Random(seed), start) for seed in range(50)}
+    assert len(results) > 10
+
+
+@pytest.mark.parametrize("start", [b"", b"x", b"\xc1of", b"no stream at all"])
+def test_what_is_no_stream_any_more_can_be_spoilt_further(start: bytes) -> None:
+    results = {spoil_stream(random.Random(seed), start) for seed in range(50)}
     assert len(results) > 10
