@@ -86,7 +86,7 @@ class MeanFieldStage(_StageModel):
     """Other learning rates by latent tensor, for example ``{ z = 0.1 }``."""
     longest: Positive = 4.0
     """Bound on a channel's learning rate, in changes of an element that cost half a bit; lower is more careful."""
-    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Relative rise of the expected cost at which an image goes back to its best point, with steps half as long."""
     decay: Schedule = Schedule(start=1.0, end=0.2, shape="cosine")
     """Factor on the learning rates over the stage."""
