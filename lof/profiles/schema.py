@@ -79,11 +79,11 @@ class MeanFieldStage(_StageModel):
     steps: Annotated[int, Field(ge=1, le=100)] = 4
     """Steps per gradient evaluation: in between, the distortion is extrapolated and only the rate is exact."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
-    """Of the synthesised latents, in units of one quantisation step."""
-    side_learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.4
-    """Of the latents that are not synthesised (a hyperprior's z), in the same units."""
-    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = Field(default_factory=dict)
-    """Other learning rates by latent tensor, for example ``{ z = 0.1 }``."""
+    """In units of one quantisation step."""
+    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = Field(
+        default_factory=lambda: {"z": 0.4}
+    )
+    """Other learning rates by latent tensor."""
     longest: Positive = 4.0
     """Bound on a channel's learning rate, in changes of an element that cost half a bit; lower is more careful."""
     tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05

@@ -15,10 +15,10 @@ Only the distortion needs the synthesis, and it is nearly quadratic over the len
 gradient evaluation serves several steps: between two of them the distortion is extrapolated from its gradient
 and h, while the rate, which is cheap and far from quadratic, is followed exactly.
 
-How long a step may be differs between codecs by orders of magnitude. Two things keep it right on one that nobody
-tuned for: no step is longer than a few of the channel's *natural steps*, over which the cost changes by half a bit
-for each element (:func:`natural_steps`); and each new evaluation measures the expected cost where the model only
-foresaw it. An image whose cost has risen goes back to its best point and on with steps half as long. One whose true
+How long a step may be differs between codecs by orders of magnitude. Three things keep it right on one that nobody
+tuned for. No step is longer than a few of the channel's *natural steps*, over which the cost changes by half a bit
+for each element (:func:`natural_steps`). Each new evaluation measures the expected cost where the model only
+foresaw it: an image whose cost has risen goes back to its best point and on with steps half as long. And one whose true
 cost has not fallen after half of the stage starts again, with its other latents rounded and at rest.
 """
 
@@ -260,8 +260,7 @@ def _expected_bits(coded: Coded) -> tuple[Tensor, Tensor]:
 def _longest_steps(state: Search, stage: MeanFieldStage, latents: Latents, curvature: Latents) -> Latents:
     """The longest step of each channel in each image, in steps of the quantiser: (B, C, 1, 1) by name."""
     natural = natural_steps(state, latents, curvature, stage.side.start)
-    usual = {name: stage.learning_rate if name in curvature else stage.side_learning_rate for name in natural}
-    rates = usual | stage.learning_rate_of
+    rates = {name: stage.learning_rate_of.get(name, stage.learning_rate) for name in natural}
     return {name: (stage.longest * step).clamp_max(rates[name]) for name, step in natural.items()}
 
 
