@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from lof.codecs.base import Codec
 from lof.codecs.entropy.training import auxiliary, quantiles, take_over
-from lof.codecs.low_precision import speed_up
 from lof.codecs.network import NetworkCodec
 from lof.codecs.registry import codec_spec
 from lof.codecs.training import Aim, Kept, Losses, ParameterGroup, Shipped, State, Task
@@ -70,8 +69,6 @@ class NetworkTraining:
         if aim.frozen is not None:
             _take_transforms(net, aim)
             kept = Kept(copy.deepcopy(cast(nn.Module, net.g_a)), STRIDE)
-        if aim.precision != torch.float32 and next(net.parameters()).device.type == "cpu":
-            speed_up(net, aim.precision)
         loss = LatentRate(net, aim.precision) if kept else RateDistortion(net, aim)
         apart = list(quantiles(net))
         ids = {id(parameter) for parameter in apart}

@@ -1,4 +1,4 @@
-"""How networks with CompressAI's interface are trained: losses, prices of latents, faster layers."""
+"""How networks with CompressAI's interface are trained: losses, prices of latents."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import torch
 from compressai.layers import MaskedConv2d
 
 from lof.codecs import codec_spec, codec_specs, trainable
-from lof.codecs.entropy.fixed import FixedConv
-from lof.codecs.low_precision import speed_up
 from lof.codecs.network_training import LatentRate, RateDistortion
 from lof.codecs.training import Aim
 from lof.errors import TrainingError
@@ -71,20 +69,6 @@ def test_the_synthesis_gets_rounded_latents_and_the_rate_noisy_ones() -> None:
     assert torch.equal(y.grad, torch.ones_like(y))
 
 
-def test_the_faster_layers_of_the_cpu_give_the_same_gradients() -> None:
-    torch.manual_seed(0)
-    net = trainable("tiny").build({}).to(memory_format=torch.channels_last)
-    other = copy.deepcopy(net)
-    speed_up(other, torch.bfloat16)
-    images = torch.rand(2, 3, 64, 64)
-    for one in (net, other):
-        torch.manual_seed(1)
-        RateDistortion(one, aim(torch.bfloat16))(images)[0].backward()
-    assert net.state_dict().keys() == other.state_dict().keys()
-    for (key, a), b in zip(net.named_parameters(), other.parameters(), strict=True):
-        assert (a.grad - b.grad).norm() <= 0.03 * a.grad.norm() + 1e-9, key
-
-
 def test_the_rate_is_that_of_rounded_latents_and_scales_get_its_gradient() -> None:
     torch.manual_seed(0)
     net = trainable("tiny").build({})
@@ -103,18 +87,3 @@ def test_the_rate_is_that_of_rounded_latents_and_scales_get_its_gradient() -> No
     assert torch.allclose(ours[certain], theirs[certain], rtol=1e-3, atol=1e-4)
     (drawn,) = torch.autograd.grad(-likelihood.log2().sum(), free)
     assert torch.equal(drawn > 0, y < means)
-
-
-def test_the_faster_convolution_gives_the_same_gradients() -> None:
-    torch.manual_seed(0)
-    layer = FixedConv(6, 8, 3)
-    other = copy.deepcopy(layer)
-    speed_up(torch.nn.ModuleList([other]), torch.bfloat16)
-    x = torch.randn(2, 6, 5, 7).to(memory_format=torch.channels_last)
-    gradients = []
-    for one in (layer, other):
-        seen = x.clone().requires_grad_()
-        one(seen).float().square().sum().backward()
-        gradients.append((seen.grad, one.weight.grad, one.bias.grad))  # type: ignore[union-attr]
-    for a, b in zip(*gradients, strict=True):
-        assert (a - b.float()).norm() < 0.02 * a.norm()
