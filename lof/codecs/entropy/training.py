@@ -11,9 +11,8 @@ error would draw them.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from compressai.entropy_models import EntropyBottleneck, GaussianConditional
@@ -87,40 +86,13 @@ def _rounded_gaussian(
 ) -> tuple[Tensor, Tensor]:
     with torch.autocast(y.device.type, enabled=False):
         y, scales = y.float(), scales.float()
-        means = torch.zeros_like(scales) if means is None else means.float()
-        rounded, likelihood = _Gaussian.apply(y.contiguous(), means.contiguous(), scales.contiguous())  # type: ignore
-        return rounded, likelihood
-
-
-class _Gaussian(torch.autograd.Function):
-    """Probability of the rounded latent, in one pass each way; the latents themselves get no gradient."""
-
-    LEAST_SCALE, LEAST = 0.11, 1e-9
-
-    @staticmethod
-    def forward(ctx: Any, y: Tensor, mean: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        difference = y - mean
-        symbol = torch.round(difference)
-        sigma = scale.clamp_min(_Gaussian.LEAST_SCALE)
-        size = symbol.abs()
-        # Beyond 12 σ densities come near denormal numbers, which are slow.
-        low, high = ((size - 0.5) / sigma).clamp_max_(12), ((size + 0.5) / sigma).clamp_max_(12)
-        likelihood = torch.special.erfc(low * 0.5**0.5).sub_(torch.special.erfc(high * 0.5**0.5)).mul_(0.5)
-        likelihood.clamp_min_(_Gaussian.LEAST)
-        ctx.save_for_backward(difference, sigma, scale, low, high, likelihood)
-        rounded = symbol.add_(mean)
-        ctx.mark_non_differentiable(rounded)
-        return rounded, likelihood
-
-    @staticmethod
-    def backward(ctx: Any, _: Tensor, grad: Tensor) -> Any:
-        difference, sigma, scale, low, high, likelihood = ctx.saved_tensors
-        density = low * torch.exp(-0.5 * low.square()) - high * torch.exp(-0.5 * high.square())
-        grad_scale = density.mul_(grad).mul_((2 * math.pi) ** -0.5).div_(sigma)
-        # Below its bound a scale moves only upwards, as CompressAI's LowerBound has it.
-        grad_scale = torch.where((scale < _Gaussian.LEAST_SCALE) & (grad_scale > 0), 0.0, grad_scale)
-        grad_mean = difference.div(sigma.square() + 1 / 12).mul_(grad * likelihood)
-        return None, grad_mean, grad_scale
+        mean = torch.zeros_like(scales) if means is None else means.float()
+        residual = torch.round(y - mean.detach())
+        likelihood = module.likelihood_lower_bound(module._likelihood(residual, scales))
+        # A mixture of one.
+        scale = module.lower_bound_scale(scales.detach()).unsqueeze(1)
+        pull = _pull((y - mean).unsqueeze(1), scale, torch.ones_like(scale))
+        return residual + mean.detach(), _drawn(likelihood, pull)
 
 
 def _rounded_mixture(
@@ -131,9 +103,13 @@ def _rounded_mixture(
         centre = centre.detach()
         residual = torch.round(y - centre)
         likelihood = module.likelihood(residual, offset.detach(), scale, weight)
-        drawn = -_pull(y.unsqueeze(1) - mean, scale.detach(), weight.detach())
-        # The value of one, the gradients of both.
-        return residual + centre, likelihood * torch.exp(drawn - drawn.detach())
+        pull = _pull(y.unsqueeze(1) - mean, scale.detach(), weight.detach())
+        return residual + centre, _drawn(likelihood, pull)
+
+
+def _drawn(likelihood: Tensor, pull: Tensor) -> Tensor:
+    """The value of one, the gradients of both."""
+    return likelihood * torch.exp(pull.detach() - pull)
 
 
 def _pull(difference: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
