@@ -41,6 +41,11 @@ def panels(crops: Crops, *, lossless: bool) -> dict[str, Any]:
     )
 
 
+def address(kind: str, data: bytes) -> str:
+    """An image file as a ``data:`` address."""
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
 def colour_bar(steps: int = 9) -> list[str]:
     """Colours of the error maps from no error to the end of the scale, as ``#rrggbb``."""
     levels = _coloured(np.linspace(0, 1, steps)[None], scale=1)[0]
@@ -72,4 +77,4 @@ def _address(pixels: Pixels, lossless: bool) -> str:
     else:
         image.save(buffer, "JPEG", quality=92, subsampling=0)
         kind = "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return address(kind, buffer.getvalue())

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from lof.report import figures, plots
-from lof.report.crops import colour_bar, panels
+from lof.report.crops import address, colour_bar, panels
 from lof.report.records import Record, by_change, distinct, failed, in_order, measured, number, totals
 from lof.results import Crops
 
@@ -39,9 +39,9 @@ def render(records: Sequence[Record], *, title: str, crops: Callable[[Record], C
                 for record in shown
             ],
             lossless=lossless,
-            histogram=plots.histogram(rows) if rows else None,
-            scatter=plots.scatter(rows),
-            frame=plots,
+            histogram=address("png", plots.histogram(rows)) if rows else None,
+            scatter=None if (scatter := plots.scatter(rows)) is None else address("png", scatter),
+            lossless_pictures=len(rows) - len(plots.drawable(rows)),
             bar=colour_bar(),
         )
     )
