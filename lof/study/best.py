@@ -12,7 +12,7 @@ from lof.profiles import Profile, parse_profile
 from lof.profiles.toml import profile_toml
 from lof.report.figures import percent
 from lof.study.measure import Figures
-from lof.study.plots import history, importance, pareto
+from lof.study.plots import plots
 from lof.study.schema import Study
 from lof.study.stored import FIGURES, IMAGES, PROFILE, best_trials, load_stored
 
@@ -56,10 +56,7 @@ def write_best(storage: BaseStorage, out: Path, name: str | None = None) -> tupl
     study, found = load_stored(storage, name)
     best = _best(study, found)
     files = {f"{one.profile.name}.toml": (profile_toml(one.profile) + "\n").encode() for one in best}
-    plots = {"history.png": history(study, found), "importance.png": importance(study, found)}
-    if len(study.objectives) > 1:
-        plots["pareto.png"] = pareto(study, found)
-    files |= {plot: data for plot, data in plots.items() if data is not None}
+    files |= plots(study, found)
     for file, data in files.items():
         write_atomically(out / file, data)
     return best, [out / file for file in files]
