@@ -27,11 +27,12 @@ def profiles(
     ] = None,
     *,
     schema: Annotated[
-        bool, options.flag("--schema", "Print every key: its type, its default and what is allowed.")
+        bool,
+        options.flag(
+            "--schema", "Print a JSON schema: every key, its type, its default and what is allowed."
+        ),
     ] = False,
-    json: Annotated[
-        bool, options.flag("--json", "Print JSON to stdout: profiles, or with --schema a JSON schema.")
-    ] = False,
+    json: Annotated[bool, options.flag("--json", "Print the profiles as JSON to stdout.")] = False,
 ) -> None:
     """Choose what to print; the help stands in ``_HELP``."""
     from lof.errors import UsageError
@@ -41,13 +42,10 @@ def profiles(
     if schema and name:
         raise UsageError(f"--schema is about all profiles; leave out {name!r} or --schema")
     chosen = [load_profile(name)] if name else [load_profile(known) for known in BUILT_IN]
-    if json:
-        found = Profile.model_json_schema() if schema else [one.model_dump(mode="json") for one in chosen]
-        typer.echo(json_format.dumps(found))
-    elif schema:
-        from lof.cli._schema import print_schema
-
-        print_schema()
+    if schema:
+        typer.echo(json_format.dumps(Profile.model_json_schema(), indent=2, ensure_ascii=False))
+    elif json:
+        typer.echo(json_format.dumps([one.model_dump(mode="json") for one in chosen]))
     elif name:
         typer.echo(profile_toml(chosen[0]))
     else:

@@ -19,7 +19,7 @@ from lof.profiles.schema import (
     Schedule,
     Stage,
 )
-from lof.profiles.toml import profile_toml, toml_value
+from lof.profiles.toml import profile_toml
 
 __all__ = [
     "BUILT_IN",
@@ -38,5 +38,4 @@ __all__ = [
     "profile_folder",
     "profile_toml",
     "read_toml",
-    "toml_value",
 ]

@@ -61,7 +61,7 @@ class RelaxStage(_StageModel):
     temperature: Schedule = Schedule(start=1.0, end=0.1, shape="exponential")
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.3
     """In units of one quantisation step."""
-    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = Field(default_factory=dict)
+    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = {}
     """Other learning rates by latent tensor, for example ``{ z = 0.1 }``."""
     decay: Schedule = Schedule(start=1.0, end=0.01, shape="cosine")
     """Factor on the learning rates over the stage."""
@@ -80,9 +80,7 @@ class MeanFieldStage(_StageModel):
     """Steps per gradient evaluation: in between, the distortion is extrapolated and only the rate is exact."""
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
     """In units of one quantisation step."""
-    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = Field(
-        default_factory=lambda: {"z": 0.4}
-    )
+    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = {"z": 0.4}
     """Other learning rates by latent tensor."""
     longest: Positive = 4.0
     """Bound on a channel's learning rate, in changes of an element that cost half a bit; lower is more careful."""

@@ -16,16 +16,16 @@ def profile_toml(profile: Profile) -> str:
     return f"# at most {profile.evaluations} gradient evaluations\n" + "\n\n".join(blocks)
 
 
-def toml_value(value: Any) -> str:
+def _toml_value(value: Any) -> str:
     """A value of a profile as TOML writes it."""
     if isinstance(value, dict):
-        pairs = ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items())
+        pairs = ", ".join(f"{key} = {_toml_value(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(toml_value, value))}]"
+        return f"[{', '.join(map(_toml_value, value))}]"
     # JSON's strings, numbers and booleans are also TOML's.
     return json.dumps(value, ensure_ascii=False)
 
 
 def _pairs(content: dict[str, Any]) -> str:
-    return "\n".join(f"{key} = {toml_value(value)}" for key, value in content.items())
+    return "\n".join(f"{key} = {_toml_value(value)}" for key, value in content.items())
