@@ -50,7 +50,7 @@ def read(folder: Path, threads: int) -> None:  # called by _READ
 
 def cross_cpu(
     images: Annotated[Path, typer.Argument(help="Folder of images.")],
-    codecs: Annotated[str, typer.Option(help="Names, between commas.")] = "msp-base,mean-scale-96",
+    codecs: Annotated[str, typer.Option(help="Names, between commas.")] = "lapped,mean-scale-96",
     qualities: Annotated[str, typer.Option(help="Numbers, between commas.")] = "4",
     count: Annotated[int, typer.Option(min=1, help="How many images, the first by name.")] = 4,
     portable: Annotated[bool, typer.Option("--portable/--no-portable")] = True,

@@ -17,7 +17,7 @@ import torch
 import typer
 from compressai.models import MeanScaleHyperprior
 
-from lof.codecs import DEFAULT_CODEC, Codec, load_codec
+from lof.codecs import Codec, load_codec
 from lof.errors import UsageError
 from lof.machine.devices import resolve_precision
 from lof.profiles import Profile, load_profile, parse_profile
@@ -101,7 +101,7 @@ def _synchronise(device: torch.device) -> None:
 
 def main(
     *,
-    codec: Annotated[str, typer.Option(help="A mean-scale hyperprior.")] = DEFAULT_CODEC,
+    codec: Annotated[str, typer.Option(help="A mean-scale hyperprior.")] = "mean-scale-96",
     quality: Annotated[int | None, typer.Option(help="Rate point.")] = None,
     profile: Annotated[
         str, typer.Option(help="Time this profile's evaluations, checks and all, not the plain step's equal.")

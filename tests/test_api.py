@@ -132,7 +132,7 @@ class TestNeverWorse:
 
     def test_the_embedded_default_gains_on_a_photograph(self, by_default: Result) -> None:
         result = by_default
-        assert (result.codec, result.quality, result.kept) == ("mean-scale-96", 4, "search")
+        assert (result.codec, result.quality, result.kept) == ("lapped", 4, "search")
         assert result.rate_change < -0.03
         assert result.optimised.psnr > 25
         strings = unpack(result.data).strings
@@ -249,7 +249,7 @@ class TestRegion:
         def error(pixels: Pixels) -> float:
             return float(np.square(pixels.astype(float) - face)[48:144, 48:144].mean())
 
-        codec = lof.load_codec("mean-scale-96", 4, device="cpu")
+        codec = lof.load_codec(quality=4, device="cpu")
         inside = lof.optimize(face, codec=codec, profile="fast", region=quarter)
         assert inside.kept == "search"
         assert inside.optimised.size <= inside.baseline.size
@@ -284,7 +284,7 @@ class TestRegion:
 
 class TestLambda:
     def test_a_larger_one_spends_more_bytes_on_less_error(self, face: Pixels, by_default: Result) -> None:
-        codec = lof.load_codec("mean-scale-96", 4, device="cpu")
+        codec = lof.load_codec(quality=4, device="cpu")
         assert by_default.lmbda == codec.lmbda
         low = lof.optimize(face, codec=codec, profile="fast", lmbda=codec.lmbda / 4).optimised
         high = by_default.optimised

@@ -10,7 +10,7 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
-from lof.codecs import ARCHIVE_CODEC
+from lof.codecs import DEFAULT_CODEC
 
 archive = typer.Typer(
     name="archive",
@@ -40,8 +40,8 @@ _CREATE = (
     "Images become streams. What is no image, would not get smaller or misses a floor is stored byte for byte. "
     "EXIF, ICC profiles, times, permission bits, empty folders and links travel.\n\n"
     "[bold]A stream is not its source[/]: `restore` gives the decoded image, not the original bytes. lof never "
-    "deletes a source; whether you do is up to you, after `lof archive verify`. Every CPU reads streams of msp. "
-    "Another kind of CPU may read noise from those of other codecs: run `lof archive verify` on it.\n\n"
+    "deletes a source; whether you do is up to you, after `lof archive verify`. Every CPU reads streams of lapped "
+    "and msp. Another kind of CPU may read noise from those of other codecs: run `lof archive verify` on it.\n\n"
     "If it was stopped or killed, the same command continues. Later the same command adds what is new or has "
     "changed. Files that are gone from a source stay in the archive. Folders called .lof, where lof keeps its own "
     "notes, are left out.\n\n"
@@ -60,8 +60,8 @@ def create(
     *,
     codec: Annotated[
         str,
-        typer.Option(help="See `lof codecs`. Every CPU reads streams of msp; the profile picks its tier."),
-    ] = ARCHIVE_CODEC,
+        typer.Option(help="See `lof codecs`. Every CPU reads streams of lapped and msp."),
+    ] = DEFAULT_CODEC,
     quality: options.Quality = None,
     metric: options.Metric = "mse",
     profile: options.Profile = "medium",
@@ -320,7 +320,6 @@ def improve(
     from lof.archive import Limits, Manifest, open_sources
     from lof.archive import improve as improve_archive
     from lof.cli import archive_display
-    from lof.codecs import DEFAULT_CODEC
     from lof.jobs import JobSettings
     from lof.pools import make_pool
     from lof.profiles import load_profile

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lof.codecs.registry import (
-    ARCHIVE_CODEC,
     DEFAULT_CODEC,
     QUALITY_UNIT,
     CodecSpec,
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 _CONTRACT = ("Codec", "Coded", "Decoded", "Latents", "Quantize", "hard_rounding")
 
 __all__ = [
-    "ARCHIVE_CODEC",
     "DEFAULT_CODEC",
     "QUALITY_UNIT",
     "Codec",

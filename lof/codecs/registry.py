@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from lof.codecs.base import Codec
     from lof.codecs.training import Trainable
 
-DEFAULT_CODEC = "mean-scale-96"
-ARCHIVE_CODEC = "msp"
-"""What archives are written with: tiers whose streams every CPU reads."""
+DEFAULT_CODEC = "lapped"
 ENTRY_POINTS = "lof.codecs"
 """Group of the entry points that name modules of other packages; importing such a module registers its codecs."""
 QUALITY_UNIT = 64

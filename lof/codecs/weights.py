@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lof.codecs.entropy.tables import check_quantiles, check_tables
+from lof.codecs.registry import Continuous, codec_spec
 from lof.errors import WeightsError
 
 StateDict = dict[str, Tensor]
@@ -72,7 +73,9 @@ class Place:
 
 
 def weights_name(codec: str, metric: str, quality: float) -> str:
-    """Name of a safetensors file that :func:`load_weights` finds in a folder."""
+    """Name of the safetensors file that a codec's weights have in a folder; one serves all of a range of qualities."""
+    if isinstance(codec_spec(codec).rates, Continuous):
+        return f"{codec}.safetensors"
     return f"{Place(codec, metric, quality).stem}.safetensors"
 
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from archives import MORE, QUICK, archive, findings, rows, save
 from PIL import Image
@@ -106,15 +107,22 @@ def test_a_stream_of_other_weights_is_unchecked_and_not_called_damaged(made: Pat
     assert "other weights" in finding.error
 
 
-def test_an_archive_keeps_the_weights_that_its_streams_need(tmp_path: Path) -> None:
-    shipped = load_codec("tiny", device="cpu")
+@pytest.mark.parametrize(
+    ("codec", "file", "bias"),
+    [("tiny", "tiny-4", "g_s.0.bias"), ("lapped-tiny", "lapped-tiny", "transforms.do.bias")],
+)
+def test_an_archive_keeps_the_weights_that_its_streams_need(
+    tmp_path: Path, codec: str, file: str, bias: str
+) -> None:
+    shipped = load_codec(codec, device="cpu")
     state = {name: tensor.clone() for name, tensor in shipped.state().items()}
-    state["g_s.0.bias"] += 0.1
+    state[bias] += 0.1
     (tmp_path / "others").mkdir()
-    save_weights(state, tmp_path / "others" / "tiny-4.safetensors")
+    save_weights(state, tmp_path / "others" / f"{file}.safetensors")
     save(tmp_path / "photos" / "a.png")
     dst = tmp_path / "dst"
-    archive(tmp_path / "photos", dst=dst, settings=replace(QUICK, weights=tmp_path / "others"))
+    settings = replace(QUICK, codec=codec, weights=tmp_path / "others")
+    archive(tmp_path / "photos", dst=dst, settings=settings)
     shutil.rmtree(tmp_path / "others")
     (row,) = [row for row in rows(dst).values() if row.state == "streamed"]
     assert row.fingerprint != shipped.fingerprint.hex()

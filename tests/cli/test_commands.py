@@ -379,7 +379,7 @@ def test_codecs_lists_what_is_registered_and_where_weights_go(run: Run) -> None:
         assert f"{spec.name}  {spec.source}" in outcome.out
         assert spec.summary in outcome.out
     assert "tiny" not in outcome.out
-    assert "mean-scale-96  bundled, the default" in outcome.lines
+    assert "lapped  bundled, the default" in outcome.lines
     assert "  mse      quality 2, 4, 5, 6  λ 0.0035–0.0483" in outcome.lines
     assert "  ms-ssim  quality 1–8         λ 2.4–220" in outcome.lines
     for word in ("--weights DIR", "LOF_WEIGHTS_DIR", "CODEC-QUALITY.safetensors", "CODEC-ms-ssim-QUALITY"):
@@ -388,7 +388,7 @@ def test_codecs_lists_what_is_registered_and_where_weights_go(run: Run) -> None:
     assert {codec["name"]: len(codec["rate_points"]) for codec in found} == {
         spec.name: len(spec.rate_points) for spec in codec_specs()
     }
-    assert [codec["name"] for codec in found if codec["default"]] == ["mean-scale-96"]
+    assert [codec["name"] for codec in found if codec["default"]] == ["lapped"]
 
 
 def test_the_file_names_that_codecs_states_are_found(zoo_weights: Path) -> None:

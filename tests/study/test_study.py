@@ -232,13 +232,16 @@ def test_a_trial_is_worth_what_its_files_are(write: Callable[..., Path], photos:
 
 
 def test_bd_rate_is_that_of_the_files_at_all_rate_points(write: Callable[..., Path], photos: Path) -> None:
-    path = write(codec="mean-scale-96", qualities=[6, 2], objectives=["bd-rate", "gradient-evaluations"])
+    path = write(codec="lapped-tiny", qualities=[6, 2], objectives=["bd-rate", "gradient-evaluations"])
     study = load_study(str(path))  # as a notebook would
     (photos / "1.png").unlink()
     run_study(study, trials=1)
     (trial,) = trials_of(study)
     picture = np.asarray(Image.open(photos / "0.png"))
-    results = [lof.optimize(picture, quality=quality, profile=study.profile) for quality in (2, 6)]
+    results = [
+        lof.optimize(picture, codec="lapped-tiny", quality=quality, profile=study.profile)
+        for quality in (2, 6)
+    ]
     plain, found = (
         [(m.bpp, m.psnr) for m in side]
         for side in ([r.baseline for r in results], [r.optimised for r in results])
@@ -392,7 +395,7 @@ def test_a_study_ends_when_every_trial_fails_and_says_why(
         return Measurement(Figures(-0.1, None, 3, 0.1), [-0.1], "1.png")
 
     monkeypatch.setattr(Bench, "measure", without_curve)
-    study = load_study(write(codec="mean-scale-96", qualities=[2, 4], objectives=["bd-rate"]))
+    study = load_study(write(codec="lapped-tiny", qualities=[2, 4], objectives=["bd-rate"]))
     with pytest.raises(StudyError, match=r"every trial failed; the last: 1\.png: no BD-rate"):
         run_study(study, trials=2)
     assert [trial.user_attrs[REASON][:5] for trial in trials_of(study)] == ["1.png"] * 2

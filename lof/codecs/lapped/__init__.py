@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lof.codecs.training import Trainable
 
 
-def _spec(name: str, fingerprint: str, summary: str) -> CodecSpec:
+def _spec(name: str, fingerprint: str, summary: str, *, hidden: bool = False) -> CodecSpec:
     return CodecSpec(
         name=name,
         rates=Continuous(1, 8, (0.0018, 0.18), fingerprint=fingerprint),
@@ -27,7 +27,7 @@ def _spec(name: str, fingerprint: str, summary: str) -> CodecSpec:
         source="bundled",
         licence="BSD-3-Clause",
         portable=True,
-        hidden=True,
+        hidden=hidden,
     )
 
 
@@ -35,12 +35,13 @@ def _spec(name: str, fingerprint: str, summary: str) -> CodecSpec:
     _spec(
         "lapped",
         "3d6aa3bce7c21e431d230a6775e04b1f8b5bad5e4e8c1369b86bf3e00ad98b1c",
-        "lapped transform and network, every quality; still in training",
+        "lapped transform and network, one for every quality; ships with lof",
     ),
     _spec(
         "lapped-tiny",
         "5a2a4fe4ddfcae1ac7e00b4eed602da2d2ddbe1997ea74dc6636f4f548b49159",
         "the same, of 12 channels; for tests and examples",
+        hidden=True,
     ),
 )
 def load(request: Request) -> Codec:

@@ -19,6 +19,7 @@ from lof.codecs.lapped.transforms import BLOCK
 from lof.codecs.lapped.weights import read_weights
 from lof.codecs.network import exact_arithmetic, fingerprint
 from lof.codecs.registry import Request
+from lof.codecs.weights import weights_name
 from lof.errors import StreamError, WeightsError
 from lof.machine.devices import resolve_device, resolve_precision
 
@@ -62,7 +63,8 @@ class LappedCodec(Codec):
         Raises:
             WeightsError: the weights cannot be had, are not this codec's, or damaged.
         """
-        path = (request.weights or Path(__file__).parent / "data") / f"{request.spec.name}.safetensors"
+        folder = request.weights or Path(__file__).parent / "data"
+        path = folder / weights_name(request.spec.name, request.metric, request.quality)
         device = resolve_device(request.device)
         codec = cls(
             read_weights(path),

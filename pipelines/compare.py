@@ -1,0 +1,146 @@
+"""lof beside JPEG, WebP, AVIF, JPEG XL and published curves, on the same pictures, from real files.
+
+    python -m pipelines.compare KODAK -o RUN
+    python -m pipelines.compare PHOTOS -o RUN --profiles medium --qualities 2,4,6 --count 4
+
+Whole pictures. Every finished file is a line of ``RUN/files.jsonl``; the same command continues. Leaves
+``compare.md`` and ``compare.png``: BD-rates against the published curve where the pictures are the 24 Kodak images, and
+how much larger lof's files are than each format's at equal PSNR. JPEG XL needs ``pip install pillow-jxl-plugin``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lof.api import encode, optimize_batch
+from lof.codecs import DEFAULT_CODEC, Codec, load_codec
+from lof.containers import container as container_of
+from lof.containers import unpack
+from lof.files.atomic import write_atomically
+from lof.files.inputs import find
+from lof.metrics import bpp, mse, psnr
+from lof.pictures.batches import Image, batches, spread
+from lof.profiles import Profile, load_profile
+from lof.report.records import Record, distinct
+from lof.results import Pixels
+from pipelines.benchmark_report import PLAIN
+from pipelines.command import qualities_of, run
+from pipelines.compare_report import plot, series_of, to_markdown
+from pipelines.formats import Format, decode, formats
+from pipelines.methods import Journal
+
+KODAK_IMAGES = 24
+
+
+def main(
+    folder: Annotated[str, typer.Argument(help="Folder of pictures.")],
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
+    codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
+    qualities: Annotated[str, typer.Option(help="Rate points, by commas.")] = "1,2,3,4,5,6,7,8",
+    profiles: Annotated[
+        str, typer.Option(help="Search with them too, by commas; empty: plain encodings alone.")
+    ] = "fast,medium",
+    others: Annotated[str, typer.Option("--formats", help="By commas.")] = "JPEG,WEBP,AVIF,JXL",
+    count: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Measure and write tables and chart."""
+    torch.set_num_threads(threads)
+    journal = Journal(out / "files.jsonl")
+    sources = spread(find([folder], exclude=out).sources, count)
+    codecs = [load_codec(codec, quality, device="cpu") for quality in qualities_of(qualities)]
+    methods = [load_profile(name.strip()) for name in profiles.split(",") if name.strip()]
+    beside = formats([name.strip() for name in others.split(",")])
+    rows: list[Record] = []
+    with Progress(
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+    ) as progress:
+        steps = len(codecs) * (1 + len(methods)) + sum(len(f.variants) * len(f.qualities) for f in beside)
+        task = progress.add_task("", total=steps * len(sources))
+        for (image,) in batches(sources, None, 1):
+            for row in _measured(journal, image, codecs, methods, beside):
+                rows.append(row)
+                progress.update(
+                    task, advance=1, description=f"{image.name} {row['series']} {row['quality']:g}"
+                )
+    ours = [_label(codecs[0], None), *(_label(codecs[0], method) for method in methods)]
+    series = series_of(rows, ours)
+    published = _is_kodak(rows)
+    encoders = ", ".join(f"{other.pillow} by {other.encoder}" for other in beside)
+    weights = f"{codec} with weights {codecs[0].fingerprint.hex()[:8]}"
+    about = f"{len(sources)} whole pictures of {Path(folder).name}; {weights}; {encoders}."
+    text = to_markdown(series, about, published=published)
+    write_atomically(out / "compare.md", text.encode())
+    write_atomically(out / "compare.png", plot(series, published=published))
+    print(text)
+
+
+def _measured(
+    journal: Journal,
+    image: Image,
+    codecs: Sequence[Codec],
+    methods: Sequence[Profile],
+    others: Sequence[Format],
+) -> Iterator[Record]:
+    for other in others:
+        for variant in other.variants:
+            for quality in other.qualities:
+                key = f"{other.encoder} {other.name} {variant} {quality} {image.digest[:16]}"
+                if key not in journal.rows:
+                    data = other.encode(image.picture.pixels, variant, quality)
+                    _keep(journal, key, image, len(data), decode(data))
+                yield _row(journal, key, other.name, variant, quality, image)
+    for codec in codecs:
+        for method in [None, *methods]:
+            name = PLAIN if method is None else method.digest
+            key = (
+                f"{codec.name} {codec.quality:.10g} {codec.fingerprint.hex()[:16]} {name} {image.digest[:16]}"
+            )
+            if key not in journal.rows:
+                if method is None:
+                    data = encode(image.picture, codec=codec)
+                    parsed = unpack(data)
+                    decoded = codec.decompress(parsed.strings, parsed.height, parsed.width).image
+                    _keep(journal, key, image, len(data), container_of(parsed.container).to_pixels(decoded))
+                else:
+                    result = optimize_batch([image.picture], codec, method)[0]
+                    _keep(journal, key, image, len(result.data), result.pixels, result.seconds)
+            yield _row(journal, key, _label(codec, method), "", codec.quality, image)
+
+
+def _keep(
+    journal: Journal, key: str, image: Image, size: int, pixels: Pixels, seconds: float | None = None
+) -> None:
+    original = image.picture.pixels
+    found = {"bpp": bpp(size, *original.shape[:2]), "psnr": psnr(mse(original, pixels))}
+    journal.append({"key": key, "size": size, **found, "seconds": seconds})
+
+
+def _row(journal: Journal, key: str, series: str, variant: str, quality: float, image: Image) -> Record:
+    about = {"series": series, "variant": variant, "quality": quality, "image": image.name}
+    return {**journal.rows[key], **about}
+
+
+def _label(codec: Codec, method: Profile | None) -> str:
+    return f"lof, plain ({codec.name})" if method is None else f"lof, {method.name}"
+
+
+def _is_kodak(rows: Sequence[Record]) -> bool:
+    names = {Path(name).stem.lower() for name in distinct(rows, "image")}
+    return names == {f"kodim{number:02d}" for number in range(1, KODAK_IMAGES + 1)}
+
+
+if __name__ == "__main__":
+    run(main)

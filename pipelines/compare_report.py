@@ -1,0 +1,252 @@
+"""lof beside other image formats: BD-rates, bytes at equal PSNR, and their chart.
+
+A row holds ``series`` (a label), ``variant``, ``quality``, ``image``, ``size`` (bytes), ``bpp`` and ``psnr`` of one
+decoded file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.interpolate import PchipInterpolator
+
+from lof.report.canvas import BLUE, GREY, INK, ORANGE, canvas, png
+from lof.report.figures import ABSENT, bits_per_pixel, decibels, percent
+from lof.report.rate_distortion import Curve, bjontegaard_deltas
+from lof.report.records import Record, distinct
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ANCHOR = "mbt2018-mean"
+PUBLISHED: dict[str, Curve] = {
+    ANCHOR: (
+        (0.12392, 27.699),
+        (0.19798, 29.359),
+        (0.30724, 31.129),
+        (0.46061, 32.951),
+        (0.66167, 34.968),
+        (0.91440, 36.911),
+        (1.23421, 38.838),
+        (1.61909, 40.633),
+    ),
+    "cheng2020-anchor": (
+        (0.11959, 28.582),
+        (0.18380, 29.969),
+        (0.27095, 31.343),
+        (0.41738, 33.390),
+        (0.59447, 35.119),
+        (0.80574, 36.704),
+    ),
+    "VVC intra (VTM)": (
+        (0.04824, 26.145),
+        (0.11250, 28.493),
+        (0.24582, 31.200),
+        (0.49055, 34.262),
+        (0.87481, 37.420),
+        (1.43085, 40.424),
+        (2.32461, 43.506),
+    ),
+}
+"""On the 24 Kodak images, as CompressAI publishes them: bits per pixel, and PSNR in dB of RGB."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One format, or one way to use lof: a rate-distortion curve for each picture.
+
+    Attributes:
+        curves: by picture, bits per pixel and PSNR by rising quality.
+        mean: the mean curve; its variant is the one with the smaller files.
+        lof: whether lof wrote it.
+    """
+
+    name: str
+    curves: dict[str, list[Curve]]
+    mean: Curve
+    qualities: tuple[float, ...]
+    lof: bool
+
+
+def series_of(rows: Sequence[Record], ours: Sequence[str]) -> list[Series]:
+    """Series in the order of the rows, over the pictures that all of them have at all their settings.
+
+    Args:
+        rows: at most one per series, variant, quality and picture.
+        ours: the series that lof wrote.
+    """
+    images = _complete(rows)
+    found = []
+    for name in dict.fromkeys(row["series"] for row in rows):
+        own = [row for row in rows if row["series"] == name and row["image"] in images]
+        variants = [[r for r in own if r["variant"] == variant] for variant in distinct(own, "variant")]
+        curves = {image: [_curve(rows_, image) for rows_ in variants] for image in images}
+        means = [_mean(rows_) for rows_ in variants]
+        best = min(means, key=lambda curve: _ratio(curve, means[:1]) or 1.0)
+        found.append(Series(name, curves, best, tuple(distinct(own, "quality")), name in ours))
+    return found
+
+
+def bytes_at_equal_psnr(one: Series, other: Series) -> dict[float | None, float]:
+    """By quality of ``one``, and under ``None`` in all: how much larger its files are than the other's, as a share.
+
+    Geometric means over pictures. The other's size lies between its files of neighbouring quality, those of its
+    best variant; pictures whose PSNR the other does not reach are left out.
+    """
+    by_quality: dict[float, list[float]] = {}
+    for image, curves in one.curves.items():
+        for quality, point in zip(one.qualities, curves[0], strict=True):
+            ratio = _ratio([point], other.curves[image])
+            if ratio is not None:
+                by_quality.setdefault(quality, []).append(float(np.log(ratio)))
+    found: dict[float | None, float] = {q: float(np.expm1(fmean(by_quality[q]))) for q in sorted(by_quality)}
+    if by_quality:
+        found[None] = float(np.expm1(fmean(ratio for ratios in by_quality.values() for ratio in ratios)))
+    return found
+
+
+def to_markdown(series: Sequence[Series], about: str, *, published: bool) -> str:
+    """All tables, after a sentence that says what they are of."""
+    others = [one for one in series if not one.lof]
+    ours = [one for one in series if one.lof]
+    lines = [about, ""]
+    if published:
+        deltas = {name: _bd_rate(curve) for name, curve in PUBLISHED.items()}
+        deltas |= {one.name: _bd_rate(one.mean) for one in series}
+        ordered = sorted(deltas.items(), key=lambda item: np.inf if item[1] is None else item[1])
+        lines += [f"| | BD-rate against published {ANCHOR} |", "| --- | ---: |"]
+        lines += [f"| {name} | {ABSENT if rate is None else percent(rate)} |" for name, rate in ordered]
+        lines.append("")
+    for other in others:
+        table = {one.name: bytes_at_equal_psnr(one, other) for one in ours}
+        qualities = sorted({q for found in table.values() for q in found if q is not None})
+        heads = [f"bytes against {other.name}", *(f"quality {q:g}" for q in qualities), "all"]
+        lines += [f"| {' | '.join(heads)} |", f"| --- |{' ---: |' * (len(qualities) + 1)}"]
+        for name, found in table.items():
+            cells = [percent(found[q]) if q in found else ABSENT for q in (*qualities, None)]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    lines += ["| mean curve | bits per pixel, dB |", "| --- | --- |"]
+    for one in series:
+        points = "; ".join(f"{bits_per_pixel(rate)}, {decibels(psnr)}" for rate, psnr in one.mean)
+        lines.append(f"| {one.name} | {points} |")
+    return "\n".join(lines) + "\n"
+
+
+def plot(series: Sequence[Series], *, published: bool) -> bytes:
+    """Size of files at equal PSNR against an anchor, over PSNR, as a PNG file; lower is smaller.
+
+    The anchor is the published curve, or the first series where the pictures are others.
+    """
+    figure, axes = canvas(5)
+    anchor = PUBLISHED[ANCHOR] if published else series[0].mean
+    own = cycle(
+        [{"color": BLUE, "linewidth": 2.6}, {"color": BLUE, "linewidth": 1.4, "linestyle": (0, (4, 2))}]
+    )
+    other = cycle(zip((ORANGE, "#b03a48", "#5b8c3e", "#8a6bb1"), strict=True))
+    ends = []
+    if published:
+        for name, curve in PUBLISHED.items():
+            ends.append(_line(axes, name, curve, anchor, {"color": GREY, "linewidth": 1}))
+    for one in reversed(series):
+        style: dict[str, Any] = dict(next(own)) if one.lof else {"color": next(other)[0], "linewidth": 1.6}
+        ends.append(_line(axes, one.name, one.mean, anchor, style))
+    low = min(p for one in series if one.lof for _, p in one.mean)
+    high = max(p for one in series if one.lof for _, p in one.mean)
+    axes.set_xlim(low - 0.3, high + 0.3)
+    _name(axes, [end for end in ends if end is not None])
+    axes.set_xlabel("PSNR, dB")
+    what = f"published {ANCHOR}" if published else series[0].name
+    axes.set_ylabel(f"bytes at equal PSNR against {what}, %")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0")
+    return png(figure)
+
+
+def _line(
+    axes: Axes, name: str, curve: Curve, anchor: Curve, style: dict[str, Any]
+) -> tuple[str, Any, Any, str] | None:
+    low, high = max(c[0][1] for c in (curve, anchor)), min(c[-1][1] for c in (curve, anchor))
+    if low >= high:
+        return None
+    psnr = np.linspace(low, high, 200)
+    change = 100 * np.expm1(_log_rate(curve)(psnr) - _log_rate(anchor)(psnr))
+    axes.plot(psnr, change, **style)
+    return name, psnr, change, style["color"]
+
+
+def _name(axes: Axes, lines: Sequence[tuple[str, Any, Any, str]]) -> None:
+    """Names at the right ends, apart from each other."""
+    _, right = axes.get_xlim()
+    places = []
+    for name, psnr, change, colour in lines:
+        seen = psnr <= right
+        if not seen.any():
+            continue
+        places.append([float(change[seen][-1]), float(psnr[seen][-1]), name, colour])
+    places.sort(key=lambda place: place[0])
+    bottom, top = axes.get_ylim()
+    gap, last = (top - bottom) / 24, -np.inf
+    for change, psnr, name, colour in places:
+        last = max(change, last + gap)
+        axes.annotate(
+            name,
+            (psnr, change),
+            (right + 0.15, last),
+            color=INK if colour == GREY else colour,
+            va="center",
+            annotation_clip=False,
+            fontsize=9,
+        )
+
+
+def _complete(rows: Sequence[Record]) -> list[str]:
+    there = {(row["series"], row["variant"], row["quality"], row["image"]) for row in rows}
+    settings = {place[:3] for place in there}
+    return [i for i in distinct(rows, "image") if all((*setting, i) in there for setting in settings)]
+
+
+def _curve(rows: Sequence[Record], image: str) -> Curve:
+    return [(row["bpp"], row["psnr"]) for row in sorted(rows, key=_quality) if row["image"] == image]
+
+
+def _mean(rows: Sequence[Record]) -> Curve:
+    found = []
+    for quality in sorted(distinct(rows, "quality")):
+        own = [row for row in rows if row["quality"] == quality]
+        found.append((fmean(row["bpp"] for row in own), fmean(row["psnr"] for row in own)))
+    return found
+
+
+def _quality(row: Record) -> float:
+    return float(row["quality"])
+
+
+def _bd_rate(curve: Curve) -> float | None:
+    delta = bjontegaard_deltas(PUBLISHED[ANCHOR], curve)
+    return None if delta is None else delta[0]
+
+
+def _ratio(points: Curve, curves: Sequence[Curve]) -> float | None:
+    """Size of points against that of curves at their PSNR, the smallest of the curves; ``None`` outside of them."""
+    ratios = []
+    for rate, psnr in points:
+        inside = [c for c in curves if len(c) > 1 and c[0][1] <= psnr <= c[-1][1]]
+        if inside:
+            smallest = min(float(_log_rate(curve)(psnr)) for curve in inside)
+            ratios.append(np.log(rate) - smallest)
+    return float(np.exp(fmean(ratios))) if ratios else None
+
+
+def _log_rate(curve: Curve) -> PchipInterpolator:
+    """Logarithm of the rate by PSNR; points that do not rise are left out."""
+    rising: list[tuple[float, float]] = []
+    for rate, psnr in curve:
+        if not rising or psnr > rising[-1][1]:
+            rising.append((rate, psnr))
+    rates, psnrs = zip(*rising, strict=True)
+    return PchipInterpolator(psnrs, np.log(rates))
