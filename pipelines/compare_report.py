@@ -182,12 +182,12 @@ def _line(
 def _name(axes: Axes, lines: Sequence[tuple[str, Any, Any, str]]) -> None:
     """Names at the right ends, apart from each other."""
     _, right = axes.get_xlim()
-    places = []
+    places: list[tuple[float, float, str, str]] = []
     for name, psnr, change, colour in lines:
         seen = psnr <= right
         if not seen.any():
             continue
-        places.append([float(change[seen][-1]), float(psnr[seen][-1]), name, colour])
+        places.append((float(change[seen][-1]), float(psnr[seen][-1]), name, colour))
     places.sort(key=lambda place: place[0])
     bottom, top = axes.get_ylim()
     gap, last = (top - bottom) / 24, -np.inf

@@ -18,7 +18,7 @@ COSTS = {
     "msp-fast": Cost(fixed=1.0, evaluation=1.0, step=0.1),
     "msp-base": Cost(fixed=1.5, evaluation=1.0, step=0.2),
     "msp-high": Cost(fixed=2.0, evaluation=1.0, step=0.4),
-    "mean-scale-96": Cost(fixed=1.0, evaluation=1.0, step=0.1),
+    "lapped": Cost(fixed=1.0, evaluation=1.0, step=0.1),
 }
 
 
@@ -62,7 +62,7 @@ def test_with_time_enough_everything_is_the_best_there_is() -> None:
 
 
 def test_a_deadline_counts_all_images_and_all_workers() -> None:
-    each = seconds("mean-scale-96", "medium")
+    each = seconds("lapped", "medium")
     limit = 10 * each * 0.6
     assert (
         choose(None, COSTS.__getitem__, [1_000_000] * 10, deadline=limit, workers=2).profile.name == "medium"
@@ -71,9 +71,7 @@ def test_a_deadline_counts_all_images_and_all_workers() -> None:
 
 
 def test_a_budget_that_nothing_fits_says_what_the_least_is() -> None:
-    with pytest.raises(
-        UsageError, match=r"--budget: fast with mean-scale-96 already takes about .* min here"
-    ):
+    with pytest.raises(UsageError, match=r"--budget: fast with lapped already takes about .* min here"):
         choose(None, COSTS.__getitem__, [100_000_000], budget=1)
 
 
