@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from lof.codecs import DEFAULT_CODEC, Codec, Latents, codec_for, load_codec
-from lof.containers import DEFAULT_CONTAINER, Stream, container, unpack
+from lof.containers import Stream, container, container_for, unpack
 from lof.containers.digest import check_digest, symbols_digest
 from lof.errors import StreamError, UsageError
 from lof.machine.memory import require_memory
@@ -43,7 +43,7 @@ def optimize(
     lmbda: float | None = None,
     seed: int = 0,
     device: str = "auto",
-    format: str = DEFAULT_CONTAINER,
+    format: str | None = None,
     region: np.ndarray[Any, Any] | None = None,
     warm_start: bytes | None = None,
     portable: bool = True,
@@ -61,7 +61,8 @@ def optimize(
         lmbda: λ of ``bpp + λ·D``; the codec's own at this quality if ``None``.
         seed: of the search's random numbers. Same image, profile, seed and device: same bytes.
         device: where the search runs; see :func:`lof.load_codec`.
-        format: name of the container, ``lof`` or ``compressai``; see :mod:`lof.containers`.
+        format: name of the container, ``lof``, ``jpeg`` or ``compressai``; the codec's own if ``None``. See
+            :mod:`lof.containers`.
         region: (H, W), 0 or more, how much each pixel's error counts, in the search and in what is kept.
         warm_start: a stream of this image by this codec, from whose latents the search starts.
         portable: write files that CPUs with other instructions read too (:meth:`Codec.widen`), the plain encoding
@@ -95,7 +96,7 @@ def optimize_batch(
     *,
     lmbda: float | None = None,
     seed: int = 0,
-    format: str = DEFAULT_CONTAINER,
+    format: str | None = None,
     regions: Sequence[np.ndarray[Any, Any]] | None = None,
     warm_starts: Sequence[bytes | None] | None = None,
     portable: bool = True,
@@ -116,6 +117,8 @@ def optimize_batch(
         raise UsageError("a batch holds images of one size")
     lmbda = _positive(codec.lmbda if lmbda is None else lmbda)
     height, width = pictures[0].pixels.shape[:2]
+    codec = codec.for_size(height, width)
+    format = format or container_for(codec.name)
     needed = codec.memory_needed(height, width, len(pictures))
     require_memory(needed, codec.device, f"a {width}×{height} image")
     maps = [None] * len(pictures) if regions is None else [region_of(one, height, width) for one in regions]
@@ -177,7 +180,7 @@ def encode(
     *,
     codec: str | Codec = DEFAULT_CODEC,
     quality: float | None = None,
-    format: str = DEFAULT_CONTAINER,
+    format: str | None = None,
     portable: bool = True,
 ) -> bytes:
     """The plain encoding: the encoder's guess, rounded. What ``optimize`` is measured against.
@@ -188,6 +191,8 @@ def encode(
     if not isinstance(codec, Codec):
         codec = load_codec(codec, quality, device="cpu")
     picture = image if isinstance(image, Picture) else picture_of(image)
+    codec = codec.for_size(*picture.pixels.shape[:2])
+    format = format or container_for(codec.name)
     symbols = _plain(codec, codec.analyse(codec.pad(_to_tensor(picture))))
     return _pack(codec, picture, codec.widen(symbols) if portable else symbols, format)
 

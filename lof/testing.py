@@ -73,6 +73,7 @@ def check_decoding_is_the_exact_synthesis(codec: Codec, image: Pixels) -> None:
     """Invariants 1, 2 and 5: strings decode to the exact synthesis of their symbols, at every size."""
     for height, width in SIZES:
         part = image[:height, :width]
+        codec = codec.for_size(height, width)
         latents = codec.analyse(codec.pad(_batch(part)))
         with torch.no_grad():
             coded = codec.code(latents, hard_rounding, exact=True)

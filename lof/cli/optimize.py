@@ -10,7 +10,7 @@ import typer
 from lof.cli import _options as options
 from lof.cli import app
 from lof.codecs import DEFAULT_CODEC
-from lof.containers import CONTAINERS, DEFAULT_CONTAINER
+from lof.containers import CONTAINERS
 
 if TYPE_CHECKING:
     from lof.files.storage import Location
@@ -102,11 +102,12 @@ def optimize(
     num_gpus: options.NumGpus = None,
     format: Annotated[
         str,
-        typer.Option(
-            help=" or ".join(f"{known.name} ({known.summary})" for known in CONTAINERS.values()) + ".",
-            rich_help_panel=options.OUTPUT,
+        options.default(
+            "lof; jpeg with the codec jpeg",
+            " or ".join(f"{known.name} ({known.summary})" for known in CONTAINERS.values()) + ".",
+            options.OUTPUT,
         ),
-    ] = DEFAULT_CONTAINER,
+    ] = "",
     strip: Annotated[
         bool, options.flag("--strip", "Leave ICC profile, EXIF and other metadata out.", options.OUTPUT)
     ] = False,

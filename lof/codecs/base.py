@@ -8,11 +8,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lof.profiles import Profile
 
 Latents = dict[str, Tensor]
 """Latent tensors by name; each (B, C, h, w)."""
@@ -199,6 +201,27 @@ class Codec(ABC):
         Arguments as for :meth:`compress`.
         """
         return dict(symbols)
+
+    def for_size(self, height: int, width: int) -> Self:
+        """The codec for images of this size, in pixels: itself, unless what is written depends on more than blocks.
+
+        Padding, cropping, synthesis and strings are then those of that size.
+        """
+        return self
+
+    def plan(self, profile: Profile) -> Profile:
+        """The profile as this codec is searched with; most are searched with it as it is."""
+        return profile
+
+    def refine(self, search: Any, evaluations: int) -> None:
+        """The codec's own search, which a stage of the kind ``own`` runs; none by default.
+
+        Args:
+            search: the :class:`lof.search.state.Search`, whose ``best`` latents to start from, and to which better
+                ones are offered.
+            evaluations: gradient evaluations that may be spent.
+        """
+        return
 
     def state(self) -> dict[str, Tensor]:
         """All weights and tables by name, from which ``load_codec`` makes the same codec again; none by default."""

@@ -67,7 +67,10 @@ class Points:
         metrics = sorted({known for known, _ in self.points})
         if metric not in metrics:
             raise UnknownCodecError(f"codec {codec}: no metric {metric!r}; it has {', '.join(metrics)}")
-        qualities = ", ".join(f"{q:.10g}" for m, q in sorted(self.points) if m == metric)
+        known = sorted(quality for m, quality in self.points if m == metric)
+        gapless = len(known) > 9 and known[-1] - known[0] == len(known) - 1
+        ends = f"{known[0]:.10g} to {known[-1]:.10g}"
+        qualities = ends if gapless else ", ".join(f"{q:.10g}" for q in known)
         raise UnknownCodecError(f"codec {codec}: no quality {quality:.10g}; it has {qualities}")
 
     def listed(self) -> dict[Key, RatePoint]:

@@ -16,11 +16,12 @@ from lof.containers.base import (
     Stream,
 )
 from lof.containers.compressai import CompressAIContainer
+from lof.containers.jpeg import JpegContainer
 from lof.containers.lof import LofContainer
 from lof.errors import StreamError, UsageError
 
 CONTAINERS: Final[Mapping[str, Container]] = MappingProxyType(
-    {known.name: known for known in (LofContainer(), CompressAIContainer())}
+    {known.name: known for known in (LofContainer(), JpegContainer(), CompressAIContainer())}
 )
 """All containers by name. The first to recognise a file reads it, so those with a magic number come first."""
 
@@ -35,6 +36,7 @@ __all__ = [
     "Container",
     "Stream",
     "container",
+    "container_for",
     "container_of",
     "unpack",
 ]
@@ -49,6 +51,11 @@ def container(name: str) -> Container:
     if name not in CONTAINERS:
         raise UsageError(f"format {name!r}: unknown; use one of {', '.join(CONTAINERS)}")
     return CONTAINERS[name]
+
+
+def container_for(codec: str) -> str:
+    """The name of the container that streams of this codec are written in unless another is asked for."""
+    return next((known.name for known in CONTAINERS.values() if codec in known.native), DEFAULT_CONTAINER)
 
 
 def container_of(data: bytes, name: str = "stream") -> Container:

@@ -78,6 +78,8 @@ class Container(ABC):
     """What names of its files end in, with the dot."""
     codecs: ClassVar[str]
     """A few words: the codecs that it can hold."""
+    native: ClassVar[frozenset[str]] = frozenset()
+    """Codecs whose streams are written in this format unless another is asked for."""
     checksum: ClassVar[bool] = False
     """Whether its files show damage by themselves."""
     pixel_offset: ClassVar[float] = 0.0

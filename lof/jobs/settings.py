@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lof.containers import DEFAULT_CONTAINER, container
+from lof.containers import container, container_for
 from lof.errors import UsageError
 from lof.profiles import Profile
 
@@ -25,6 +25,7 @@ class JobSettings:
         quality: rate point of the codec; its default if ``None``.
         weights: folder with weights, as for :func:`lof.load_codec`.
         lmbda: λ of ``bpp + λ·D``; the codec's training λ if ``None``.
+        format: name of the container; the codec's own if empty.
         precision: ``auto``, ``bf16`` or ``fp32``, of the search's synthesis.
         strip: leave ICC profile, EXIF and other metadata out of the streams.
         portable: write streams that CPUs with other instructions read too, as for :func:`lof.optimize`.
@@ -42,7 +43,7 @@ class JobSettings:
     seed: int = 0
     device: str = "auto"
     precision: str = "auto"
-    format: str = DEFAULT_CONTAINER
+    format: str = ""
     strip: bool = False
     portable: bool = True
 
@@ -51,6 +52,7 @@ class JobSettings:
             raise UsageError(f"lambda {self.lmbda}: must be a number above 0")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}: must be a whole number from 0 to {2**63 - 1}")
+        object.__setattr__(self, "format", self.format or container_for(self.codec))
         container(self.format)
 
     @property

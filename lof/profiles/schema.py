@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-STAGE_KINDS = ("relax", "mean-field", "greedy-gradient", "greedy-flip")
+STAGE_KINDS = ("relax", "mean-field", "greedy-gradient", "greedy-flip", "own")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -140,8 +140,15 @@ class GreedyFlipStage(_StageModel):
     patience: Annotated[int, Field(ge=1)] = 6
 
 
+class OwnStage(_StageModel):
+    """The codec's own search, for codecs that have one; the others skip it."""
+
+    kind: Literal["own"]
+
+
 Stage = Annotated[
-    RelaxStage | MeanFieldStage | GreedyGradientStage | GreedyFlipStage, Field(discriminator="kind")
+    RelaxStage | MeanFieldStage | GreedyGradientStage | GreedyFlipStage | OwnStage,
+    Field(discriminator="kind"),
 ]
 
 

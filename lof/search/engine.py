@@ -66,6 +66,7 @@ def search(
     Raises:
         SearchError: the objective does not fit the images.
     """
+    profile = codec.plan(profile)
     objective = Objective(codec, images, lmbda, region=region, offset=offset)
     latents = codec.analyse(codec.pad(images)) if initial is None else initial
     with MemoryKept(codec.memory_needed(objective.height, objective.width, objective.batch)) as memory:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lof.profiles import GreedyGradientStage, RelaxStage
+from lof.profiles import GreedyGradientStage, OwnStage, RelaxStage
 from lof.search.flips import run_greedy_flip
 from lof.search.mean_field import run_mean_field
 from lof.search.relaxations import RELAXATIONS
@@ -67,6 +67,12 @@ def run_greedy_gradient(state: Search, stage: GreedyGradientStage) -> None:
             break
 
 
+def run_own(state: Search, stage: OwnStage) -> None:
+    """What the codec itself knows to do."""
+    state.codec.refine(state, stage.evaluations)
+    state.report()
+
+
 def _rms(tensor: Tensor) -> Tensor:
     return tensor.square().mean((1, 2, 3), keepdim=True).sqrt()
 
@@ -80,4 +86,5 @@ STAGES: dict[str, Callable[[Search, Any], None]] = {
     "mean-field": run_mean_field,
     "greedy-gradient": run_greedy_gradient,
     "greedy-flip": run_greedy_flip,
+    "own": run_own,
 }

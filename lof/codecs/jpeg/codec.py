@@ -1,0 +1,181 @@
+"""JPEG behind lof's contract: quantisation tables, levels of three planes, and whether colour is halved."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lof.codecs.base import Codec, Coded, Decoded, Latents, Quantize
+from lof.codecs.jpeg import files
+from lof.codecs.jpeg.latents import PLANES, coefficients_in, latents_of, levels_of, used
+from lof.codecs.jpeg.planes import BLOCK, doubled, plane_of, rgb_of
+from lof.codecs.jpeg.search import refine
+from lof.codecs.registry import Request
+from lof.errors import StreamError
+from lof.machine.devices import resolve_device
+from lof.profiles import OwnStage, Profile
+
+_MIDDLE: Final = 1024
+"""A step of this size has the symbol 0, so that every symbol stands for a step of 1 or more."""
+_NUDGE: Final = 0.49
+_EVALUATIONS: Final = 10
+"""So many evaluations of a mean-field stage take as long as one round of the codec's own search brings as much."""
+
+
+class JpegCodec(Codec):
+    """JPEG at one of libjpeg's qualities: it decides the plain encoding, and the search's λ.
+
+    The latents are ``tables``, (B, 2, 8, 8), the steps of luma and chroma; the levels ``y``, ``cb`` and ``cr``,
+    (B, 64, h, w), by frequency and block; and ``halved``, (B, 1, 1, 1): 1 where the colour planes have half the rows
+    and columns (4:2:0). Their levels then stand in the first quarter of the blocks, with 0 in the others.
+    """
+
+    latents = ("tables", *PLANES, "halved")
+    synthesised = ("tables", *PLANES)
+    stride = BLOCK
+    portable = True
+    exact_bits = False
+    symbol_limit = 1023
+    bytes_per_pixel, decoding_bytes_per_pixel = 400, 60
+
+    def __init__(self, request: Request) -> None:
+        self.name, self.metric = request.spec.name, request.metric
+        self.quality, self.lmbda = request.quality, request.point.lmbda
+        self.device = resolve_device(request.device)
+        self.size: tuple[int, int] | None = None
+
+    def for_size(self, height: int, width: int) -> Self:
+        """See :meth:`Codec.for_size`."""
+        sized = copy.copy(self)
+        sized.size = (height, width)
+        return sized
+
+    def analyse(self, images: Tensor) -> Latents:
+        """See :meth:`Codec.analyse`; libjpeg-turbo's own levels, and beside them what was rounded away."""
+        found = [self._plain(one) for one in images]
+        return {name: torch.cat([one[name] for one in found]).to(self.device) for name in self.latents}
+
+    def code(
+        self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False
+    ) -> dict[str, Coded]:
+        """See :meth:`Codec.code`. Bits are a stand-in: JPEG prices runs, not elements."""
+        halved = quantize("halved", latents["halved"])
+        steps = quantize("tables", latents["tables"] - _MIDDLE)
+        coded = {
+            "tables": Coded(steps, steps + _MIDDLE, _next_to_nothing),
+            "halved": Coded(halved, halved, _next_to_nothing),
+        }
+        for name in PLANES:
+            levels = quantize(name, latents[name])
+            if name != "y":
+                levels = levels * used(halved, levels)
+            coded[name] = Coded(levels, levels, _bits_of)
+        return {name: coded[name] for name in self.latents}
+
+    def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
+        """See :meth:`Codec.synthesise`."""
+        if exact:
+            return torch.cat(
+                [self._decoded({n: v[i : i + 1] for n, v in values.items()}) for i in range(len(values["y"]))]
+            )
+        steps = values["tables"].flatten(2)[..., None, None]
+        luma = plane_of(values["y"] * steps[:, 0])
+        chroma = torch.cat([plane_of(values[name] * steps[:, 1]) for name in PLANES[1:]], 1)
+        halved = values["halved"] > 0.5
+        return rgb_of(luma, torch.where(halved, self._doubled(chroma), chroma))
+
+    def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
+        """See :meth:`Codec.compress`: one string, a whole JPEG file without metadata."""
+        rows, columns = symbols["y"].shape[-2:]
+        tables = symbols["tables"].cpu() + _MIDDLE
+        found = coefficients_in(
+            dict(symbols) | {"tables": tables}, *(self.size or (BLOCK * rows, BLOCK * columns))
+        )
+        return [files.written(found)]
+
+    def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Decoded:
+        """See :meth:`Codec.decompress`; the pixels are those of Pillow's libjpeg-turbo."""
+        if len(strings) != 1:
+            raise StreamError(f"a jpeg stream has one string, not {len(strings)}; encode the picture again")
+        found = files.read(strings[0])
+        pixels = files.decoded(strings[0])
+        if self.size is None and self.padded_size(height, width) == pixels.shape[:2]:
+            pixels = pixels[:height, :width]
+        if pixels.shape[:2] != (height, width):
+            raise StreamError(
+                f"its JPEG has {pixels.shape[1]}×{pixels.shape[0]} pixels, not {width}×{height}; "
+                "encode the picture again"
+            )
+        values = latents_of(found)
+        symbols = {name: tensor.long() for name, tensor in values.items()}
+        symbols["tables"] = symbols["tables"] - _MIDDLE
+        return Decoded(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, symbols, values)
+
+    def string_names(self) -> tuple[str, ...]:
+        """See :meth:`Codec.string_names`."""
+        return ("JPEG",)
+
+    def plan(self, profile: Profile) -> Profile:
+        """See :meth:`Codec.plan`: the codec's own search in the place of mean-field stages, which know no runs."""
+        stages = tuple(
+            OwnStage(kind="own", evaluations=max(2, math.ceil(stage.evaluations / _EVALUATIONS)))
+            if stage.kind == "mean-field"
+            else stage
+            for stage in profile.stage
+        )
+        return profile.model_copy(update={"stage": stages})
+
+    def refine(self, search: Any, evaluations: int) -> None:
+        """See :meth:`Codec.refine` and :mod:`lof.codecs.jpeg.search`."""
+        refine(search, evaluations)
+
+    def _margins(self, height: int, width: int) -> tuple[int, int, int, int]:
+        padded_height, padded_width = self.padded_size(height, width)
+        return 0, padded_height - height, 0, padded_width - width
+
+    def _plain(self, image: Tensor) -> Latents:
+        """Latents of one image, (3, H, W) with H and W padded."""
+        height, width = self.size or image.shape[1:]
+        pixels = image[:, :height, :width].mul(255).round().byte().permute(1, 2, 0)
+        found = files.read(files.plain_file(np.ascontiguousarray(pixels.cpu().numpy()), int(self.quality)))
+        latents = latents_of(found)
+        levels = levels_of(image[None].cpu(), latents["tables"], halved=True)
+        for name in PLANES:
+            latents[name] += (levels[name] - latents[name]).clamp(-_NUDGE, _NUDGE)
+        return latents
+
+    def _decoded(self, values: Latents) -> Tensor:
+        """What libjpeg-turbo decodes of one image's whole values, (1, 3, H, W) padded by repeating its edge."""
+        height, width = BLOCK * values["y"].shape[2], BLOCK * values["y"].shape[3]
+        rounded = {name: torch.round(value) for name, value in values.items()}
+        pixels = files.decoded(files.written(coefficients_in(rounded, *(self.size or (height, width)))))
+        image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+        spare = (0, width - image.shape[3], 0, height - image.shape[2])
+        return F.pad(image, spare, mode="replicate").to(self.device)
+
+    def _doubled(self, chroma: Tensor) -> Tensor:
+        """The colour planes at full size from their first quarter; beyond the image they repeat its edge."""
+        rows, columns = chroma.shape[-2:]
+        height, width = self.size or (rows, columns)
+        small = chroma[..., : -(-height // 2), : -(-width // 2)]
+        spare = (0, -(-columns // 2) - small.shape[3], 0, -(-rows // 2) - small.shape[2])
+        padded = F.pad(small, spare, mode="replicate") if any(spare) else small
+        return doubled(padded)[..., :rows, :columns]
+
+
+def _next_to_nothing(residual: Tensor) -> Tensor:
+    return 1e-4 * (residual + _MIDDLE).abs()
+
+
+def _bits_of(levels: Tensor) -> Tensor:
+    """About what a level costs; that of the lowest frequency is coded as the difference to its left neighbour."""
+    left = F.pad(levels[:, :1, :, :-1], (1, 0))
+    coded = torch.cat([levels[:, :1] - left, levels[:, 1:]], 1)
+    return 3.2 * torch.log2(1 + 2 * coded.abs())

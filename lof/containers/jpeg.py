@@ -1,0 +1,150 @@
+"""JPEG files as they are: every program shows them, and metadata stand where cameras put them.
+
+A file is the codec's own string, a JPEG without application segments, into which this puts, after its first two bytes:
+the segments of JFIF, EXIF, XMP, ICC profile and IPTC as Pillow writes them, and a comment ``lof 75 mse`` with the
+quality and the metric that the file was made for. A file without that comment, of another program, is read too: it then
+has the quality at which libjpeg's luma table comes nearest to its own.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+from PIL import Image
+
+from lof.containers.base import MAX_PIXELS, METRICS, Container, Stream, check_size
+from lof.errors import ImageError, LowMemoryError, StreamError
+from lof.pictures.metadata import take_boxes
+from lof.pictures.picture import BOX_NAMES, Picture
+from lof.pictures.refusing import pillow_errors_mapped
+from lof.pictures.writing import image_bytes
+
+_START: Final = b"\xff\xd8"
+_SEGMENTS: Final = (*range(0xE0, 0xF0), 0xFE)
+"""Application segments and comments: what is no part of the codec's string."""
+_SCAN: Final = 0xDA
+_COMMENT: Final = re.compile(rb"lof (\d{1,3}) ([a-z-]{1,16})")
+# A block that equals its neighbour costs about 6 bits in the worst of scans, and far less in progressive ones.
+_PIXELS_PER_BYTE: Final = 2**16
+
+
+class JpegContainer(Container):
+    """Holds the streams of the codec ``jpeg``, without fingerprint and digest."""
+
+    name = "jpeg"
+    summary = "a JPEG that every program shows"
+    suffix = ".jpg"
+    codecs = "the codec jpeg"
+    native = frozenset({"jpeg"})
+
+    def recognises(self, head: bytes) -> bool:
+        """See :meth:`Container.recognises`."""
+        return head[:3] == b"\xff\xd8\xff"
+
+    def holds(self, codec: str) -> bool:
+        """See :meth:`Container.holds`."""
+        return codec in self.native
+
+    def keeps(self, kind: bytes) -> bool:
+        """See :meth:`Container.keeps`: all that pictures have."""
+        return kind in BOX_NAMES
+
+    def pack(self, stream: Stream, name: str = "stream") -> bytes:
+        """See :meth:`Container.pack`."""
+        if not self.holds(stream.codec) or stream.metric not in METRICS or len(stream.strings) != 1:
+            raise StreamError(
+                f"{name}: a JPEG has no place for the codec {stream.codec}, only for jpeg; write a lof file instead"
+            )
+        if not all(map(self.keeps, stream.boxes)):
+            raise StreamError(
+                f"{name}: a JPEG holds no metadata of this kind; leave it out or write a lof file"
+            )
+        (string,) = stream.strings
+        if not string.startswith(_START):
+            raise StreamError(f"{name}: its string is no JPEG; encode the picture again")
+        check_size(stream, name, pixels_per_byte=_PIXELS_PER_BYTE)
+        dot = Picture(np.zeros((1, 1, 3), np.uint8), stream.boxes)
+        metadata = b"".join(
+            segment for kind, segment in _parts(image_bytes(dot, "JPEG"), name) if kind in _SEGMENTS
+        )
+        comment = f"lof {int(stream.quality)} {stream.metric}".encode()
+        return _START + metadata + b"\xff\xfe" + (len(comment) + 2).to_bytes(2) + comment + string[2:]
+
+    def unpack(self, data: bytes, name: str = "stream", max_pixels: int = MAX_PIXELS) -> Stream:
+        """See :meth:`Container.unpack`."""
+        string, comment = [], None
+        for kind, part in _parts(data, name):
+            if kind not in _SEGMENTS:
+                string.append(part)
+            elif kind == 0xFE and comment is None:
+                comment = _COMMENT.fullmatch(part[4:])
+        try:
+            with pillow_errors_mapped(), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+                width, height = image.size
+                tables = getattr(image, "quantization", {})
+                boxes, orientation = take_boxes(image, [])
+        except (ImageError, LowMemoryError) as error:
+            raise StreamError(f"{name}: {error}") from error
+        if orientation != 1:
+            raise StreamError(
+                f"{name}: is a JPEG to be turned (orientation {orientation}); optimize it as a picture"
+            )
+        quality, metric = (
+            int(comment[1]) if comment else _quality_of(tables),
+            comment[2].decode() if comment else "mse",
+        )
+        if not 1 <= quality <= 100 or metric not in METRICS:
+            raise StreamError(
+                f"{name}: has the quality {quality} for {metric}, which no JPEG of lof has; check the file"
+            )
+        stream = Stream(
+            "jpeg",
+            float(quality),
+            metric,
+            height,
+            width,
+            (b"".join(string),),
+            boxes=boxes,
+            container=self.name,
+        )
+        check_size(stream, name, max_pixels=max_pixels, pixels_per_byte=_PIXELS_PER_BYTE)
+        return stream
+
+
+def _parts(data: bytes, name: str) -> Iterator[tuple[int, bytes]]:
+    """A JPEG in pieces, with their markers: 0 for the start, each segment, and all from the first scan on."""
+    if not data.startswith(_START):
+        raise StreamError(f"{name}: is no JPEG; check the path")
+    yield 0, _START
+    at = 2
+    while True:
+        head = data[at : at + 4]
+        size = int.from_bytes(head[2:])
+        if len(head) < 4 or head[0] != 0xFF or size < 2 or at + 2 + size > len(data):
+            raise StreamError(
+                f"{name}: is a JPEG cut short or damaged at byte {at}; copy it again from its source"
+            )
+        if head[1] == _SCAN:
+            yield _SCAN, data[at:]
+            return
+        yield head[1], data[at : at + 2 + size]
+        at += 2 + size
+
+
+def _quality_of(tables: dict[int, list[int]]) -> int:
+    """The quality whose luma table of libjpeg has about the same sum."""
+    total = sum(tables.get(0, [255] * 64))
+
+    def distance(quality: int) -> float:
+        scale = 5000 / quality if quality < 50 else 200 - 2 * quality
+        return abs(min(255 * 64, max(64, _SUM * scale / 100)) - total)
+
+    return min(range(1, 101), key=distance)
+
+
+_SUM: Final = 3690
+"""Of the luma table in Annex K of the standard."""

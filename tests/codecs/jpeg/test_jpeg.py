@@ -1,0 +1,210 @@
+"""JPEG as a codec: libjpeg's own files at first, smaller ones after the search, and every program reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import lof
+from lof import load_codec
+from lof.codecs import hard_rounding
+from lof.codecs.jpeg import files
+from lof.containers import unpack
+from lof.errors import StreamError, UnknownCodecError
+from lof.pictures.picture import Picture
+from lof.profiles import load_profile, parse_profile
+from lof.results import Pixels
+
+READ_ALONE = """
+import hashlib, sys
+from PIL import Image
+with Image.open(sys.argv[1]) as image:
+    print(image.format, image.size, hashlib.sha256(image.convert("RGB").tobytes()).hexdigest())
+assert not any(name == "lof" or name.startswith("lof.") for name in sys.modules)
+"""
+
+
+@pytest.fixture(scope="module")
+def face(photograph: NDArray[np.uint8]) -> Pixels:
+    return np.ascontiguousarray(photograph[60:157, 160:274])
+
+
+def saved(pixels: Pixels, **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def pixels_of(data: bytes) -> Pixels:
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+@pytest.mark.parametrize("quality", [5, 75, 100])
+def test_the_plain_encoding_is_libjpeg_turbos_own_and_never_larger(face: Pixels, quality: int) -> None:
+    plain = lof.encode(face, codec="jpeg", quality=quality)
+    theirs = saved(face, quality=quality, optimize=True, progressive=True)
+    assert np.array_equal(pixels_of(plain), pixels_of(theirs))
+    assert len(plain) <= len(theirs)
+
+
+def test_a_searched_file_is_much_smaller_at_equal_cost_and_pillow_alone_reads_it(
+    face: Pixels, tmp_path: Path
+) -> None:
+    result = lof.optimize(face, codec="jpeg", quality=75, profile="fast")
+    assert result.kept == "search"
+    assert result.optimised.cost < 0.85 * result.baseline.cost
+    path = tmp_path / "face.jpg"
+    path.write_bytes(result.data)
+    done = subprocess.run(
+        [sys.executable, "-c", READ_ALONE, str(path)], capture_output=True, text=True, check=True
+    )
+    digest = hashlib.sha256(result.pixels.tobytes()).hexdigest()
+    assert done.stdout.split() == ["JPEG", "(114,", "97)", digest]
+    assert np.array_equal(lof.decode(result.data).pixels, result.pixels)
+
+
+def test_no_file_of_libjpeg_turbo_has_a_lower_cost(face: Pixels) -> None:
+    result = lof.optimize(face, codec="jpeg", quality=90, profile="fast")
+    for quality in (70, 80, 85, 90, 95):
+        for subsampling in (0, 1, 2):
+            theirs = saved(face, quality=quality, subsampling=subsampling, optimize=True, progressive=True)
+            error = np.square(pixels_of(theirs).astype(float) - face).mean()
+            cost = 8 * len(theirs) / (face.size / 3) + result.lmbda * error
+            assert result.optimised.cost < cost
+
+
+def test_the_same_picture_gives_the_same_bytes_whatever_it_is_searched_with(face: Pixels) -> None:
+    alone = lof.optimize(face, codec="jpeg", profile="fast").data
+    flipped = np.ascontiguousarray(face[::-1])
+    both = lof.api.optimize_batch([face, flipped], load_codec("jpeg"), "fast")
+    assert [both[0].data, len(both)] == [alone, 2]
+
+
+@pytest.mark.parametrize("halved", [0.0, 1.0])
+@pytest.mark.parametrize("size", [(97, 114), (96, 112), (90, 101)])
+def test_the_differentiable_decoder_is_libjpeg_turbos(
+    face: Pixels, size: tuple[int, int], halved: float
+) -> None:
+    height, width = size
+    codec = load_codec("jpeg", 90).for_size(height, width)
+    image = torch.tensor(face[:height, :width]).permute(2, 0, 1)[None].float() / 255
+    coded = codec.code(codec.analyse(codec.pad(image)), hard_rounding)
+    values = {name: c.value for name, c in coded.items()} | {"halved": torch.full((1, 1, 1, 1), halved)}
+    there, here = (
+        codec.crop(codec.synthesise(values, exact=exact), height, width).clamp(0, 1)
+        for exact in (True, False)
+    )
+    difference = 255 * (there - here).abs()
+    # Each of its stages rounds to whole levels.
+    assert float(difference.max()) < 5
+    assert float(difference.mean()) < 0.55
+
+
+def test_a_region_moves_bits_to_where_it_is(face: Pixels) -> None:
+    region = np.ones(face.shape[:2])
+    region[:, 57:] = 10
+    plain, favoured = (
+        lof.optimize(face, codec="jpeg", quality=50, profile="fast", region=which) for which in (None, region)
+    )
+
+    def right(pixels: Pixels) -> float:
+        return float(np.square(pixels[:, 60:].astype(float) - face[:, 60:]).mean())
+
+    assert right(favoured.pixels) < 0.75 * right(plain.pixels)
+
+
+def test_stages_of_the_engine_run_on_it_and_lose_nothing(face: Pixels) -> None:
+    stages = [
+        {"kind": "relax", "evaluations": 2, "check_every": 2},
+        {"kind": "greedy-flip", "evaluations": 1},
+    ]
+    profile = parse_profile({"name": "engine", "stage": stages})
+    result = lof.optimize(face[:48, :48], codec="jpeg", quality=50, profile=profile)
+    assert result.optimised.cost <= result.baseline.cost
+    assert result.evaluations == 3
+
+
+def test_mean_field_stages_give_way_to_the_codecs_own_search() -> None:
+    codec = load_codec("jpeg")
+    assert [stage.kind for stage in codec.plan(load_profile("max")).stage] == [
+        "own",
+        "greedy-gradient",
+        "greedy-flip",
+    ]
+    assert codec.plan(load_profile("fast")).evaluations < codec.plan(load_profile("medium")).evaluations
+
+
+def test_qualities_are_libjpegs() -> None:
+    assert load_codec("jpeg", 1).lmbda < load_codec("jpeg", 50).lmbda < load_codec("jpeg", 100).lmbda
+    for quality in (0, 101, 50.5):
+        with pytest.raises(
+            UnknownCodecError, match=rf"^codec jpeg: no quality {quality:g}; it has 1 to 100$"
+        ):
+            load_codec("jpeg", quality)
+
+
+def test_metadata_stand_where_other_programs_look_for_them(face: Pixels) -> None:
+    with Image.new("RGB", (1, 1)) as dot:
+        exif = dot.getexif()
+        exif[0x010F] = "Camera"
+    boxes = {b"exif": exif.tobytes()[6:], b"xmpd": b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>"}
+    data = lof.encode(Picture(face, boxes), codec="jpeg")
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.getexif()[0x010F] == "Camera"
+        assert image.info["xmp"] == boxes[b"xmpd"]
+    assert lof.decode(data).boxes == boxes
+
+
+def test_a_jpeg_of_another_program_is_decoded_too(face: Pixels) -> None:
+    theirs = saved(face, quality=60)
+    assert unpack(theirs).quality == 60
+    assert np.array_equal(lof.decode(theirs).pixels, pixels_of(theirs))
+
+
+def strange(face: Pixels) -> dict[str, bytes]:
+    """JPEGs that the codec does not write."""
+    cmyk, grey = io.BytesIO(), io.BytesIO()
+    Image.fromarray(face).convert("CMYK").save(cmyk, "JPEG")
+    Image.fromarray(face).convert("L").save(grey, "JPEG")
+    whole = saved(face, quality=75)
+    return {
+        "cmyk": cmyk.getvalue(),
+        "grey": grey.getvalue(),
+        "4:2:2": saved(face, subsampling=1),
+        "short": whole[: len(whole) // 2],
+        "head": whole[:300],
+        "two bytes": whole[:3],
+    }
+
+
+@pytest.mark.parametrize("kind", ["cmyk", "grey", "4:2:2", "short", "head", "two bytes"])
+def test_a_jpeg_that_it_cannot_hold_is_one_clear_error(face: Pixels, kind: str) -> None:
+    with pytest.raises(StreamError, match=r"^photo\.jpg: .+; .+$") as caught:
+        lof.decode(strange(face)[kind], name="photo.jpg")
+    assert "\n" not in str(caught.value)
+
+
+def test_written_coefficients_are_read_back_at_every_size() -> None:
+    random = np.random.default_rng(0)
+    for rows, columns, halved in ((1, 1, True), (1, 3, True), (2, 1, False), (3, 5, True)):
+        colour = (-(-rows // 2), -(-columns // 2)) if halved else (rows, columns)
+        planes = [
+            random.integers(-3, 4, (*shape, 8, 8)).astype(np.int16)
+            for shape in ((rows, columns), colour, colour)
+        ]
+        tables = random.integers(1, 256, (2, 8, 8)).astype(np.uint16)
+        height, width = 8 * rows - 3, 8 * columns - 6
+        given = files.Coefficients(height, width, (planes[0], planes[1], planes[2]), tables, halved)
+        read = files.read(files.written(given))
+        assert (read.height, read.width, read.halved) == (height, width, halved)
+        assert np.array_equal(read.tables, tables)
+        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(read.planes, planes, strict=True))
