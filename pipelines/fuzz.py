@@ -1,7 +1,7 @@
 """Feed spoilt files to every reader of lof, for as long as you like, and keep those that it answers badly.
 
 A reader may return, or raise one of lof's errors. Another exception, a crash, more than 10 seconds of work or more
-than 1 GB of memory is a find.
+than 1 GB of memory is a find. A file that reaches lines of lof that none before it has reached is spoilt further.
 
 python -m pipelines.fuzz run CORPUS --minutes 10 --seed 3
 python -m pipelines.fuzz replay CORPUS/finds/*
@@ -10,253 +10,157 @@ python -m pipelines.fuzz replay CORPUS/finds/*
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-import os
-import random
-import re
-import resource
+import json
 import signal
-import sys
-import tempfile
 import time
-import traceback
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
+from rich.console import Console
+from rich.table import Table
 
-from lof.errors import LofError, UsageError
-
-Read = Callable[[bytes, Path], object]
-Spoil = Callable[[random.Random, bytes], bytes]
-
-NUMBERS = (
-    0,
-    1,
-    2,
-    7,
-    8,
-    15,
-    16,
-    127,
-    128,
-    255,
-    256,
-    32767,
-    32768,
-    65535,
-    65536,
-    2**24,
-    2**31 - 1,
-    2**31,
-    2**32 - 1,
-)
-
-SECONDS, BYTES = 10.0, 10**9
-"""Limits for one case: processor time, and memory beyond what the child had before its first case."""
-_IDLE = 12
-"""How many times longer a case may take by the clock: the machine may be busy, or the reader wait for ever."""
+from lof.errors import OutputError, UsageError
+from lof.files.atomic import write_atomically
+from pipelines.fuzz_reader import Answer, Line, Reader, Target
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-
-@dataclass(frozen=True)
-class Target:
-    """One kind of file.
-
-    Attributes:
-        read: reads a file's content, in an empty folder; a :class:`lof.errors.LofError` is a proper answer.
-        seeds: good files, by name.
-        spoil: makes another file of a good one; what is generic (:func:`spoilt`) is done to all kinds.
-    """
-
-    read: Read
-    seeds: Callable[[], Mapping[str, bytes]]
-    spoil: Spoil | None = None
-
-
-def spoilt(rng: random.Random, data: bytes, other: bytes) -> bytes:
-    """``data`` with one to four changes: bits, bytes, numbers, cut, doubled, left out, joined with ``other``."""
-    changed = bytearray(data)
-    for _ in range(rng.choice((1, 1, 2, 4))):
-        size = len(changed)
-        # Headers are short and matter most.
-        at = rng.randrange(min(size, rng.choice((64, 1024, 2**30))) + 1)
-        end = min(size, at + rng.choice((1, 2, 4, 8, 64, 1024)))
-        match rng.randrange(8):
-            case 0 | 1 if at < size:
-                changed[at] ^= 1 << rng.randrange(8)
-            case 2 if at < size:
-                changed[at] = rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))
-            case 3:
-                width = rng.choice((2, 4, 8))
-                number = rng.choice(NUMBERS) & (1 << 8 * width) - 1
-                changed[at : at + width] = number.to_bytes(width, rng.choice(("big", "little")))
-            case 4:
-                del changed[at:]
-            case 5:
-                del changed[at:end]
-            case 6:
-                changed[at:at] = changed[at:end] * rng.choice((1, 2, 100))
-            case _:
-                cut = rng.randrange(len(other) + 1)
-                changed[at:end] = other[cut : cut + rng.choice((end - at, 64, 2**20))]
-    return bytes(changed)
-
-
-class Reader:
-    """A child process that reads cases; it is replaced when it has died or grown.
-
-    Args:
-        target: its functions must be importable.
-    """
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._context = multiprocessing.get_context("spawn")
-        self._start()
-
-    def answer(self, data: bytes) -> tuple[str, bool]:
-        """What the reader made of a file: the kind of its answer in a line, and whether that is a find."""
-        self._here.send_bytes(data)
-        end = time.monotonic() + _IDLE * SECONDS
-        before = self._busy()
-        while not self._here.poll(0.5):
-            if self._busy() - before > SECONDS or time.monotonic() > end:
-                self.close()
-                self._start()
-                return f"more than {SECONDS:.0f} s", True
-        try:
-            found, bad, used = self._here.recv()
-        except EOFError:
-            self._child.join()
-            code = self._child.exitcode or 0
-            self._start()
-            return f"the process died ({signal.Signals(-code).name if code < 0 else code})", True
-        if used - self._used > BYTES:
-            self.close()
-            self._start()
-            return f"more than {BYTES / 1e9:g} GB of memory", True
-        return found, bad
-
-    def close(self) -> None:
-        """End the child."""
-        self._child.kill()
-        self._child.join()
-        self._here.close()
-
-    def _busy(self) -> float:
-        try:
-            times = self._process.cpu_times()
-        except psutil.Error:
-            return 0.0
-        return float(times.user + times.system)
-
-    def _start(self) -> None:
-        self._here, there = self._context.Pipe()
-        self._child = self._context.Process(target=_serve, args=(there, self._target.read), daemon=True)
-        self._child.start()
-        there.close()
-        self._process = psutil.Process(self._child.pid)
-        self._used: int = self._here.recv()
-
-
-def _serve(pipe: Connection, read: Read) -> None:
-    os.environ |= {"LOF_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    size = psutil.Process().memory_info().vms + 4 * BYTES
-    resource.setrlimit(resource.RLIMIT_AS, (size, size))
-    # Its peak so far may be its parent's.
-    pipe.send(psutil.Process().memory_info().rss)
-    while True:
-        try:
-            data = pipe.recv_bytes()
-        except EOFError:
-            return
-        bad = False
-        with tempfile.TemporaryDirectory() as folder:
-            try:
-                found = f"read: {read(data, Path(folder))}"
-            except LofError as error:
-                found, bad = f"{type(error).__name__}: {error}", "\n" in str(error)
-            except BaseException as error:
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                found, bad = (
-                    f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}: {error}",
-                    True,
-                )
-        pipe.send((found, bad, _peak()))
-
-
-def _peak() -> int:
-    """The most memory that this process has had, in bytes."""
-    status = Path("/proc/self/status")
-    if status.is_file():  # what getrusage says on Linux may be of the process that started this one
-        return 1024 * int(next(line.split()[1] for line in status.open() if line.startswith("VmHWM")))
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+_BATCH = 0.5
+"""Processor time of a reader before another kind of file has its turn, in seconds."""
+_SAVED = 30.0
+"""Seconds between two states on disk: what a run loses at most that is killed."""
 
 
 @dataclass
 class Tally:
-    """What a run came to."""
+    """What has come of one kind of file, over all runs.
 
-    cases: Counter[str] = field(default_factory=Counter)
-    finds: list[tuple[Path, str]] = field(default_factory=list)
+    Attributes:
+        cases: how many files were read.
+        seconds: what they took by the clock, spoiling included.
+        longest: processor time of the slowest, in seconds.
+        most: memory of the largest, in bytes.
+        finds: names of the files kept, each with the kind of its answer.
+    """
+
+    cases: int = 0
+    seconds: float = 0.0
+    longest: float = 0.0
+    most: int = 0
+    finds: dict[str, str] = field(default_factory=dict)
+
+
+class Run:
+    """One kind of file in a folder of seeds and finds.
+
+    Args:
+        tally: of earlier runs with that folder.
+    """
+
+    def __init__(self, corpus: Path, name: str, target: Target, seed: int, tally: Tally) -> None:
+        self.name, self.tally, self.spent = name, tally, 0.0
+        self._finds, self._seeds = corpus / "finds", corpus / "seeds" / name
+        tally.finds = {find: kind for find, kind in tally.finds.items() if (self._finds / find).is_file()}
+        self._known, self._lines = set(tally.finds.values()), set[Line]()
+        own = [path.read_bytes() for path in sorted(self._seeds.glob("*"))]
+        pool = [*(data for _, data in sorted(target.seeds().items())), *own]
+        self._reader = Reader(target, pool, f"{seed} {name}")
+        for data in pool:  # so that what they reach is not new
+            answer = self._reader.answer(data)
+            self._known.add(answer.kind)
+            self._lines |= answer.lines
+
+    def step(self) -> None:
+        """Some cases. What is new of them is kept."""
+        started = time.monotonic()
+        batch = self._reader.work(self.tally.cases, _BATCH)
+        self.tally.cases += batch.cases
+        self.tally.longest = max(self.tally.longest, batch.longest)
+        self.tally.most = max(self.tally.most, batch.most)
+        for answer in batch.answers:
+            self._keep(answer)
+        self.spent += (took := time.monotonic() - started)
+        self.tally.seconds += took
+
+    def close(self) -> None:
+        """End the reader."""
+        self._reader.close()
+
+    def _keep(self, answer: Answer) -> None:
+        reached = answer.lines - self._lines
+        self._lines |= reached
+        if answer.kind in self._known and (answer.bad or not reached):
+            return
+        self._known.add(answer.kind)
+        name = f"{self.name}-{hashlib.sha256(answer.data).hexdigest()[:12]}"
+        write_atomically((self._finds if answer.bad else self._seeds) / name, answer.data)
+        if answer.bad:
+            self.tally.finds[name] = answer.kind
+            print(f"{self._finds / name}: {answer.found}", flush=True)
 
 
 def fuzz(
     corpus: Path, targets: Mapping[str, Target], *, seconds: float, seed: int = 0, cases: int | None = None
-) -> Tally:
-    """Spoil files and have them read, one target after the other, until the time is over.
+) -> dict[str, Tally]:
+    """Spoil files and have them read, each target for its share of the time.
 
-    A file whose kind of answer is new joins the seeds in ``corpus/seeds``. Finds lie in ``corpus/finds``, one for each
-    kind of answer, named by target and content.
+    A file that reaches a new line of lof, or whose kind of answer is new, joins the seeds in ``corpus/seeds``. Finds
+    lie in ``corpus/finds``, one for each kind of answer, named by target and content. ``corpus/state.json`` has what
+    earlier runs with that folder and seed came to; the cases go on from there. Ctrl-C ends a run as the time does.
 
     Args:
-        cases: how many at most.
+        cases: how many in this run; a few more may be read.
+
+    Raises:
+        OutputError: the state belongs to another seed, or is damaged.
     """
-    tally, end = Tally(), time.monotonic() + seconds
-    pools = {name: _seeds(corpus / "seeds" / name, target) for name, target in targets.items()}
-    known: set[tuple[str, str]] = set()
-    spent = dict.fromkeys(targets, 0.0)
-    readers = {name: Reader(target) for name, target in targets.items()}
+    state = corpus / "state.json"
+    tallies = _load(state, seed)
+    runs: list[Run] = []
     try:
-        while time.monotonic() < end and (cases is None or tally.cases.total() < cases):
-            name = min(targets, key=lambda name: spent[name])  # to each its share of the time
-            rng = random.Random(f"{seed} {name} {tally.cases[name]}")
-            tally.cases[name] += 1
-            data = _case(rng, targets[name], pools[name])
-            started = time.monotonic()
-            answer, bad = readers[name].answer(data)
-            spent[name] += time.monotonic() - started
-            kind = (name, re.sub(r"[0-9a-f]{6,}|\d+|b?'.*?'", "#", answer)[:200])
-            if kind in known:
-                continue
-            known.add(kind)
-            digest = hashlib.sha256(data).hexdigest()[:12]
-            place = corpus / ("finds" if bad else f"seeds/{name}") / f"{name}-{digest}"
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(data)
-            if bad:
-                tally.finds.append((place, answer))
-                print(f"{place}: {answer}", flush=True)
-            else:
-                pools[name].append(data)
+        for name, target in targets.items():
+            runs.append(Run(corpus, name, target, seed, tallies.setdefault(name, Tally())))
+        end, saved, done = time.monotonic() + seconds, time.monotonic(), 0
+        while time.monotonic() < end and (cases is None or done < cases):
+            run = min(runs, key=lambda run: run.spent)
+            done -= run.tally.cases
+            run.step()
+            done += run.tally.cases
+            if time.monotonic() > saved + _SAVED:
+                _save(state, seed, tallies)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        pass
     finally:
-        for reader in readers.values():
-            reader.close()
-    return tally
+        for run in runs:
+            run.close()
+        _save(state, seed, tallies)
+    return tallies
 
 
-def replay(finds: Sequence[Path], targets: Mapping[str, Target]) -> list[tuple[Path, str, bool]]:
-    """Read kept files again: each with its answer, and whether that is still a find.
+def _load(path: Path, seed: int) -> dict[str, Tally]:
+    if not path.is_file():
+        return {}
+    try:
+        state = json.loads(path.read_text())
+        tallies = {name: Tally(**tally) for name, tally in state["kinds"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise OutputError(f"{path}: damaged; delete it to count from 0") from error
+    if state["seed"] != seed:
+        raise OutputError(f"{path}: of --seed {state['seed']}; give that one, or another folder")
+    return tallies
+
+
+def _save(path: Path, seed: int, tallies: Mapping[str, Tally]) -> None:
+    state = {"seed": seed, "kinds": {name: asdict(tally) for name, tally in tallies.items()}}
+    write_atomically(path, json.dumps(state, indent=1).encode())
+
+
+def replay(finds: Sequence[Path], targets: Mapping[str, Target]) -> list[tuple[Path, Answer]]:
+    """Read kept files again: each with its answer.
 
     Raises:
         UsageError: a name does not begin with that of a target.
@@ -267,21 +171,23 @@ def replay(finds: Sequence[Path], targets: Mapping[str, Target]) -> list[tuple[P
         if name not in targets:
             raise UsageError(f"{path}: its name must begin with one of {', '.join(targets)}, and a hyphen")
         reader = Reader(targets[name])
-        answers.append((path, *reader.answer(path.read_bytes())))
+        answers.append((path, reader.answer(path.read_bytes())))
         reader.close()
     return answers
 
 
-def _seeds(folder: Path, target: Target) -> list[bytes]:
-    own = [path.read_bytes() for path in sorted(folder.glob("*"))] if folder.is_dir() else []
-    return [*(data for _, data in sorted(target.seeds().items())), *own]
-
-
-def _case(rng: random.Random, target: Target, pool: list[bytes]) -> bytes:
-    data = rng.choice(pool)
-    if target.spoil is not None and rng.random() < 0.7:
-        return target.spoil(rng, data)
-    return spoilt(rng, data, rng.choice(pool))
+def show(tallies: Mapping[str, Tally]) -> None:
+    """A table with a line for each kind of file."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("kind", "cases", "finds", "cases/s", "longest, s", "most memory, MB"):
+        table.add_column(heading, justify="left" if heading == "kind" else "right")
+    for name, tally in tallies.items():
+        rate = tally.cases / max(tally.seconds, 1e-9)
+        row = (f"{tally.cases:,}", str(len(tally.finds)), f"{rate:.0f}", f"{tally.longest:.2f}")
+        table.add_row(name, *row, f"{tally.most / 1e6:.0f}")
+    total = sum(tally.cases for tally in tallies.values())
+    table.add_row("all", f"{total:,}", str(sum(len(tally.finds) for tally in tallies.values())))
+    Console(highlight=False).print(table)
 
 
 @app.command()
@@ -291,16 +197,16 @@ def run(
     seed: int = 0,
     only: Annotated[str | None, typer.Option(help="Kinds of files, between commas; all if absent.")] = None,
 ) -> None:
-    """Look for files that are answered badly; exit code 1 if there are any."""
+    """Look for files that are answered badly, after those of earlier runs with CORPUS; exit code 1 if there are any."""
     from pipelines.fuzz_targets import TARGETS
 
     names = list(TARGETS) if only is None else only.split(",")
     if not set(names) <= set(TARGETS):
         raise UsageError(f"--only {only}: choose from {', '.join(TARGETS)}")
-    tally = fuzz(corpus, {name: TARGETS[name] for name in names}, seconds=60 * minutes, seed=seed)
-    counts = ", ".join(f"{count} {name}" for name, count in tally.cases.items())
-    print(f"{tally.cases.total()} cases ({counts}), {len(tally.finds)} finds")
-    raise typer.Exit(1 if tally.finds else 0)
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    tallies = fuzz(corpus, {name: TARGETS[name] for name in names}, seconds=60 * minutes, seed=seed)
+    show(tallies)
+    raise typer.Exit(1 if any(tally.finds for tally in tallies.values()) else 0)
 
 
 @app.command(name="replay")
@@ -309,9 +215,9 @@ def replay_command(finds: Annotated[list[Path], typer.Argument(help="Files that 
     from pipelines.fuzz_targets import TARGETS
 
     answers = replay(finds, TARGETS)
-    for path, answer, bad in answers:
-        print(f"{'BAD' if bad else 'ok '} {path}: {answer}")
-    raise typer.Exit(1 if any(bad for _, _, bad in answers) else 0)
+    for path, answer in answers:
+        print(f"{'BAD' if answer.bad else 'ok '} {path}: {answer.found}")
+    raise typer.Exit(1 if any(answer.bad for _, answer in answers) else 0)
 
 
 if __name__ == "__main__":

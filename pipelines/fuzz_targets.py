@@ -1,34 +1,49 @@
-"""What :mod:`pipelines.fuzz` reads: a reader for each kind of file, seeds for it, and ways to spoil them."""
+"""What :mod:`pipelines.fuzz` reads: a reader for each kind of file, and good files to begin with."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
-import random
+import lzma
 import shutil
-import sqlite3
-import struct
-import zlib
-from collections.abc import Iterator, Mapping
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import compressai  # noqa: F401 (so that no case pays for its import)
 import numpy as np
 import torch
 from PIL import Image, features
-from safetensors.torch import load, save
+from safetensors.torch import load
 
 from lof.api import decode_stream, encode
-from lof.archive import Manifest, restore, verify
+from lof.archive import Manifest, open_sources, restore, verify
+from lof.archive.entries import chunks
 from lof.codecs import codec_spec
 from lof.containers import SUFFIXES, container_of, unpack
-from lof.containers.lof import MAGIC
-from lof.errors import StreamError
+from lof.jobs.manifest import FOLDER, NAME, Row
+from lof.jobs.manifest import Manifest as JobManifest
 from lof.pictures.reading import read_picture
 from lof.pools import ThisProcess
 from lof.profiles import load_profile, profile_toml
-from pipelines.fuzz import NUMBERS, Target, spoilt
+from lof.study.load import load_study
+from lof.training.recipe import load_recipe
+from pipelines.fuzz_reader import Target
+from pipelines.fuzz_spoil import (
+    spoil_image,
+    spoil_manifest,
+    spoil_packed,
+    spoil_stream,
+    spoil_weights,
+    spoil_words,
+)
 
-FIXTURES = Path(__file__).parents[1] / "tests" / "fixtures" / "v0.1"
+ROOT = Path(__file__).parents[1]
+FIXTURES = ROOT / "tests" / "fixtures" / "v0.1"
 ARCHIVE, ZOO = FIXTURES / "archive", FIXTURES / "weights"
 MAX_PIXELS = 2**20
 """A small file may be a large picture, which rightly takes its time and memory; no such file is a case here."""
@@ -42,72 +57,129 @@ def read_stream(data: bytes, folder: Path) -> object:
     return picture.pixels.shape
 
 
-def spoil_stream(rng: random.Random, data: bytes) -> bytes:
-    """The strings changed, or the checksum mended, so that what a decoder gets is not refused before."""
-    try:
-        kind = container_of(data)
-        stream = kind.unpack(data)
-        if rng.random() < 0.7:
-            strings = [spoilt(rng, s, rng.randbytes(64)) if rng.random() < 0.7 else s for s in stream.strings]
-            strings = [s[: len(s) // 4 * 4] for s in strings]  # whole words, or the coder refuses them
-            size = rng.choice(
-                ((stream.height, stream.width), (1, 1), (rng.randint(1, 300), rng.randint(1, 300)))
-            )
-            return kind.pack(replace(stream, strings=tuple(strings), height=size[0], width=size[1]))
-    except StreamError:
-        pass
-    head = spoilt(rng, data[:-4], data)
-    return head + zlib.crc32(head).to_bytes(4, "little") if head.startswith(MAGIC) else head
-
-
 def stream_seeds() -> dict[str, bytes]:
     """One of each family in each container, as every later version must read them."""
     names = ("bmshj2018-*", "mbt2018-*", "tiny-*", "msp-tiny-*", "msp-base-mse-4*", "mean-scale-96-mse-4*")
     paths = [path for name in names for path in FIXTURES.glob(name) if path.suffix in SUFFIXES]
-    return {path.name: path.read_bytes() for path in paths}
+    pixels = np.array(Image.open(FIXTURES / "tiny-mse-4.lof.png").convert("RGB"))
+    lapped = {f"lapped-{quality:g}": encode(pixels, codec="lapped", quality=quality) for quality in (1, 4.5)}
+    tiny = {"lapped-tiny": encode(pixels, codec="lapped-tiny")}
+    return {path.name: path.read_bytes() for path in paths} | lapped | tiny
+
+
+def read_container(data: bytes, folder: Path) -> object:
+    """What a file of any container says, and the same file once more."""
+    stream = unpack(data, "case", MAX_PIXELS)
+    return len(container_of(data).pack(stream)), sorted(stream.boxes)
+
+
+def container_seeds() -> dict[str, bytes]:
+    """All streams of the fixtures, and one with every kind of box."""
+    paths = [path for path in FIXTURES.iterdir() if path.suffix in SUFFIXES]
+    plain = (FIXTURES / "tiny-mse-4.lof").read_bytes()
+    boxes = {
+        b"exif": b"Exif",
+        b"iccp": b"profile" * 9,
+        b"xmpd": b"<x/>",
+        b"iptc": b"\x1c\2",
+        b"reso": bytes(9),
+    }
+    full = container_of(plain).pack(replace(unpack(plain), boxes=boxes))
+    return {path.name: path.read_bytes() for path in paths} | {"boxes": full}
 
 
 def read_manifest(data: bytes, folder: Path) -> object:
-    """List, verify and restore an archive with this manifest."""
+    """List an archive with this manifest."""
+    (folder / "manifest.sqlite").write_bytes(data)
+    with Manifest(folder) as manifest:
+        return manifest.totals(), manifest.failures(), manifest.sources(), len(list(manifest.rows()))
+
+
+def read_archive(data: bytes, folder: Path) -> object:
+    """Verify and restore an archive with this manifest."""
     dst = folder / "archive"
     shutil.copytree(ARCHIVE, dst)
     (dst / "manifest.sqlite").write_bytes(data)
-    with Manifest(dst) as manifest:
-        manifest.totals(), manifest.failures(), manifest.sources(), list(manifest.rows())
     found = verify(dst, ThisProcess())
     return len(found.findings), len(restore(dst, folder / "out", ThisProcess()).errors)
 
 
-def spoil_manifest(rng: random.Random, data: bytes) -> bytes:
-    """A value of a row replaced, as somebody could who has SQLite."""
-    with sqlite3.connect(":memory:", isolation_level=None) as database:
-        try:
-            database.deserialize(data)
-            table = rng.choice(("files", "files", "sources", "totals", "pending"))
-            column = rng.choice([found[1] for found in database.execute(f"PRAGMA table_info({table})")])
-            path = "streams/../" * rng.randrange(3) + "a" * rng.choice((1, 300)) + "/x"
-            value = rng.choice(
-                (
-                    None,
-                    -1,
-                    2**62,
-                    1e308,
-                    float("inf"),
-                    "",
-                    "x",
-                    "../x",
-                    "/x",
-                    path,
-                    b"\xff\0",
-                    "a\0b",
-                    "{}",
-                    "[]",
-                )
-            )
-            database.execute(f"UPDATE {table} SET {column} = ? WHERE random() % 2 = 0", (value,))
-        except sqlite3.Error:
-            return spoilt(rng, data, data)
-        return database.serialize()
+def read_job(data: bytes, folder: Path) -> object:
+    """Look up the rows of a job with this manifest."""
+    (folder / FOLDER).mkdir()
+    (folder / FOLDER / NAME).write_bytes(data)
+    with JobManifest(folder) as manifest:
+        return manifest.get("a.png"), manifest.get("b.png")
+
+
+def job_seeds() -> dict[str, bytes]:
+    """A manifest of two rows."""
+    with tempfile.TemporaryDirectory() as place:
+        with JobManifest(Path(place)) as manifest:
+            manifest.put(Row("a.png", 3, 4, "{}", "done", {"bpp": 0.5}, "00", "a.png.lof", 5, "11"))
+            manifest.put(Row("b.png", 3, 4, "{}", "failed", {"error": "b.png: is damaged"}))
+        return {"job": Path(place, FOLDER, NAME).read_bytes()}
+
+
+def read_packed(data: bytes, folder: Path) -> object:
+    """List and read a tar or zip as a source of an archive."""
+    path = folder / f"case.{'zip' if data[:2] == b'PK' else 'tar'}"
+    path.write_bytes(data)
+    (source,) = open_sources([str(path)], folder / "archive")
+    sizes = []
+    for entry in source.entries():
+        if entry.open is not None:
+            with entry.open() as reader:
+                sizes.append(sum(map(len, chunks(reader))))
+    return len(sizes)
+
+
+def packed_seeds() -> dict[str, bytes]:
+    """Tar and zip files, plain and compressed, with links."""
+    seeds: dict[str, bytes] = {}
+    for kind in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=kind) as tar:
+            tar.add(FIXTURES / "photos" / "notes.txt", "f/notes.txt")
+            tar.add(FIXTURES / "photos" / "link", "f/link")
+            long = tarfile.TarInfo("f/" + "n" * 120)
+            long.size = 600
+            tar.addfile(long, io.BytesIO(bytes(600)))
+            hard = tarfile.TarInfo("f/again")
+            hard.type, hard.linkname = tarfile.LNKTYPE, "f/notes.txt"
+            tar.addfile(hard)
+        plain = buffer.getvalue()
+        for name, pack in (
+            ("tar", bytes),
+            ("gz", gzip.compress),
+            ("bz2", bz2.compress),
+            ("xz", lzma.compress),
+        ):
+            seeds[f"{name}-{kind}"] = pack(plain)
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", method) as zipped:
+            zipped.writestr("f/notes.txt", "notes" * 50)
+            zipped.writestr("f/", "")
+        seeds[f"zip-{method}"] = buffer.getvalue()
+    return seeds
+
+
+def read_study(data: bytes, folder: Path) -> object:
+    """Load a study."""
+    (folder / "case.toml").write_bytes(data)
+    return load_study(folder / "case.toml").name
+
+
+def read_recipe(data: bytes, folder: Path) -> object:
+    """Load a recipe of a training."""
+    (folder / "case.toml").write_bytes(data)
+    return load_recipe(folder / "case.toml").name
+
+
+def toml_seeds(pattern: str) -> dict[str, bytes]:
+    """The files of the repository that fit."""
+    return {path.name: path.read_bytes() for path in ROOT.glob(pattern)}
 
 
 def read_profile(data: bytes, folder: Path) -> object:
@@ -117,80 +189,34 @@ def read_profile(data: bytes, folder: Path) -> object:
     return bool(profile_toml(load_profile(path)))
 
 
-def spoil_words(rng: random.Random, data: bytes) -> bytes:
-    """A word replaced by another one or by an odd value."""
-    words = data.split(b" ")
-    odd = (
-        b"nan",
-        b"inf",
-        b"-1",
-        b"1e400",
-        b"9" * 5000,
-        b"[]",
-        b"{}",
-        b'""',
-        b"[" * 2000,
-        b"1979-05-27",
-        b"true",
-    )
-    words[rng.randrange(len(words))] = rng.choice((*odd, *words))
-    return b" ".join(words)
-
-
 def read_weights(data: bytes, folder: Path) -> object:
     """Load weights, then write and read a picture with them."""
-    names = {b"prior.": "msp-tiny", b"h_s.": "mbt2018-mean", b"": "bmshj2018-factorized"}
+    names = {
+        b"prior.block32": "lapped-tiny",
+        b"prior.": "msp-tiny",
+        b"h_s.": "mbt2018-mean",
+        b"": "bmshj2018-factorized",
+    }
     name = next(name for part, name in names.items() if part in data[:20000])
-    quality = 4 if name == "msp-tiny" else 1
+    spec = codec_spec(name)
+    quality = "" if name == "lapped-tiny" else "-4" if name == "msp-tiny" else "-1"
     suffix = ".pth" if data[:2] == b"PK" else ".safetensors"
-    (folder / f"{name}-{quality}{suffix}").write_bytes(data)
-    codec = codec_spec(name).load(quality, weights=folder, device="cpu")
+    (folder / f"{name}{quality}{suffix}").write_bytes(data)
+    codec = spec.load(spec.default_quality if not quality else int(quality[1:]), weights=folder, device="cpu")
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     return codec.decompress(unpack(encode(pixels, codec=codec)).strings, 40, 50).image.shape
 
 
 def weights_seeds() -> dict[str, bytes]:
-    """Small ones of three families, and one as PyTorch saves it."""
-    tiny = Path(__file__).parents[1] / "lof" / "codecs" / "data" / "msp-tiny-4.safetensors"
+    """Small ones of four families, and one as PyTorch saves it."""
+    codecs = ROOT / "lof" / "codecs"
+    tiny = codecs / "data" / "msp-tiny-4.safetensors"
+    lapped = codecs / "lapped" / "data" / "lapped-tiny.safetensors"
     small = [ZOO / "bmshj2018-factorized-1.safetensors", ZOO / "mbt2018-mean-1.safetensors"]
-    seeds = {path.name: path.read_bytes() for path in (tiny, *small)}
+    seeds = {path.name: path.read_bytes() for path in (tiny, lapped, *small)}
     buffer = io.BytesIO()
     torch.save(load(small[0].read_bytes()), buffer)
     return seeds | {"bmshj2018-factorized-1.pth": buffer.getvalue()}
-
-
-def spoil_weights(rng: random.Random, data: bytes) -> bytes:
-    """A tensor given odd values, another shape or another type."""
-    if data[:2] == b"PK":
-        return spoilt(rng, data, data)
-    try:
-        state = load(data)
-    except Exception:  # spoilt before
-        return spoilt(rng, data, data)
-    tables = [
-        key for key in state if key.rpartition(".")[2].startswith(("_", "sizes", "order", "scale", "quant"))
-    ]
-    key = rng.choice(rng.choice((tables or list(state), list(state))))
-    value = state[key].clone()
-    match rng.randrange(5):
-        case 0 if value.numel():
-            odd = [*NUMBERS, -1, -(2**31)] + ([1e38, float("nan")] if value.is_floating_point() else [])
-            places = value.reshape(-1).double()
-            places[torch.randint(value.numel(), (rng.choice((1, 1, 5)),))] = float(rng.choice(odd))
-            limits = torch.finfo(value.dtype) if value.is_floating_point() else torch.iinfo(value.dtype)
-            value = places.clamp(limits.min, limits.max).reshape(value.shape).to(value.dtype)
-        case 1:
-            value = value * rng.choice((0, -1, 2))
-        case 2:
-            value = value[:-1] if value.ndim else value[None]
-        case 3:
-            value = value.reshape(1, *value.shape) if rng.random() < 0.5 else value.reshape(-1)
-        case _:
-            value = value.to(rng.choice((torch.float16, torch.int64, torch.uint8, torch.bool)))
-    state[key] = value.contiguous()
-    if rng.random() < 0.1:
-        del state[rng.choice(list(state))]
-    return save(state)
 
 
 def read_image(data: bytes, folder: Path) -> object:
@@ -224,63 +250,26 @@ def _saved(image: Image.Image, format: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def spoil_image(rng: random.Random, data: bytes) -> bytes:
-    """A segment of a JPEG or a chunk of a PNG changed, doubled or left out; lengths and checksums are mended."""
-    if data[:4] == b"\x89PNG":
-        parts = list(_chunks(data))
-    elif data[:2] == b"\xff\xd8":
-        parts = list(_segments(data))
-    else:
-        parts = []
-    if not parts:  # another format, or one that an earlier case has cut short
-        return spoilt(rng, data, data)
-    at = rng.randrange(len(parts))
-    kind, content = parts[at]
-    match rng.randrange(4):
-        case 0:
-            del parts[at]
-        case 1:
-            parts.insert(rng.randrange(len(parts) + 1), parts[at])
-        case _:
-            parts[at] = (kind, spoilt(rng, content, rng.choice(parts)[1]))
-    if data[:4] == b"\x89PNG":
-        whole = (struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in parts)
-        return data[:8] + b"".join(whole)
-    return data[:2] + b"".join(
-        k + (c if k == b"\xff\xda" else struct.pack(">H", min(len(c) + 2, 65535)) + c) for k, c in parts
-    )
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = 8
-    while place + 12 <= len(data):
-        (size,) = struct.unpack_from(">I", data, place)
-        yield data[place + 4 : place + 8], data[place + 8 : place + 8 + size]
-        place += 12 + size
-
-
-def _segments(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    place = 2
-    while place + 4 <= len(data):
-        kind, (size,) = data[place : place + 2], struct.unpack_from(">H", data, place + 2)
-        if kind == b"\xff\xda":  # the entropy-coded rest
-            yield kind, data[place + 2 :]
-            return
-        yield kind, data[place + 4 : place + 2 + size]
-        place += 2 + size
-
-
 def profile_seeds() -> dict[str, bytes]:
     """The profiles that ship."""
     return {name: profile_toml(load_profile(name)).encode() for name in ("fast", "medium", "high", "max")}
 
 
+def manifest_seeds() -> dict[str, bytes]:
+    """That of the archive of the fixtures."""
+    return {"manifest": (ARCHIVE / "manifest.sqlite").read_bytes()}
+
+
 TARGETS: Mapping[str, Target] = {
+    "container": Target(read_container, container_seeds, spoil_stream),
     "stream": Target(read_stream, stream_seeds, spoil_stream),
-    "manifest": Target(
-        read_manifest, lambda: {"manifest": (ARCHIVE / "manifest.sqlite").read_bytes()}, spoil_manifest
-    ),
+    "manifest": Target(read_manifest, manifest_seeds, spoil_manifest),
+    "archive": Target(read_archive, manifest_seeds, spoil_manifest),
+    "job": Target(read_job, job_seeds, spoil_manifest),
+    "packed": Target(read_packed, packed_seeds, spoil_packed),
     "profile": Target(read_profile, profile_seeds, spoil_words),
+    "study": Target(read_study, lambda: toml_seeds("profiles/studies/*.toml"), spoil_words),
+    "recipe": Target(read_recipe, lambda: toml_seeds("lof/codecs/*/recipes/*.toml"), spoil_words),
     "weights": Target(read_weights, weights_seeds, spoil_weights),
     "picture": Target(read_image, picture_seeds, spoil_image),
 }

@@ -8,10 +8,11 @@ from lof.errors import LofError, OutputError
 from lof.files.storage import Location
 
 
-def manifest_error(error: sqlite3.Error, path: Location, damaged: LofError) -> LofError:
+def manifest_error(error: Exception, path: Location, damaged: LofError) -> LofError:
     """The error to raise instead.
 
     Args:
+        error: of SQLite, or whatever reading a damaged file has led to.
         path: the manifest.
         damaged: what to raise where the file is no manifest or was damaged.
     """

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from lof.errors import OutputError
+from lof.errors import OutputError, one_line
 from lof.files.sqlite import manifest_error
 from lof.files.storage import Location
 
@@ -105,10 +105,15 @@ class Manifest:
             found = self._database.execute(
                 "SELECT * FROM images WHERE source = ?", (_key(source),)
             ).fetchone()
-        if found is None:
-            return None
-        fields = {name: found[name] for name in found.keys() if name != "updated"}  # noqa: SIM118
-        return Row(**fields | {"source": source, "record": json.loads(found["record"])})
+            if found is None:
+                return None
+            fields = {name: found[name] for name in found.keys() if name != "updated"}  # noqa: SIM118
+            row = Row(**fields | {"source": source, "record": json.loads(found["record"])})
+            kinds = {"size": int, "mtime_ns": int, "output_size": int, "record": dict}
+            for name, value in vars(row).items():
+                if not isinstance(value, kinds.get(name, str)):
+                    raise ValueError(f"{name} of a row is {type(value).__name__}")
+            return row
 
     def put(self, row: Row) -> None:
         """Insert a row, or replace the one of the same source."""
@@ -157,9 +162,14 @@ class Manifest:
     def _errors_mapped(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except (
+            sqlite3.Error,
+            MemoryError,
+            TypeError,
+            ValueError,
+        ) as error:  # UnicodeDecodeError is a ValueError
             remedy = f"delete it to do the whole job again, or {_ELSEWHERE}"
-            damaged = OutputError(f"{self.shown}: damaged ({error}); {remedy}")
+            damaged = OutputError(f"{self.shown}: damaged ({one_line(error)}); {remedy}")
             raise manifest_error(error, self.shown, damaged) from error
 
 

@@ -88,8 +88,9 @@ def read_toml(path: Path, refused: type[LofError], remedy: str) -> dict[str, Any
         raise refused(f"{path}: cannot be read ({reason}); {remedy}") from error
     except tomllib.TOMLDecodeError as error:
         raise refused(f"{path}: not valid TOML ({error}); correct that line") from error
-    except RecursionError as error:
-        raise refused(f"{path}: not readable as TOML (nested too deep); make it flatter") from error
+    except (RecursionError, ValueError) as error:
+        what = "a number of thousands of digits" if isinstance(error, ValueError) else "nested too deep"
+        raise refused(f"{path}: not readable as TOML ({what}); correct it") from error
     return {"name": path.stem} | content
 
 

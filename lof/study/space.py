@@ -147,7 +147,7 @@ def _get(content: dict[str, Any], path: str) -> Any:
     holder, key = _holder(content, path)
     try:
         return holder[key]
-    except (KeyError, IndexError):
+    except (KeyError, IndexError, TypeError):
         raise StudyError(f"{path}: not in the profile; {_known(holder)}") from None
 
 

@@ -143,6 +143,7 @@ class TestWeights:
             ("_cdf_length", lambda t: -t),
             ("_offset", lambda t: t + 2**30),
             ("_offset", lambda t: t[:-1].clone()),
+            ("_offset", lambda t: t[None].clone()),
         ],
     )
     @pytest.mark.parametrize("model", ["entropy_bottleneck", "gaussian_conditional"])

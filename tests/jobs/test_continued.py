@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -164,6 +165,24 @@ def test_a_damaged_manifest_is_one_clear_error(finished: Path) -> None:
     (finished / "out/.lof/manifest.sqlite").write_bytes(b"no database at all" * 100)
     with pytest.raises(OutputError, match=r"damaged .*delete it"):
         run(finished)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE images SET record = 'x'",
+        "UPDATE images SET record = '[]'",
+        "UPDATE images SET settings = x'ff00'",
+        "UPDATE images SET settings = CAST(x'ff00' AS TEXT)",
+        "UPDATE images SET output_size = 'many'",
+    ],
+)
+def test_a_manifest_with_a_row_that_makes_no_sense_is_one_clear_error(finished: Path, change: str) -> None:
+    with closing(sqlite3.connect(finished / "out/.lof/manifest.sqlite", isolation_level=None)) as database:
+        database.execute(change)
+    with pytest.raises(OutputError, match=r"damaged .*delete it") as caught:
+        run(finished)
+    assert "\n" not in str(caught.value)
 
 
 def test_two_jobs_do_not_work_in_one_folder_at_once(finished: Path) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from lof.errors import StreamError
-from pipelines import fuzz
-from pipelines.fuzz import Read, Target, replay
-from pipelines.fuzz_targets import spoil_image, spoil_stream
+from lof.errors import OutputError, StreamError
+from lof.profiles import load_profile
+from pipelines import fuzz, fuzz_reader
+from pipelines.fuzz import replay
+from pipelines.fuzz_reader import Read, Reader, Target
+from pipelines.fuzz_spoil import spoil_image, spoil_stream
 
 
 def healthy(data: bytes, folder: Path) -> None:
@@ -44,10 +46,25 @@ def seeds() -> dict[str, bytes]:
 
 
 def test_a_healthy_reader_passes(tmp_path: Path) -> None:
-    tally = fuzz.fuzz(tmp_path, {"plain": Target(healthy, seeds)}, seconds=600, cases=200)
-    assert tally.cases["plain"] == 200
+    tally = fuzz.fuzz(tmp_path, {"plain": Target(healthy, seeds)}, seconds=600, cases=200)["plain"]
+    assert tally.cases >= 200
+    assert 0 < tally.longest < fuzz_reader.SECONDS
     assert not tally.finds
     assert not (tmp_path / "finds").exists()
+    again = fuzz.fuzz(tmp_path, {"plain": Target(healthy, seeds)}, seconds=600, cases=1)["plain"]
+    assert again.cases > tally.cases, "a run goes on where the last one ended"
+    with pytest.raises(OutputError, match="give that one"):
+        fuzz.fuzz(tmp_path, {}, seconds=1, seed=5)
+
+
+def test_a_file_that_reaches_new_lines_is_spoilt_further(tmp_path: Path) -> None:
+    fuzz.fuzz(tmp_path, {"toml": Target(nested, lambda: {"short": b"a = 1"})}, seconds=600, cases=3000)
+    assert len(list((tmp_path / "seeds/toml").iterdir())) > 1
+
+
+def nested(data: bytes, folder: Path) -> None:
+    (folder / "a.toml").write_bytes(data)
+    load_profile(folder / "a.toml")
 
 
 @pytest.mark.parametrize(
@@ -56,21 +73,22 @@ def test_a_healthy_reader_passes(tmp_path: Path) -> None:
 )
 def test_a_planted_fault_is_found_kept_and_replayed(tmp_path: Path, read: Read, words: str) -> None:
     targets = {"plain": Target(read, seeds)}
-    tally = fuzz.fuzz(tmp_path, targets, seconds=600, cases=100)
+    tally = fuzz.fuzz(tmp_path, targets, seconds=600, cases=60)["plain"]
     assert len(tally.finds) == 1, "one for each kind of answer"
-    place, _ = tally.finds[0]
-    assert place.parent == tmp_path / "finds"
-    ((path, answer, bad),) = replay([place], targets)
-    assert (path, bad) == (place, True)
-    assert re.search(words, answer)
-    ((_, _, bad),) = replay([place], {"plain": Target(healthy, seeds)})
-    assert not bad
+    (name,) = tally.finds
+    place = tmp_path / "finds" / name
+    ((path, answer),) = replay([place], targets)
+    assert (path, answer.bad) == (place, True)
+    assert re.search(words, answer.found)
+    ((_, answer),) = replay([place], {"plain": Target(healthy, seeds)})
+    assert not answer.bad
 
 
 def test_work_without_an_end_is_a_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "SECONDS", 0.5)
-    reader = fuzz.Reader(Target(endless, seeds))
-    assert reader.answer(b"") == ("more than 0 s", True)
+    monkeypatch.setattr(fuzz_reader, "SECONDS", 0.5)
+    reader = Reader(Target(endless, seeds))
+    answer = reader.answer(b"x")
+    assert (answer.data, answer.found, answer.bad) == (b"x", "more than 0 s", True)
     reader.close()
 
 
@@ -79,7 +97,9 @@ def endless(data: bytes, folder: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", ["manifest", "picture", "profile", "weights"])
+@pytest.mark.parametrize(
+    "name", ["container", "job", "manifest", "packed", "picture", "profile", "recipe", "study", "weights"]
+)
 def test_every_seed_is_a_good_file(tmp_path: Path, name: str) -> None:
     from pipelines.fuzz_targets import (
         TARGETS,  # which needs torch, as the processes of the other tests do not

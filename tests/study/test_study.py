@@ -152,6 +152,7 @@ def wait_for_finished(study: Study, count: int, process: BaseProcess) -> None:
             {"space": [RATE | {"path": "stage.0.rate"}]},
             "stage.0.rate: not in the profile; it has evaluations",
         ),
+        ({"space": [RATE | {"path": "stage.rate"}]}, "stage.rate: not in the profile; it has 0 to 0 there"),
         ({"space": [RATE | {"path": "stage.3.rate"}]}, "'3' is not in the profile; it has 0 to 0 there"),
         ({"space": [RATE, RATE]}, "each parameter once"),
         ({"space": [{"path": "stage.0.kind", "choices": ["relax"]}]}, "two or more different values"),

@@ -62,6 +62,7 @@ def test_every_shipped_recipe_loads_and_names_a_network_that_can_be_built() -> N
         ("[data]\nfolder = 'x'", "data.folder: unknown key"),
         ("crop = = 3", "not valid TOML"),
         ("crop = " + 5000 * "[", "nested too deep"),
+        ("crop = " + 5000 * "9", "a number of thousands of digits"),
         ("codec = 'tinny'", "codec: "),
         ("[[rung]]\nquality = 4\nsteps = 3", "rung[0]: give quality and lmbda"),
         ("[[rung]]\nquality = 4\nlmbda = 1\nsteps = 3\nthen = [{after = 1.5, crop = 64, batch = 1}]", "then"),

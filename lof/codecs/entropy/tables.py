@@ -66,7 +66,8 @@ def check_tables(net: nn.Module) -> None:
     for model in net.modules():
         if isinstance(model, EntropyBottleneck | GaussianConditional):
             wanted = model.channels if isinstance(model, EntropyBottleneck) else model.scale_table.numel()
-            if model._quantized_cdf.ndim != 2 or not (
+            dimensions = model._quantized_cdf.ndim, model._cdf_length.ndim, model._offset.ndim
+            if dimensions != (2, 1, 1) or not (
                 wanted == len(model._quantized_cdf) == model._cdf_length.numel() == model._offset.numel()
             ):
                 raise ValueError("it has not one table of frequencies for each distribution")
