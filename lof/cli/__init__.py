@@ -21,7 +21,6 @@ app = typer.Typer(
     name="lof",
     help="Smaller and better files from learned image codecs. The decoder stays as it is.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -62,7 +61,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII only shows ? for the rest
     error = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
-        app()
+        app(prog_name="lof")  # which python -m lof is too
     except LofError as problem:
         error.print(f"[bold red]lof:[/] {escape(printable(' '.join(str(problem).split())))}")
         sys.exit(problem.exit_code)

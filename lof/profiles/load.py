@@ -16,6 +16,30 @@ from lof.profiles.schema import STAGE_KINDS, Profile
 BUILT_IN = ("fast", "medium", "high", "max")
 """Shipped profiles, cheapest first."""
 
+_SENTENCES = {
+    "extra_forbidden": "unknown key; {unknown}",
+    "missing": "is missing",
+    "value_error": "{error}",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "finite_number": "must be a finite number",
+    "float_type float_parsing": "must be a number",
+    "int_type int_parsing int_from_float int_parsing_size": "must be a whole number",
+    "bool_type bool_parsing": "must be true or false",
+    "string_type": "must be text",
+    "string_too_short": "must not be empty",
+    "literal_error": "must be {expected}",
+    "tuple_type list_type": "must be a list",
+    "dict_type model_type model_attributes_type": "must be a table",
+    "too_short": "must be a list of at least {min_length}",
+    "too_long": "must be a list of at most {max_length}",
+    "union_tag_invalid": "{discriminator} must be one of {expected_tags}",
+    "union_tag_not_found": "{discriminator} is missing",
+}
+"""What is wrong, by pydantic's types of errors, whose own sentences speak of inputs and tuples."""
+
 
 def load_profile(name_or_path: str | Path) -> Profile:
     """A shipped profile by name, or any profile by the path of its TOML file.
@@ -67,10 +91,8 @@ def describe_validation(error: ValidationError, unknown: str = "see `lof profile
     # Tags of discriminated unions stand in the location but not in the file.
     keys = [part for part in first["loc"] if part not in STAGE_KINDS]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys).lstrip(".")
-    if first["type"] == "extra_forbidden":
-        message = f"unknown key; {unknown}"
-    else:
-        message = first["msg"][0].lower() + first["msg"][1:]
+    kind = next((words for types, words in _SENTENCES.items() if first["type"] in types.split()), "")
+    message = kind.format(unknown=unknown, **first.get("ctx", {})) or "cannot have this value"
     more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
     return f"{key or 'file'}: {message}{more}"
 

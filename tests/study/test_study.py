@@ -142,11 +142,11 @@ def wait_for_finished(study: Study, count: int, process: BaseProcess) -> None:
     [
         ({"colour": "red"}, "colour: unknown key; allowed: name, codec"),
         ({"space": [RATE | {"lo": 1}]}, "space[0].lo: unknown key; allowed: path, split, low"),
-        ({"space": []}, "space: tuple should have at least 1 item"),
+        ({"space": []}, "space: must be a list of at least 1"),
         ({"space": [RATE | {"low": 20.0}]}, "low < high"),
         (
             {"space": [RATE | {"high": 11.0}]},
-            "stage.0.learning_rate = 11.0: stage[0].learning_rate: input should",
+            "stage.0.learning_rate = 11.0: stage[0].learning_rate: must be at most 10",
         ),
         (
             {"space": [RATE | {"path": "stage.0.rate"}]},
@@ -164,7 +164,7 @@ def wait_for_finished(study: Study, count: int, process: BaseProcess) -> None:
         ({"codec": "tinny"}, "did you mean tiny?"),
         ({"qualities": [4, 9]}, "no quality 9"),
         ({"base": "fasst"}, "did you mean fast?"),
-        ({"base": {"stage": [BASE | {"steps": 0}]}}, "base: stage[0].steps: input should be greater"),
+        ({"base": {"stage": [BASE | {"steps": 0}]}}, "base: stage[0].steps: must be at least 1"),
         ({"name": "../up"}, "letters, digits"),
     ],
 )
