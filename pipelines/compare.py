@@ -48,7 +48,7 @@ def main(
     profiles: Annotated[
         str, typer.Option(help="Search with them too, by commas; empty: plain encodings alone.")
     ] = "fast,medium",
-    others: Annotated[str, typer.Option("--formats", help="By commas.")] = "JPEG,WEBP,AVIF,JXL",
+    others: Annotated[str, typer.Option("--formats", help="By commas; also MOZJPEG.")] = "JPEG,WEBP,AVIF,JXL",
     count: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:

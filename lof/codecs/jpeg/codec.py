@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Self
@@ -25,8 +26,10 @@ from lof.profiles import OwnStage, Profile
 _MIDDLE: Final = 1024
 """A step of this size has the symbol 0, so that every symbol stands for a step of 1 or more."""
 _NUDGE: Final = 0.49
+_PACKED: Final = 8
+"""Files that are kept in memory: packing into scans takes longer than all else."""
 _EVALUATIONS: Final = 10
-"""So many evaluations of a mean-field stage take as long as one round of the codec's own search brings as much."""
+"""Evaluations of a mean-field stage for which one round of the codec's own search stands."""
 
 
 class JpegCodec(Codec):
@@ -50,11 +53,12 @@ class JpegCodec(Codec):
         self.quality, self.lmbda = request.quality, request.point.lmbda
         self.device = resolve_device(request.device)
         self.size: tuple[int, int] | None = None
+        self._packed: dict[bytes, bytes] = {}
 
     def for_size(self, height: int, width: int) -> Self:
         """See :meth:`Codec.for_size`."""
         sized = copy.copy(self)
-        sized.size = (height, width)
+        sized.size, sized._packed = (height, width), {}
         return sized
 
     def analyse(self, images: Tensor) -> Latents:
@@ -98,14 +102,14 @@ class JpegCodec(Codec):
         found = coefficients_in(
             dict(symbols) | {"tables": tables}, *(self.size or (BLOCK * rows, BLOCK * columns))
         )
-        return [files.written(found)]
+        return [self._written(found)]
 
     def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Decoded:
         """See :meth:`Codec.decompress`; the pixels are those of Pillow's libjpeg-turbo."""
         if len(strings) != 1:
             raise StreamError(f"a jpeg stream has one string, not {len(strings)}; encode the picture again")
-        found = files.read(strings[0])
         pixels = files.decoded(strings[0])
+        found = files.read(strings[0])
         if self.size is None and self.padded_size(height, width) == pixels.shape[:2]:
             pixels = pixels[:height, :width]
         if pixels.shape[:2] != (height, width):
@@ -151,11 +155,22 @@ class JpegCodec(Codec):
             latents[name] += (levels[name] - latents[name]).clamp(-_NUDGE, _NUDGE)
         return latents
 
+    def _written(self, found: files.Coefficients) -> bytes:
+        """The file, which was written already where a search or a report asks for it again."""
+        sides = repr((found.height, found.width, found.halved)).encode()
+        parts = [sides, *(array.tobytes() for array in (found.tables, *found.planes))]
+        key = hashlib.sha256(b"".join(parts)).digest()
+        if key not in self._packed:
+            if len(self._packed) >= _PACKED:
+                del self._packed[next(iter(self._packed))]
+            self._packed[key] = files.written(found)
+        return self._packed[key]
+
     def _decoded(self, values: Latents) -> Tensor:
         """What libjpeg-turbo decodes of one image's whole values, (1, 3, H, W) padded by repeating its edge."""
         height, width = BLOCK * values["y"].shape[2], BLOCK * values["y"].shape[3]
         rounded = {name: torch.round(value) for name, value in values.items()}
-        pixels = files.decoded(files.written(coefficients_in(rounded, *(self.size or (height, width)))))
+        pixels = files.decoded(self._written(coefficients_in(rounded, *(self.size or (height, width)))))
         image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
         spare = (0, width - image.shape[3], 0, height - image.shape[2])
         return F.pad(image, spare, mode="replicate").to(self.device)

@@ -86,10 +86,11 @@ def written(found: Coefficients) -> bytes:
 def read(data: bytes) -> Coefficients:
     """The coefficients of a JPEG in YCbCr, 4:2:0 or 4:4:4.
 
+    What is missing at its end is 0; :func:`decoded` refuses such a file.
+
     Raises:
         StreamError: it is another kind of JPEG, or damaged.
     """
-    decoded(data)  # refuses what is damaged: the reader of coefficients would fill it up
     with tempfile.TemporaryDirectory(prefix="lof-") as folder:
         path = Path(folder) / "one.jpg"
         path.write_bytes(data)

@@ -25,7 +25,8 @@ from lof.codecs.jpeg.trellis import ZIGZAG, prices_of, quantise
 
 STEP: Final = 2.8
 """Steps are this over the root of what a coefficient's squared error costs; chosen on CID22's validation set."""
-_PASSES: Final = 2
+_ZONE: Final = 0.4
+"""What is added to magnitudes before they are cut to whole levels, for the prices of the first round."""
 _TURNS: Final = (PLANES[1:], PLANES[:1])
 """What is requantised in turn: luma and colour at once would make up for each other's errors twice."""
 _BACK: Final = np.argsort(ZIGZAG)
@@ -60,7 +61,8 @@ def refine(search: Any, evaluations: int) -> None:
         search: as for :meth:`lof.codecs.Codec.refine`.
         evaluations: gradient evaluations that may be spent.
     """
-    full, half = (_start(search, halved) for halved in (False, True))
+    full = _start(search, False, {})
+    half = _start(search, True, {"y": full.latents["y"]})
     costs = []
     for point in (full, half):
         found = search.hard(point.latents)
@@ -77,8 +79,8 @@ def refine(search: Any, evaluations: int) -> None:
             break
 
 
-def _start(search: Any, halved: bool) -> _Point:
-    """The images with tables that suit λ, quantised."""
+def _start(search: Any, halved: bool, known: Latents) -> _Point:
+    """The images with tables that suit λ, quantised; ``known`` are planes for which that is done."""
     codec, objective = search.codec, search.objective
     images = codec.pad(objective.target)
     with torch.no_grad():
@@ -97,10 +99,9 @@ def _start(search: Any, halved: bool) -> _Point:
         for plane, name in enumerate(PLANES)
     }
     latents = levels | {"tables": tables, "halved": torch.full_like(typical, float(halved))}
-    point = _Point({name: torch.round(tensor) for name, tensor in latents.items()}, weights)
-    for _ in range(_PASSES):
-        point = _quantised(point, {name: levels[name] for name in PLANES})
-    return point
+    about = {name: levels[name].sign() * (levels[name].abs() + _ZONE).floor() for name in PLANES}
+    point = _Point(latents | about | known, weights)
+    return _quantised(point, {name: levels[name] for name in PLANES if name not in known})
 
 
 def _turned(search: Any, point: _Point, names: Sequence[str]) -> _Point:
@@ -126,7 +127,8 @@ def _quantised(point: _Point, values: Latents) -> _Point:
         for index, halved in enumerate(point.latents["halved"].flatten().tolist()):
             part = used_blocks(plane, halved and name != "y")
             prices = prices_of(_rows(point.latents[name][index][part]).astype(np.int32))
-            levels = quantise(_rows(plane[index][part]), _rows(point.weights[name][index][part]), prices)
+            weights = _rows(point.weights[name][index][part])
+            levels = quantise(_rows(plane[index][part]), weights, prices, torch.get_num_threads())
             shape = plane[index][part].shape
             found = levels[:, _BACK].reshape(shape[1], shape[2], 64).transpose(2, 0, 1)
             latents[name][index][part] = torch.from_numpy(np.ascontiguousarray(found)).to(plane)

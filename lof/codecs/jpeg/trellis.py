@@ -7,6 +7,7 @@ searched at once, one candidate after the other.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +23,8 @@ ZIGZAG: Final = np.array(
 """Place of a coefficient in the order of coding → its place in the block, row by row."""
 _RUNS, _SIZES = 63, 12
 _LONGEST_RUN = 15
-_FIRST_LENGTHS: Final = 2.0  # bits of a symbol that no block has, in whose stead nothing is known
+_TOGETHER: Final = 1 << 12
+"""Blocks that are searched at once: enough for NumPy, few enough for the caches."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +71,13 @@ def prices_of(levels: Ints) -> Prices:
     return Prices(pairs.astype(np.float32), float(end))
 
 
-def quantise(values: Floats, weights: Floats, prices: Prices) -> Ints:
+def quantise(values: Floats, weights: Floats, prices: Prices, threads: int = 1) -> Ints:
     """Levels of the lowest cost ``bits + Σ weight·(value - level)²``, the DC's excepted, which is rounded.
 
     Args:
         values: (N, 64) in quantisation steps, in the order of coding.
         weights: (N, 64), bits for each squared step.
+        threads: how many CPU threads to use; the result does not depend on it.
     """
     magnitude = np.abs(values)
     nearest = np.rint(magnitude).astype(np.int32)
@@ -82,10 +85,12 @@ def quantise(values: Floats, weights: Floats, prices: Prices) -> Ints:
     count = (nearest > 0).sum(1)
     order = np.argsort(-count, kind="stable")
     kept = np.zeros_like(nearest)
-    step = 1 << 13
-    for start in range(0, len(order), step):
-        some = order[start : start + step]
+
+    def part(some: Ints) -> None:
         kept[some] = _blocks(magnitude[some], nearest[some], weights[some], count[some], prices)
+
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(part, np.array_split(order, max(1, len(order) // _TOGETHER))))
     kept[:, 0] = np.rint(magnitude[:, 0])
     return np.where(values < 0, -kept, kept)
 
@@ -107,30 +112,25 @@ def _blocks(magnitude: Floats, nearest: Ints, weights: Floats, count: Ints, pric
     flat = prices.pairs.ravel()
     for m in range(most):
         n = int(np.searchsorted(-count, -m, side="left"))
-        rows = np.arange(n)
         place = places[:n, m]
-        x, w, top = magnitude[rows, place], weights[rows, place], nearest[rows, place]
+        x, w, top = (each[np.arange(n), place] for each in (magnitude, weights, nearest))
         run = (place[:, None] - at[:n, : m + 1] - 1) * _SIZES
-        before = cost[:n, : m + 1]
         best = np.full(n, np.inf, np.float32)
-        lower = (1 << np.maximum(sizes_of(top) - 1, 0)) - 1
-        for which, candidate in enumerate((top, top - 1, lower)):
-            size = sizes_of(candidate)
-            if which == 0:
-                usable = None
-            else:
-                usable = (candidate > 0) if which == 1 else (candidate > 0) & (candidate < top - 1)
-                if not usable.any():
-                    continue
-            paths = before + flat[run + size[:, None]]
+        lower = (1 << np.maximum(sizes_of(top) - 1, 0)) - 1  # the largest that has one bit less
+        for candidate, rows in (
+            (top, np.arange(n)),
+            (top - 1, np.flatnonzero(top > 1)),
+            (lower, np.flatnonzero((lower > 0) & (lower < top - 1))),
+        ):
+            if not len(rows):
+                continue
+            paths = cost[rows, : m + 1] + flat[run[rows] + sizes_of(candidate[rows])[:, None]]
             chosen = paths.argmin(1)
-            found = paths[rows, chosen] + w * np.square(x - candidate)
-            if usable is not None:
-                found = np.where(usable, found, np.inf)
-            better = found < best
-            best = np.where(better, found, best)
-            came[:n, m] = np.where(better, chosen, came[:n, m])
-            level[:n, m] = np.where(better, candidate, level[:n, m])
+            found = paths[np.arange(len(rows)), chosen] + w[rows] * np.square(x[rows] - candidate[rows])
+            better = found < best[rows]
+            won = rows[better]
+            best[won], came[won, m] = found[better], chosen[better]
+            level[won, m] = candidate[won]
         cost[:n, m + 1] = best - w * x * x
         at[:n, m + 1] = place
     ends = cost + np.where(at < 63, np.float32(prices.end), np.float32(0))

@@ -45,6 +45,7 @@ def test_where_errors_cost_much_all_is_rounded_and_where_they_cost_nothing_all_i
     values = np.random.default_rng(1).normal(0, 3, (50, 64)).astype(np.float32)
     exact = quantise(values, np.full_like(values, 1e4), prices())
     assert np.array_equal(exact, np.rint(values))
+    assert np.array_equal(exact, quantise(values, np.full_like(values, 1e4), prices(), threads=2))
     nothing = quantise(values, np.full_like(values, 1e-4), prices())
     assert not nothing[:, 1:].any()
     assert np.array_equal(nothing[:, 0], np.rint(values[:, 0]))
