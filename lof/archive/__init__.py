@@ -12,8 +12,9 @@ from lof.archive.decide import Policy
 from lof.archive.entries import Limits, Source
 from lof.archive.events import Checked, Event, OnEvent, Settled, Unchanged
 from lof.archive.improve import Improved, improve
-from lof.archive.manifest import Manifest, Row, Total
+from lof.archive.manifest import Manifest, Total
 from lof.archive.restore import Restored, restore
+from lof.archive.schema import Row
 from lof.archive.sources import open_sources, size_of
 from lof.archive.verify import Finding, Verdict, verify
 from lof.archive.work import Floors

@@ -13,8 +13,9 @@ from typing import Literal, NamedTuple
 from lof.archive.decide import Decider, Decision, Policy
 from lof.archive.entries import Entry, Source, chunks
 from lof.archive.events import OnEvent, Outcome, Settled, Unchanged, listener
-from lof.archive.manifest import NAME, Manifest, Row, SourceRow
+from lof.archive.manifest import NAME, Manifest, SourceRow
 from lof.archive.objects import LARGEST
+from lof.archive.schema import Row
 from lof.archive.store import Store
 from lof.archive.weights import keep_weights
 from lof.archive.work import NO_IMAGE, TOO_LARGE, Floors, Kept, Search, SearchItem, Streamed, format_of

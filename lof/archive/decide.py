@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 from lof.archive.entries import Entry, Source
 from lof.archive.events import Unchanged
 from lof.archive.folder import FolderSource
-from lof.archive.manifest import Manifest, Outline, Row
+from lof.archive.manifest import Manifest, Outline
 from lof.archive.names import to_bytes
 from lof.archive.objects import is_whole
+from lof.archive.schema import Row
 from lof.archive.store import Listing
 from lof.archive.walk import Seen
 from lof.archive.work import BELOW_FLOOR, LOST, NOT_SMALLER

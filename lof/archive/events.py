@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lof.archive.manifest import Row
+from lof.archive.schema import Row
 from lof.pools import Advanced, Finished, Started
 from lof.pools import Event as PoolEvent
 

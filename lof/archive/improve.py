@@ -11,7 +11,7 @@ from pathlib import Path
 from lof.archive import objects
 from lof.archive.entries import Entry, Source, chunks
 from lof.archive.events import OnEvent, Outcome, Settled, listener
-from lof.archive.manifest import Row
+from lof.archive.schema import Row
 from lof.archive.store import Store
 from lof.archive.weights import kept_weights
 from lof.archive.work import Kept, Search, SearchItem, Streamed

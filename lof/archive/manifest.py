@@ -8,74 +8,18 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, NamedTuple, get_args
 
 from lof.archive.entries import Kind, Origin
 from lof.archive.names import from_bytes, is_safe, to_bytes
-from lof.archive.schema import APPLICATION, TABLES, TRIGGERS, VERSION
+from lof.archive.schema import APPLICATION, COLUMNS, TABLES, TRIGGERS, TYPES, VERSION, Row, State
 from lof.errors import ArchiveError
 from lof.files.sqlite import manifest_error
 
 NAME = "manifest.sqlite"
 STREAMS, STORED = "streams", "stored"
 _PAGE = 1000
-
-State = Literal["streamed", "stored", "failed"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What is known about one entry; the columns are explained in :mod:`lof.archive.schema`.
-
-    ``None`` and empty where it does not apply: figures belong to streams, objects to files.
-    """
-
-    path: str
-    kind: Kind
-    origin: Origin
-    state: State
-    size: int = 0
-    mtime_ns: int = 0
-    mode: int = 0
-    link: str = ""
-    sha256: str = ""
-    why: str = ""
-    detail: str = ""
-    notes: str = ""
-    error: str = ""
-    object: str = ""
-    object_size: int = 0
-    object_sha256: str = ""
-    settings: str = ""
-    tried: str = ""
-    container: str | None = None
-    suffix: str | None = None
-    codec: str | None = None
-    quality_64: int | None = None
-    metric: str | None = None
-    fingerprint: str | None = None
-    profile: str | None = None
-    profile_digest: str | None = None
-    lmbda: float | None = None
-    seed: int | None = None
-    format: str | None = None
-    height: int | None = None
-    width: int | None = None
-    bpp: float | None = None
-    psnr: float | None = None
-    ms_ssim: float | None = None
-    cost: float | None = None
-    pixels_sha256: str | None = None
-    symbols_sha256: str | None = None
-    seconds: float = 0.0
-
-    @property
-    def quality(self) -> float | None:
-        """The codec's quality."""
-        return None if self.quality_64 is None else self.quality_64 / 64
-
 
 Outline = tuple[str, int, int, int, str]
 """Path, type and permission bits, size, time and object of a file."""
@@ -107,22 +51,16 @@ class SourceRow(NamedTuple):
     error: str
 
 
-_COLUMNS = {field.name: "lambda" if field.name == "lmbda" else field.name for field in fields(Row)}
 _NAMES = {"path", "link", "object"}  # bytes of file names: SQLite takes any as text, Python only UTF-8
-_ALL = ", ".join(_COLUMNS.values())
+_ALL = ", ".join(COLUMNS.values())
 _PUT = (
     f"INSERT INTO files ({_ALL}, updated) "
-    f"VALUES ({', '.join(f'CAST(:{c} AS TEXT)' if c in _NAMES else f':{c}' for c in _COLUMNS)}, :updated) "
-    f"ON CONFLICT (path) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in _COLUMNS.values())}, "
+    f"VALUES ({', '.join(f'CAST(:{c} AS TEXT)' if c in _NAMES else f':{c}' for c in COLUMNS)}, :updated) "
+    f"ON CONFLICT (path) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in COLUMNS.values())}, "
     "updated = excluded.updated"
 )
 
 
-def _types(hint: Any) -> tuple[type, ...]:
-    return tuple(str if isinstance(part, str) else part for part in get_args(hint) or (hint,))
-
-
-_TYPES = [_types(hint) for hint in get_type_hints(Row).values()]
 _WORDS = [(name, get_args(words)) for name, words in (("kind", Kind), ("origin", Origin), ("state", State))]
 
 
@@ -309,7 +247,7 @@ class Manifest:
     def _row(self, found: tuple[Any, ...]) -> Row:
         """A row as lof writes them: SQLite keeps any type in any column, and a stranger any path."""
         row = Row(*found)
-        for name, value, types in zip(_COLUMNS, found, _TYPES, strict=True):
+        for (name, types), value in zip(TYPES.items(), found, strict=True):
             if not isinstance(value, types):
                 raise self._damaged(f"{name} of {row.path!r} is {value!r}")
         for name, words in _WORDS:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from lof.archive.entries import chunks
-from lof.archive.manifest import Row
+from lof.archive.schema import Row
 from lof.errors import ArchiveError
 
 LARGEST = 256 << 20

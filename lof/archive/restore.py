@@ -15,8 +15,9 @@ from typing import Literal
 
 from lof.archive import objects
 from lof.archive.events import Checked, OnEvent, Outcome, listener
-from lof.archive.manifest import Manifest, Row
+from lof.archive.manifest import Manifest
 from lof.archive.names import is_safe, stays_inside
+from lof.archive.schema import Row
 from lof.archive.store import reading
 from lof.archive.weights import kept_weights
 from lof.archive.work import FORMATS, LOST, Decode, Decoded, DecodeItem

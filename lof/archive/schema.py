@@ -2,13 +2,93 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args, get_type_hints
+
+from lof.archive.entries import Kind, Origin
+
 VERSION = 3
 APPLICATION = 0x6C6F6661  # "lofa"
 
 MOST_PSNR = 99.0
 """What a lossless stream counts for in a mean of PSNR, in dB; its row has infinity."""
 
-TABLES = """
+State = Literal["streamed", "stored", "failed"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What is known about one entry; ``FORMAT.md`` explains the columns.
+
+    ``None`` and empty where it does not apply: figures belong to streams, objects to files.
+    """
+
+    path: str
+    kind: Kind
+    origin: Origin
+    state: State
+    size: int = 0
+    mtime_ns: int = 0
+    mode: int = 0
+    link: str = ""
+    sha256: str = ""
+    why: str = ""
+    detail: str = ""
+    notes: str = ""
+    error: str = ""
+    object: str = ""
+    object_size: int = 0
+    object_sha256: str = ""
+    settings: str = ""
+    tried: str = ""
+    container: str | None = None
+    suffix: str | None = None
+    codec: str | None = None
+    quality_64: int | None = None
+    metric: str | None = None
+    fingerprint: str | None = None
+    profile: str | None = None
+    profile_digest: str | None = None
+    lmbda: float | None = None
+    seed: int | None = None
+    format: str | None = None
+    height: int | None = None
+    width: int | None = None
+    bpp: float | None = None
+    psnr: float | None = None
+    ms_ssim: float | None = None
+    cost: float | None = None
+    pixels_sha256: str | None = None
+    symbols_sha256: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def quality(self) -> float | None:
+        """The codec's quality."""
+        return None if self.quality_64 is None else self.quality_64 / 64
+
+
+COLUMNS = {field.name: "lambda" if field.name == "lmbda" else field.name for field in fields(Row)}
+"""The column of each field of :class:`Row`."""
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    return tuple(str if isinstance(part, str) else part for part in get_args(hint) or (hint,))
+
+
+TYPES = {name: _types(hint) for name, hint in get_type_hints(Row).items()}
+"""What a field of :class:`Row` may hold."""
+_SQL = {str: "TEXT", int: "INTEGER", float: "REAL"}
+
+
+def _columns() -> str:
+    """Those of the table ``files``, but for the time of the last change."""
+    empty = {name: "" if type(None) in types else " NOT NULL" for name, types in TYPES.items()}
+    columns = (f"{COLUMNS[name]} {_SQL[types[0]]}{empty[name]}" for name, types in TYPES.items())
+    return f"{', '.join(columns)}, PRIMARY KEY (path)"
+
+
+TABLES = f"""
 CREATE TABLE sources (
     name TEXT PRIMARY KEY,   -- first part of its entries' paths
     path TEXT NOT NULL,      -- where it was when it was archived last
@@ -16,41 +96,7 @@ CREATE TABLE sources (
     exclude TEXT NOT NULL,   -- JSON array: the globs whose matches were left out
     error TEXT NOT NULL      -- why it was not read to its end; empty if it was
 ) WITHOUT ROWID;
-CREATE TABLE files (
-    path TEXT PRIMARY KEY,       -- in the archive; the bytes of the source's file name, mostly UTF-8
-    kind TEXT NOT NULL CHECK (kind IN ('file', 'folder', 'link', 'hardlink')),
-    origin TEXT NOT NULL,        -- folder, tar, zip: what it was read from
-    size INTEGER NOT NULL,       -- of the source, bytes
-    mtime_ns INTEGER NOT NULL,   -- of the source, nanoseconds since 1970
-    mode INTEGER NOT NULL,       -- permission bits of the source
-    link TEXT NOT NULL,          -- text of a link; path that a hard link repeats
-    sha256 TEXT NOT NULL,        -- of the source
-    state TEXT NOT NULL CHECK (state IN ('streamed', 'stored', 'failed')),
-    why TEXT NOT NULL,           -- why a file is stored as it is
-    detail TEXT NOT NULL,        -- more about that
-    notes TEXT NOT NULL,         -- what was done to the picture or dropped of it, one a line
-    error TEXT NOT NULL,         -- an open failure; empty if there is none
-    object TEXT NOT NULL,        -- the file in the archive: streams/..., stored/...; empty if there is none
-    object_size INTEGER NOT NULL,
-    object_sha256 TEXT NOT NULL,
-    settings TEXT NOT NULL,      -- digest of everything that decided the stream
-    tried TEXT NOT NULL,         -- the last search of `improve`: profile digest and seed
-    container TEXT,              -- format of the stream's file: lof, ...
-    suffix TEXT,                 -- what the name of such a file ends in
-    codec TEXT,
-    quality_64 INTEGER,          -- quality of the codec, in multiples of 1/64
-    metric TEXT,
-    fingerprint TEXT,            -- SHA-256 over the codec's weights
-    profile TEXT, profile_digest TEXT, lambda REAL, seed INTEGER,
-    format TEXT,                 -- of the source: JPEG, PNG, ...
-    height INTEGER, width INTEGER,
-    bpp REAL, psnr REAL, ms_ssim REAL,
-    cost REAL,                   -- bpp + lambda * distortion
-    pixels_sha256 TEXT,          -- of the decoded image; other CPUs may round single pixels otherwise
-    symbols_sha256 TEXT,         -- of the integers in the stream, the same on all CPUs
-    seconds REAL NOT NULL,       -- of work on it, all searches together
-    updated REAL NOT NULL        -- seconds since 1970
-) WITHOUT ROWID;
+CREATE TABLE files (updated REAL NOT NULL, {_columns()}) WITHOUT ROWID;
 CREATE UNIQUE INDEX objects ON files (object) WHERE object != '';
 CREATE INDEX errors ON files (path) WHERE error != '';
 CREATE TABLE pending (  -- objects that are being put in place, see lof/archive/store.py

@@ -30,9 +30,10 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from lof.archive.manifest import NAME, STORED, STREAMS, Manifest, Row
+from lof.archive.manifest import NAME, STORED, STREAMS, Manifest
 from lof.archive.names import hashed_name, object_name
 from lof.archive.objects import is_whole
+from lof.archive.schema import Row
 from lof.archive.walk import OWN as PRIVATE
 from lof.errors import ArchiveError, OutputError
 from lof.files.atomic import Staged, cannot_write, make_folders, stage

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lof.archive.manifest import Row
+from lof.archive.schema import Row
 from lof.errors import UnknownCodecError, WeightsError
 from lof.files.atomic import write_atomically
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lof.archive.digests import pixels_digest, symbols_digest
-from lof.archive.manifest import Row
+from lof.archive.schema import Row
 from lof.containers import container, unpack
 from lof.errors import ImageError, LofError, LowMemoryError, one_line
 from lof.jobs import JobSettings
