@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from lof.errors import ImageError, LowMemoryError, TrainingError, UsageError
@@ -163,7 +162,6 @@ def _pictures(folders: Sequence[str]) -> list[Path]:
 
 def _rgb(path: Path) -> Picture:
     picture = read_picture(path)
-    with Image.open(path) as image:
-        if image.mode == "CMYK":
-            raise ImageError(f"{path}: CMYK; convert it to RGB to train on it")
+    if any(note.startswith("CMYK") for note in picture.notes):
+        raise ImageError(f"{path}: CMYK; convert it to RGB to train on it")
     return picture

@@ -12,7 +12,7 @@ from lof.files.atomic import write_atomically
 from lof.pictures.picture import Picture
 from lof.training.card import Exported, model_card
 from lof.training.data import load_validation
-from lof.training.measure import Weights, measure, summarise, write_weights
+from lof.training.measure import load_written, measure, summarise, write_weights
 from lof.training.trained import Trained, read_trained
 
 
@@ -51,16 +51,16 @@ def export_weights(
     _check_one_family(trained)
     pictures = load_validation([str(measure_on)], trained[0].metric)[0] if measure_on else []
     points = [
-        (one, weights, at) for one in trained for weights in [_write(one, folder)] for at in _rates(one)
+        (one, path, at) for one in trained for path in [write_weights(one, folder)] for at in _rates(one)
     ]
     exported = []
-    for position, (one, weights, at) in enumerate(points):
+    for position, (one, path, at) in enumerate(points):
 
         def tell(done: int, before: int = position * len(pictures)) -> None:
             if on_picture:
                 on_picture(before + done, len(points) * len(pictures))
 
-        exported.append(_exported(one, weights, at, pictures, tell))
+        exported.append(_exported(one, path, at, pictures, tell))
     exported.sort(key=lambda point: point.quality)
     card = model_card(exported, measure_on.name if measure_on else None, _is_kodak(measure_on, pictures))
     write_atomically(folder / f"{exported[0].codec}.md", card.encode())
@@ -100,19 +100,6 @@ def _check_one_family(trained: Sequence[Trained]) -> None:
         )
 
 
-def _write(trained: Trained, folder: Path) -> Weights:
-    assert trained.codec is not None
-    return write_weights(
-        trained.state,
-        folder,
-        trained.codec,
-        trained.metric,
-        trained.quality,
-        trained.lmbda,
-        str(trained.path),
-    )
-
-
 def _rates(trained: Trained) -> list[float]:
     if trained.quality is not None:
         return [trained.quality]
@@ -122,22 +109,22 @@ def _rates(trained: Trained) -> list[float]:
 
 def _exported(
     trained: Trained,
-    weights: Weights,
+    path: Path,
     quality: float,
     pictures: Sequence[Picture],
     tell: Callable[[int], None],
 ) -> Exported:
-    codec, measured = weights.load(quality), []
+    codec, measured = load_written(trained, path, quality), []
     for done, picture in enumerate(pictures, start=1):
         measured += measure(codec, [picture])
         tell(done)
     return Exported(
-        path=weights.path,
+        path=path,
         codec=codec.name,
         metric=codec.metric,
         quality=codec.quality,
         lmbda=codec.lmbda,
-        one_network=weights.quality is None,
+        one_network=trained.quality is None,
         fingerprint=codec.fingerprint.hex(),
         history=trained.history,
         about=trainable(codec.name).card(codec),

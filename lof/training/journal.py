@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +88,3 @@ def plot(records: list[Record], path: Path) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     write_atomically(path, buffer.getvalue())
-
-
-def remove_torn_files(folder: Path) -> None:
-    """Delete the temporary files that a killed writer of this folder left behind."""
-    for path in folder.glob(".*.tmp"):
-        os.unlink(path)

@@ -16,16 +16,17 @@ from torch import Tensor, nn
 
 from lof.codecs import trainable
 from lof.errors import TrainingError
+from lof.files.atomic import remove_leftovers
 from lof.machine.devices import resolve_device
 from lof.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lof.training.data import Pool, Skipped, load_pool, load_validation
 from lof.training.hardware import describe_hardware
-from lof.training.journal import Journal, Record, plot, remove_torn_files
+from lof.training.journal import Journal, Record, plot
 from lof.training.latents import analyse
-from lof.training.measure import measure, summarise, write_weights
-from lof.training.recipe import Recipe
+from lof.training.measure import load_written, measure, summarise, write_weights
+from lof.training.recipe import Recipe, Rung
 from lof.training.step import Stepper, learning_rate
-from lof.training.trained import read_trained
+from lof.training.trained import Trained, read_trained
 
 CHECKPOINT, LOG, PLOT = "checkpoint.pt", "log.jsonl", "plot.png"
 SECONDS_BETWEEN_WORDS = 10
@@ -140,7 +141,8 @@ class _Run:
         self.seconds, self.pixels, self.started = 0.0, 0, time.monotonic()
         if group.rank == 0:
             folder.mkdir(parents=True, exist_ok=True)
-            remove_torn_files(folder)
+            written = (folder / name for name in (CHECKPOINT, LOG, PLOT, *recipe.checkpoints))
+            remove_leftovers([*written, *map(self._latents, recipe.rung)])
             self.journal.cut_after(*(position or (-1, 0)))
             all_skipped = self.pool.skipped + skipped
             self._emit(
@@ -207,14 +209,16 @@ class _Run:
         task = family.task(net.to(self.device), recipe.aim(rung, self.precision))
         pool = self.pool
         if task.kept is not None:
-            folder = Path(recipe.data.latents) if recipe.data.latents else self.folder
-            cache = folder / f"latents-{recipe.frozen}-{rung.quality:.10g}.pt"
             self._emit(Doing("computing the latents of all pictures"))
-            pool = analyse(self.pool, task.kept, self.precision, cache)
+            pool = analyse(self.pool, task.kept, self.precision, self._latents(rung))
         if task.start is not None and start is None and self.resumed is None:
             self._emit(Doing("preparing the new network with statistics of the pictures"))
             task.start(pool)
         return Stepper(task, recipe, rung, wrap=self.group.wrap), pool
+
+    def _latents(self, rung: Rung) -> Path:
+        folder = Path(self.recipe.data.latents or self.folder)
+        return folder / f"latents-{self.recipe.frozen}-{rung.quality or 0:.10g}.pt"
 
     def _after_step(self) -> None:
         step, recipe, rung = self.stepper.step, self.recipe, self.rung
@@ -250,19 +254,13 @@ class _Run:
     def _validate(self) -> None:
         recipe, rung = self.recipe, self.rung
         self._emit(Doing(f"measuring {len(self.pictures)} validation pictures"))
-        origin = f"{self.folder}, step {self.stepper.step}"
+        trained = Trained(
+            self.folder, self._averaged_state(), recipe.codec, recipe.metric, rung.quality, rung.lmbda
+        )
         with TemporaryDirectory() as folder:
-            weights = write_weights(
-                self._averaged_state(),
-                Path(folder),
-                recipe.codec,
-                recipe.metric,
-                rung.quality,
-                rung.lmbda,
-                origin,
-            )
+            path = write_weights(trained, Path(folder))
             for quality in recipe.rates(rung):
-                found = summarise(measure(weights.load(quality), self.pictures))
+                found = summarise(measure(load_written(trained, path, quality), self.pictures))
                 figures = {"loss": found.cost, "bpp": found.bpp, "psnr": found.psnr, "ms_ssim": found.ms_ssim}
                 self._write(
                     self._record("validation") | {"quality": quality, **figures, "images": found.images}

@@ -11,12 +11,12 @@ from safetensors.torch import save as to_safetensors
 
 from lof import api
 from lof.codecs import Codec, codec_spec, trainable
-from lof.codecs.training import State
 from lof.containers import container, unpack
 from lof.files.atomic import write_atomically
 from lof.measure import TrueCost
 from lof.pictures.picture import Picture
 from lof.results import Measured
+from lof.training.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -30,59 +30,32 @@ class Means:
     cost: float
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Trained weights as a file that ships, of one rate point or of all rates.
-
-    Attributes:
-        quality, lmbda: ``None`` where one network serves all rates.
-    """
-
-    path: Path
-    codec: str
-    metric: str
-    quality: float | None
-    lmbda: float | None
-
-    def load(self, quality: float | None = None) -> Codec:
-        """The codec, through its ordinary loader, on the CPU in float32.
-
-        Args:
-            quality: where one network serves all.
-        """
-        return codec_spec(self.codec).load(
-            self.quality or quality,
-            metric=self.metric,
-            weights=self.path.parent,
-            device="cpu",
-            precision="fp32",
-            lmbda=self.lmbda,
-        )
-
-
-def write_weights(
-    state: State,
-    folder: Path,
-    codec: str,
-    metric: str,
-    quality: float | None,
-    lmbda: float | None,
-    origin: str,
-) -> Weights:
-    """Write trained weights as they ship.
-
-    Args:
-        origin: what errors call them.
+def write_weights(trained: Trained, folder: Path) -> Path:
+    """Write trained weights as they ship; all about them must be known, but where one network serves all rates.
 
     Raises:
         TrainingError: the weights are not of this codec's family.
         OutputError: ``folder`` cannot be written.
     """
-    shipped = trainable(codec).ship(state, metric, quality, origin)
-    stated = {} if lmbda is None else {"lambda": repr(lmbda)}
+    assert trained.codec is not None
+    shipped = trainable(trained.codec).ship(trained.state, trained.metric, trained.quality, str(trained.path))
+    stated = {} if trained.lmbda is None else {"lambda": repr(trained.lmbda)}
     path = folder / shipped.name
     write_atomically(path, to_safetensors(shipped.tensors, {**shipped.metadata, **stated}))
-    return Weights(path, codec, metric, quality, lmbda)
+    return path
+
+
+def load_written(trained: Trained, path: Path, quality: float) -> Codec:
+    """The codec whose weights are at ``path``, through its ordinary loader, on the CPU in float32."""
+    assert trained.codec is not None
+    return codec_spec(trained.codec).load(
+        quality,
+        metric=trained.metric,
+        weights=path.parent,
+        device="cpu",
+        precision="fp32",
+        lmbda=trained.lmbda,
+    )
 
 
 def measure(codec: Codec, pictures: Iterable[Picture]) -> list[Measured]:
