@@ -8,11 +8,9 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from lof.errors import LofError
-from lof.files.inputs import Source, output_name, output_path
+from lof.files.inputs import Source, output_name
 from lof.files.storage import Location
 from lof.jobs import JobSettings, Plan, plan_job
 from lof.pictures.reading import read_size
@@ -21,7 +19,7 @@ from lof.report.records import Record
 
 
 def show_plan(sources: Sequence[Source], out: Location, settings: JobSettings, *, json: bool) -> None:
-    """Print the plan as a table, or as one JSON object per image.
+    """Print the plan, a line or a JSON object for each image.
 
     Raises:
         LofError: what the job itself would refuse before its first image.
@@ -29,27 +27,19 @@ def show_plan(sources: Sequence[Source], out: Location, settings: JobSettings, *
     plan = plan_job(sources, out, settings)
     skipped = {source for source, _ in plan.skipped}
     rows = [_row(source, settings, is_skipped=source in skipped) for source in sources]
-    if json:
-        for row in rows:
-            print(json_format.dumps(row))
-        return
-    console = Console(highlight=False)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("file", overflow="fold")
-    table.add_column("pixels", justify="right", no_wrap=True)
-    table.add_column("stream", overflow="fold")
-    for source, row in zip(sources, rows, strict=True):
-        target = str(output_path(source, out, settings.suffix)) if row["state"] == "todo" else row["state"]
-        table.add_row(
-            Text(figures.printable(row["source"])),
-            figures.ABSENT if row["width"] is None else f"{row['width']}×{row['height']}",
-            Text(figures.printable(target), style="" if row["state"] == "todo" else "dim"),
-        )
-    console.print(table)
+    console = Console(highlight=False, soft_wrap=True)
     for row in rows:
-        if row["state"] == "refused":
-            console.print(f"[red]would fail[/] {escape(figures.printable(row['error']))}", soft_wrap=True)
-    _print_sums(console, rows, plan, settings)
+        if json:
+            print(json_format.dumps(row))
+        elif row["state"] == "refused":
+            console.print(f"[red]would fail[/] {escape(figures.printable(row['error']))}")
+        elif row["state"] == "skipped":
+            console.print(escape(figures.printable(f"{row['source']} done before")), style="dim")
+        else:
+            line = f"{row['source']} {row['width']}×{row['height']} {out / row['output']}"
+            console.print(escape(figures.printable(line)))
+    if not json:
+        _print_sums(console, rows, plan, settings)
 
 
 def _row(source: Source, settings: JobSettings, *, is_skipped: bool) -> Record:
