@@ -10,6 +10,7 @@ from lof.codecs import tiers_of
 from lof.errors import UsageError
 from lof.jobs.cost import Cost
 from lof.profiles import BUILT_IN, Profile, load_profile
+from lof.report.figures import duration
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
@@ -77,7 +78,7 @@ def choose(
     cheapest = cost_of(tiers[0]).seconds(load_profile(BUILT_IN[0]), pixels) / _share(budget, workers)
     option = "--budget" if budget is not None else "--deadline"
     raise UsageError(
-        f"{option}: {BUILT_IN[0]} with {tiers[0]} already takes about {_in_words(cheapest)} here {asked}; "
+        f"{option}: {BUILT_IN[0]} with {tiers[0]} already takes about {duration(cheapest)} here {asked}; "
         f"give more time, fewer or smaller images, or more workers"
     )
 
@@ -90,12 +91,4 @@ def _reason(profile: str, tier: str, tiers: Sequence[str], estimate: float, aske
     what = f"profile {profile}" + (f", tier {tier}" if len(tiers) > 1 else "")
     last = profile == BUILT_IN[-1] and tier == tiers[-1]
     why = "the most thorough there is" if last else "the most thorough that fits"
-    return f"{what}: {why}, about {_in_words(estimate)} {asked} by what this machine measured"
-
-
-def _in_words(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    return f"{what}: {why}, about {duration(estimate)} {asked} by what this machine measured"

@@ -71,7 +71,7 @@ def test_a_deadline_counts_all_images_and_all_workers() -> None:
 
 
 def test_a_budget_that_nothing_fits_says_what_the_least_is() -> None:
-    with pytest.raises(UsageError, match=r"--budget: fast with lapped already takes about .* min here"):
+    with pytest.raises(UsageError, match=r"--budget: fast with lapped already takes about .* here"):
         choose(None, COSTS.__getitem__, [100_000_000], budget=1)
 
 
