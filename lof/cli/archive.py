@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -116,7 +117,7 @@ def create(
     json: Json = False,
 ) -> None:
     """Archive the sources; the help stands in ``_CREATE``."""
-    from lof.archive import Floors, Limits, Manifest, Policy, open_sources, size_of
+    from lof.archive import Floors, Limits, Policy, open_sources, size_of
     from lof.archive import create as create_archive
     from lof.archive import plan as plan_archive
     from lof.cli import archive_display
@@ -145,7 +146,7 @@ def create(
         raise typer.Exit(1 if archive_display.show_plan(planned, json=json) else 0)
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
     total = None if json else size_of(found)
-    with archive_display.choose(total, json=json) as display:
+    with archive_display.ArchiveLines(total, json=json) as display:
         summary = create_archive(
             found,
             dst,
@@ -156,13 +157,8 @@ def create(
             moved=moved,
             on_event=display,
         )
-    if json:
-        archive_display.show_json(asdict(summary))
-    else:
-        with Manifest(dst) as manifest:
-            portable = codec_spec(settings.codec).portable
-            archive_display.show_created(summary, manifest, None if portable else settings.codec)
-    raise typer.Exit(summary.exit_code)
+    tied = None if codec_spec(settings.codec).portable else settings.codec
+    _end(summary, lambda summary: archive_display.show_created(summary, dst, tied), json=json)
 
 
 @archive.command("status")
@@ -200,18 +196,15 @@ def verify(
     json: Json = False,
 ) -> None:
     """Check the archive; the help stands in ``_VERIFY``."""
-    from lof.archive import Manifest
     from lof.archive import verify as verify_archive
     from lof.cli import archive_display
     from lof.pools import make_pool
 
-    with Manifest(dst) as manifest:
-        files = sum(total.files for total in manifest.totals() if total.kind == "file")
+    files = _files(dst)
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
-    with archive_display.choose(files, json=json, by_files=True) as display:
+    with archive_display.ArchiveLines(files, json=json, by_files=True) as display:
         verdict = verify_archive(dst, pool, weights=weights, on_event=display)
-    archive_display.show_verdict(verdict, json=json)
-    raise typer.Exit(verdict.exit_code)
+    _end(verdict, archive_display.show_verdict, json=json)
 
 
 _RESTORE = (
@@ -254,7 +247,6 @@ def restore(
     json: Json = False,
 ) -> None:
     """Restore the tree; the help stands in ``_RESTORE``."""
-    from lof.archive import Manifest
     from lof.archive import restore as restore_archive
     from lof.cli import archive_display
     from lof.errors import UsageError
@@ -265,10 +257,9 @@ def restore(
     pairs = [pair.partition("=") for pair in rename or ()]
     if not all(equals for _, equals, _ in pairs):
         raise UsageError("--rename: takes two paths of the archive, OLD=NEW")
-    with Manifest(dst) as manifest:
-        files = sum(total.files for total in manifest.totals() if total.kind == "file")
+    files = _files(dst)
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
-    with archive_display.choose(files, json=json, by_files=True) as display:
+    with archive_display.ArchiveLines(files, json=json, by_files=True) as display:
         restored = restore_archive(
             dst,
             out,
@@ -280,8 +271,7 @@ def restore(
             weights=weights,
             on_event=display,
         )
-    archive_display.show_restored(restored, json=json)
-    raise typer.Exit(restored.exit_code)
+    _end(restored, archive_display.show_restored, json=json)
 
 
 _IMPROVE = (
@@ -342,7 +332,23 @@ def improve(
         source or [path for path in known if Path(path).exists()], dst, Limits(ratio=max_ratio)
     )
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
-    with archive_display.choose(total, json=json, by_files=True) as display:
+    with archive_display.ArchiveLines(total, json=json, by_files=True) as display:
         improved = improve_archive(dst, found, settings, pool, on_event=display)
-    archive_display.show_improved(improved, json=json)
-    raise typer.Exit(improved.exit_code)
+    _end(improved, archive_display.show_improved, json=json)
+
+
+def _files(dst: Path) -> int:
+    from lof.archive import Manifest
+
+    with Manifest(dst) as manifest:
+        return sum(total.files for total in manifest.totals() if total.kind == "file")
+
+
+def _end(outcome: Any, show: Callable[[Any], None], *, json: bool) -> NoReturn:
+    from lof.cli.archive_display import show_json
+
+    if json:
+        show_json(asdict(outcome))
+    else:
+        show(outcome)
+    raise typer.Exit(outcome.exit_code)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json as json_format
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -27,41 +27,21 @@ from lof.archive import (
     Unchanged,
     Verdict,
 )
-from lof.cli.live import Display, LiveLines, time_left
+from lof.cli.live import Display, time_left
 from lof.report import figures
-from lof.report.records import to_json
 
 MOST_LINES = 20
 
 
-class JsonLines(Display):
-    """One line of JSON on stdout for every file that something was done to."""
-
-    def __call__(self, event: Event) -> None:
-        match event:
-            case Settled(row):
-                print(to_json(asdict(row)), flush=True)
-            case Checked(path, error):
-                print(to_json({"path": path, "error": error}), flush=True)
-
-
-class PlainLines(Display):
-    """One line per file, for log files."""
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Settled):
-            self.say(_line(event.row))
-
-
-class ArchiveLines(LiveLines):
-    """Lines that move while the job runs.
+class ArchiveLines(Display):
+    """What archive commands show of each file.
 
     Args:
         total: bytes, or files where ``by_files``, of the whole job; ``None`` if not known.
     """
 
-    def __init__(self, total: int | None, *, by_files: bool = False) -> None:
-        super().__init__()
+    def __init__(self, total: int | None, *, json: bool, by_files: bool = False) -> None:
+        super().__init__(json=json)
         self.total, self.by_files = total, by_files
         self.done = self.unchanged = self.failed = self.worked = self.passed = 0
 
@@ -71,10 +51,12 @@ class ArchiveLines(LiveLines):
             case Unchanged(files, size):
                 self.unchanged += files
                 self.passed += files if self.by_files else size
-            case Settled(Row(path=path, error=error, size=size)):
-                self._count(path, error, 1 if self.by_files else size)
+            case Settled(row):
+                self._count(row.error, 1 if self.by_files else row.size)
+                self.ended(row.path, asdict(row), _line(row))
             case Checked(path, error):
-                self._count(path, error, 1)
+                self._count(error, 1)
+                self.ended(path, {"path": path, "error": error})
 
     def overall(self, elapsed: float) -> list[str]:
         parts = [f"{figures.plural(self.done, 'file')} done"]
@@ -86,18 +68,10 @@ class ArchiveLines(LiveLines):
             parts.append(f"{60 * self.done / elapsed:.1f} per minute")
         return parts + (time_left(elapsed, self.worked, self.total - self.passed) if self.total else [])
 
-    def _count(self, path: str, error: str, amount: int) -> None:
+    def _count(self, error: str, amount: int) -> None:
         self.done += 1
         self.failed += bool(error)
         self.worked += amount
-        self.forget(path)
-
-
-def choose(total: int | None, *, json: bool, by_files: bool = False) -> Display:
-    """The display that fits where stderr goes; with ``json``, the one for programs."""
-    if json:
-        return JsonLines()
-    return ArchiveLines(total, by_files=by_files) if sys.stderr.isatty() else PlainLines()
 
 
 def show_status(manifest: Manifest, *, json: bool) -> None:
@@ -127,13 +101,14 @@ def show_status(manifest: Manifest, *, json: bool) -> None:
     _list(console, "failed", failures, manifest.count_failures())
 
 
-def show_created(summary: Summary, manifest: Manifest, tied: str | None) -> None:
+def show_created(summary: Summary, dst: Path, tied: str | None) -> None:
     """What a call of ``create`` did, and what the archive holds now.
 
     Args:
         tied: the codec of this call, if its streams are not sure to be read on CPUs unlike this one.
     """
-    show_status(manifest, json=False)
+    with Manifest(dst) as manifest:
+        show_status(manifest, json=False)
     console = Console(highlight=False)
     parts = [
         f"{figures.plural(summary.streamed, 'stream')} written",
@@ -187,11 +162,8 @@ def show_plan(planned: Iterable[Planned | Unchanged], *, json: bool) -> int:
     return len(failures)
 
 
-def show_verdict(verdict: Verdict, *, json: bool) -> None:
+def show_verdict(verdict: Verdict) -> None:
     """What is wrong, a line each, and what was looked at."""
-    if json:
-        show_json(asdict(verdict))
-        return
     console = Console(highlight=False)
     for finding in verdict.findings:
         line = escape(figures.printable(about(finding.name, finding.error)))
@@ -204,11 +176,8 @@ def show_verdict(verdict: Verdict, *, json: bool) -> None:
     _show_rounded(console, verdict.rounded)
 
 
-def show_restored(restored: Restored, *, json: bool) -> None:
+def show_restored(restored: Restored) -> None:
     """What was written and what was not."""
-    if json:
-        show_json(asdict(restored))
-        return
     console = Console(highlight=False)
     left_out = [(path, "a link out of the tree; --all-links makes it") for path in restored.left_out]
     _list(console, "left out", left_out, len(left_out))
@@ -227,11 +196,8 @@ def show_restored(restored: Restored, *, json: bool) -> None:
     _show_rounded(console, restored.rounded)
 
 
-def show_improved(improved: Improved, *, json: bool) -> None:
+def show_improved(improved: Improved) -> None:
     """What was replaced and what was not."""
-    if json:
-        show_json(asdict(improved))
-        return
     console = Console(highlight=False)
     _list(console, "failed", improved.errors, len(improved.errors))
     parts = [f"{figures.plural(improved.replaced, 'stream')} replaced"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,64 +9,37 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
-from lof.cli.live import Display, LiveLines, time_left
+from lof.cli.live import Display, time_left
 from lof.files.inputs import Found, Source
 from lof.files.storage import Location
 from lof.jobs import Event, Finished, Skipped, Summary
 from lof.jobs.events import Record
 from lof.report import figures
-from lof.report.records import to_json
 
 _MOST_NOTES = 20
 
 
-class Failures(Display):
-    """A line for each failure."""
+class JobLines(Display):
+    """What ``lof optimize`` shows of each image. ``total`` is the number of its images."""
 
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Finished) and event.outcome["state"] == "failed":
-            self.fail(event.outcome["error"])
-
-
-class JsonLines(Failures):
-    """One line of JSON on stdout for every image, whatever became of it."""
-
-    def __call__(self, event: Event) -> None:
-        super().__call__(event)
-        if isinstance(event, Finished | Skipped):
-            print(to_json(event.outcome), flush=True)
-
-
-class PlainLines(Failures):
-    """One line per image, for log files."""
-
-    def __call__(self, event: Event) -> None:
-        super().__call__(event)
-        if isinstance(event, Finished) and event.outcome["state"] == "done":
-            self.say(_line(event.outcome))
-
-
-class JobLines(LiveLines):
-    """Lines that move while the job runs. ``total`` is the number of its images."""
-
-    def __init__(self, total: int) -> None:
-        super().__init__()
+    def __init__(self, total: int, *, json: bool = False, quiet: bool = False) -> None:
+        super().__init__(json=json, quiet=quiet)
         self.total, self.failed = total, 0
         self.gains: list[float] = []
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
         match event:
-            case Skipped():
+            case Skipped(source, record):
                 self.total -= 1
                 self.started = time.monotonic()
+                self.ended(source, record)
+            case Finished(source, record) if record["state"] == "done":
+                self.gains.append(record["rate_change"])
+                self.ended(source, record, "" if self.moving else _line(record))
             case Finished(source, record):
-                if record["state"] == "done":
-                    self.gains.append(record["rate_change"])
-                else:
-                    self.failed += 1
-                    self.fail(record["error"])
-                self.forget(source)
+                self.failed += 1
+                self.ended(source, record, error=record["error"])
 
     def name(self, item: Source) -> str:
         return item.relative.as_posix()
@@ -83,15 +55,6 @@ class JobLines(LiveLines):
         begun = sum(p.evaluations / p.budget for _, p in list(self.active.values()) if p is not None)
         left = time_left(elapsed, len(self.gains) + begun, self.total - self.failed)
         return parts + left
-
-
-def choose(total: int, *, json: bool, quiet: bool) -> Display:
-    """The display that fits where stderr goes; with ``json``, the one for programs."""
-    if json:
-        return JsonLines()
-    if quiet:
-        return Failures()
-    return JobLines(total) if sys.stderr.isatty() else PlainLines()
 
 
 def show_ignored(found: Found) -> None:

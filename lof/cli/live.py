@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from lof.pools import Advanced, Started, Workers
 from lof.report import figures
+from lof.report.records import to_json
 
 if TYPE_CHECKING:
     from lof.search import Progress
@@ -25,47 +26,38 @@ _OTHER_LINES = 4  # of a terminal: the job's, the workers', one about hidden ite
 
 
 class Display(AbstractContextManager["Display"]):
-    """Takes the events of a job. This one shows nothing."""
+    """Takes the events of a job, and shows them in the way that fits.
 
-    def __init__(self) -> None:
+    On a terminal: a line for each item in work, what :meth:`overall` says, and what the workers do; they vanish at the
+    end. Elsewhere a line for each item that has ended.
+
+    Args:
+        json: in place of all that, a line of JSON on stdout for each item that has ended.
+        quiet: failures only.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
-
-    def __call__(self, event: Any) -> None:
-        """Take an event."""
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def say(self, text: str, *, mark: str = "") -> None:
-        """One line of plain text on stderr, after a mark in Rich's markup."""
-        self.console.print(f"{mark}{escape(figures.printable(text))}")
-
-    def fail(self, text: str) -> None:
-        """One line about something that went wrong."""
-        self.say(text, mark="[bold red]failed[/] ")
-
-
-class LiveLines(Display):
-    """A line for each item in work, what :meth:`overall` says, and what the workers do; they vanish at the end."""
-
-    def __init__(self) -> None:
-        super().__init__()
+        self.json, self.quiet = json, quiet
+        self.moving = self.console.is_terminal and not (json or quiet)
         self.active: dict[Any, tuple[str, Progress | None]] = {}
         self.workers = Workers(0, 0, 0)
         self.started = time.monotonic()
 
-    def __enter__(self) -> LiveLines:
-        self.live = Live(
-            console=self.console, get_renderable=self.render, refresh_per_second=5, transient=True
-        )
-        self.live.start()
+    def __enter__(self) -> Self:
+        if self.moving:
+            self.live = Live(
+                console=self.console, get_renderable=self.render, refresh_per_second=5, transient=True
+            )
+            self.live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.live.stop()
+        if self.moving:
+            self.live.stop()
 
     def __call__(self, event: Any) -> None:
-        """Note what is in work; whoever knows that an item has ended calls :meth:`forget`."""
+        """Note what is in work; whoever knows that an item has ended calls :meth:`ended`."""
         match event:
             case Started(item, worker):
                 self.active[item] = worker, None
@@ -74,9 +66,25 @@ class LiveLines(Display):
             case Workers():
                 self.workers = event
 
-    def forget(self, item: Any) -> None:
-        """The item has ended."""
+    def ended(self, item: Any, record: dict[str, Any], line: str = "", error: str = "") -> None:
+        """The item has ended.
+
+        Args:
+            record: what JSON says of it.
+            line: what a log file says of it.
+            error: one line about what went wrong, which all see.
+        """
         self.active.pop(item, None)
+        if self.json:
+            print(to_json(record), flush=True)
+        elif line and not (self.quiet or self.moving):
+            self.say(line)
+        if error:
+            self.say(error, mark="[bold red]failed[/] ")
+
+    def say(self, text: str, *, mark: str = "") -> None:
+        """One line of plain text on stderr, after a mark in Rich's markup."""
+        self.console.print(f"{mark}{escape(figures.printable(text))}")
 
     def name(self, item: Any) -> str:
         """What the item is called."""

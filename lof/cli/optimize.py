@@ -180,7 +180,7 @@ def optimize(
         return
     pool = make_pool(jobs, threads=threads, ray=ray, num_gpus=0.0 if ray and device == "cpu" else num_gpus)
     batch = batch or (GPU_BATCH if _on_gpus(device, ray, num_gpus) else 1)
-    with display.choose(len(found.sources), json=json, quiet=quiet) as shown:
+    with display.JobLines(len(found.sources), json=json, quiet=quiet) as shown:
         summary = run_job(
             found.sources,
             place,

@@ -214,6 +214,7 @@ def fake_progress(evaluations: int) -> Any:
 
 def test_the_live_display_has_a_line_per_image_in_work_and_fits_80_columns() -> None:
     display = JobLines(30)
+    display.moving = True  # as on a terminal
     display.started -= 60
     sources = [
         Source(Path(name), PurePosixPath(name)) for name in ("a.png", "long/" * 20 + "日本語.png", "c.png")
