@@ -4,42 +4,26 @@ from __future__ import annotations
 
 import json as json_format
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from lof.cli.live import Display
 from lof.report import figures
 from lof.study import Advanced, Best, Event, Finished, Opened, Started, Status, Study
 
 _MOST = 10
 
 
-class StudyDisplay(AbstractContextManager["StudyDisplay"]):
+class StudyDisplay(Display):
     """Takes the events of a study."""
 
     def __init__(self, study: Study, *, json: bool) -> None:
-        self.study, self.json = study, json
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=json)
-        self.progress = Progress(
-            TextColumn("trial {task.fields[number]}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed} of {task.total} steps, {task.fields[gain]}"),
-            console=self.console,
-            transient=True,
-            disable=not self.console.is_terminal,
-        )
-        self.tasks: dict[int, TaskID] = {}
-
-    def __enter__(self) -> StudyDisplay:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
+        super().__init__(json=json)
+        self.study, self.console.quiet = study, json
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -47,18 +31,18 @@ class StudyDisplay(AbstractContextManager["StudyDisplay"]):
                 name = self.study.name
                 self.console.print(f"study {name} in {storage}: {finished} of {limit} trials are finished")
             case Started(number):
-                self.tasks[number] = self.progress.add_task("", number=number, gain="", total=None)
+                self.active[number] = "", None
             case Advanced(number, step, steps, gain):
-                said = f"cost {figures.percent(gain)} so far"
-                self.progress.update(self.tasks[number], completed=step, total=steps, gain=said)
+                self.active[number] = "", SimpleNamespace(evaluations=step, budget=steps, gain=[gain])
             case Finished():
-                if event.number in self.tasks:
-                    self.progress.remove_task(self.tasks.pop(event.number))
+                self.active.pop(event.number, None)
                 self._finished(event)
+
+    def name(self, item: int) -> str:
+        return f"trial {item}"
 
     def finish(self, status: Status, limit: int) -> None:
         """Say where the study stands."""
-        self.progress.stop()
         line = f"{status.finished} of {limit} trials are finished"
         if status.best:
             trials = "best: trial" if len(status.best) == 1 else "Pareto front: trials"

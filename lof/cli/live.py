@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,9 +16,6 @@ from rich.text import Text
 from lof.pools import Advanced, Started, Workers
 from lof.report import figures
 from lof.report.records import to_json
-
-if TYPE_CHECKING:
-    from lof.search import Progress
 
 _NAME = 28
 _WORKER, _WIDE = 30, 110  # columns of a worker's name, shown where there is room for it
@@ -40,7 +37,8 @@ class Display(AbstractContextManager["Display"]):
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.json, self.quiet = json, quiet
         self.moving = self.console.is_terminal and not (json or quiet)
-        self.active: dict[Any, tuple[str, Progress | None]] = {}
+        # By item: its worker; and a search's Progress, what looks like one, or None before the first.
+        self.active: dict[Any, tuple[str, Any]] = {}
         self.workers = Workers(0, 0, 0)
         self.started = time.monotonic()
 
