@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from lof.errors import UnknownCodecError
+from lof.errors import UnknownCodecError, WeightsError
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec
@@ -197,7 +197,15 @@ class CodecSpec:
         quality = self.default_quality if quality is None else float(quality)
         point = self.rate_point(metric, quality) if lmbda is None else RatePoint(lmbda)
         folder = None if weights is None else Path(weights).resolve()
-        return _loaders[self.name](Request(self, metric, quality, point, folder, device, precision, download))
+        codec = _loaders[self.name](
+            Request(self, metric, quality, point, folder, device, precision, download)
+        )
+        if folder is None and point.fingerprint not in (None, codec.fingerprint.hex()):
+            raise WeightsError(
+                f"weights of {self.name} quality {quality:.10g}: damaged (their fingerprint is another one "
+                "than was registered); install lof again"
+            )
+        return codec
 
 
 _specs: dict[str, CodecSpec] = {}
