@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lof.profiles import Profile
 
 GPU_BATCH = 8
+AUTO = "auto"
 
 _HELP = (
     "Search for better files: each image becomes a stream that the codec's own decoder reads.\n\n"
@@ -125,15 +126,18 @@ def optimize(
     ] = False,
 ) -> None:
     """Find the images, do the job, show what came of it; the help stands in ``_HELP``."""
+    from rich.console import Console
+
     from lof.cli import display
-    from lof.cli._effort import AUTO, pick
     from lof.codecs import codec_for
     from lof.errors import UsageError
     from lof.files.inputs import find
     from lof.files.storage import parse
     from lof.jobs import JobSettings, run_job
-    from lof.jobs.effort import parse_duration
-    from lof.pools import make_pool
+    from lof.jobs.batches import size_of
+    from lof.jobs.cost import Cost, measured_cost
+    from lof.jobs.effort import choose, parse_duration
+    from lof.pools import make_pool, threads_per_worker
     from lof.profiles import load_profile
 
     def settings_of(chosen: Profile, name: str) -> JobSettings:
@@ -162,17 +166,26 @@ def optimize(
     if not quiet:
         display.show_ignored(found)
     if profile == AUTO:
-        plan, name = pick(
+        if deadline is not None and ray is not None and jobs is None:
+            raise UsageError("--deadline with --ray: say how many workers there will be with --jobs")
+        console = Console(stderr=True, highlight=False)
+        each = threads or (threads_per_worker(jobs) if jobs and jobs > 1 else None)
+
+        def cost_of(name: str) -> Cost:
+            with console.status(f"measuring what {name} costs here…"):
+                return measured_cost(settings_of(plan, name).load(), each)
+
+        choice = choose(
             codec,
-            lambda name: settings_of(plan, name).load(),
-            found.sources,
-            budget=budget,
-            deadline=deadline,
-            jobs=jobs,
-            threads=threads,
-            ray=ray,
+            cost_of,
+            # All sources, also those that are done: a resumed job picks the same again.
+            [size[0] * size[1] for source in found.sources if (size := size_of(source))],
+            budget=None if budget is None else parse_duration(budget),
+            deadline=None if deadline is None else parse_duration(deadline),
+            workers=jobs or 1,
         )
-        settings = settings_of(plan, name)
+        console.print(choice.reason)
+        settings = settings_of(choice.profile, choice.codec)
     if dry_run:
         from lof.cli._dry_run import show_plan
 
