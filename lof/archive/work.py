@@ -6,14 +6,17 @@ So workers need no disk in common with it, and one that is killed leaves nothing
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lof.archive.digests import pixels_digest, symbols_digest
+import numpy as np
+from numpy.typing import ArrayLike
+
 from lof.archive.schema import Row
 from lof.containers import container, unpack
 from lof.errors import ImageError, LofError, LowMemoryError, one_line
@@ -208,8 +211,8 @@ def _columns(
         "psnr": measured.psnr,
         "ms_ssim": measured.ms_ssim,
         "cost": measured.cost,
-        "pixels_sha256": pixels_digest(result.pixels),
-        "symbols_sha256": symbols_digest(symbols),
+        "pixels_sha256": _pixels_digest(result.pixels),
+        "symbols_sha256": _symbols_digest(symbols),
         "seconds": seconds,
         "notes": "\n".join(picture.notes),
     }
@@ -271,8 +274,8 @@ class Decode(Work[DecodeItem, None, Decoded]):
             codec_of(parsed, name=item.path, weights=item.weights)
             checked = True
             picture, symbols = decode_stream(parsed, name=item.path, weights=item.weights)
-            rounded = pixels_digest(picture.pixels) != item.pixels_sha256
-            if rounded and symbols_digest(symbols) != item.symbols_sha256:
+            rounded = _pixels_digest(picture.pixels) != item.pixels_sha256
+            if rounded and _symbols_digest(symbols) != item.symbols_sha256:
                 return Decoded(error=_OTHER_SYMBOLS)
             data = b"" if item.format is None else image_bytes(picture, item.format, **_OPTIONS[item.format])
             return Decoded(data, rounded=rounded)
@@ -297,3 +300,20 @@ def format_of(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+def _pixels_digest(pixels: Pixels) -> str:
+    """SHA-256 over the size and the bytes of an image, (H, W, 3) uint8."""
+    digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]} ".encode())
+    digest.update(pixels.tobytes())
+    return digest.hexdigest()
+
+
+def _symbols_digest(symbols: Mapping[str, ArrayLike]) -> str:
+    """SHA-256 over the names, the shapes and the values, as little-endian int64, of a stream's symbols."""
+    digest = hashlib.sha256()
+    for name, given in sorted(symbols.items()):
+        array = np.asarray(given, "<i8")
+        digest.update(f"{name} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()

@@ -187,9 +187,7 @@ def optimize(
         console.print(choice.reason)
         settings = settings_of(choice.profile, choice.codec)
     if dry_run:
-        from lof.cli._dry_run import show_plan
-
-        show_plan(found.sources, place, settings, json=json)
+        display.show_plan(found.sources, place, settings, json=json)
         return
     pool = make_pool(jobs, threads=threads, ray=ray, num_gpus=0.0 if ray and device == "cpu" else num_gpus)
     batch = batch or (GPU_BATCH if _on_gpus(device, ray, num_gpus) else 1)
