@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 
 from lof.errors import UsageError
-from lof.files.remote import RemoteTree, look
-from lof.files.storage import Location, is_remote, is_url
+from lof.files.storage import Location, is_file, is_remote, is_url, parse, walk
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".avif"}
@@ -45,11 +44,22 @@ class Found:
 
 @dataclass(frozen=True)
 class _Tree:
-    """A folder to walk, and which of its files (by their parts below it) are meant."""
+    """A folder, or what a glob selects below one (by its parts).
 
-    base: Path
-    wanted: Callable[[tuple[str, ...]], bool]
-    depth: int | None  # folders deeper than this hold nothing that is wanted; None: no limit
+    ``files`` is what the listing of a store gave: names below the base, with their versions.
+    """
+
+    base: Location
+    pattern: tuple[str, ...] | None
+    files: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    def wants(self, parts: tuple[str, ...]) -> bool:
+        """Whether a file, by its parts below the base, is meant."""
+        return self.pattern is None or _matches(parts, self.pattern)
+
+    def goes_below(self, depth: int) -> bool:
+        """Whether folders so deep may hold what is wanted."""
+        return self.pattern is None or "**" in self.pattern or depth < len(self.pattern)
 
 
 def find(
@@ -78,11 +88,11 @@ def find(
     if not inputs:
         raise UsageError("no input; name files, folders or quoted globs")
     named = [_named(text) for text in inputs]
-    several = len({_real(item.base) for item in named if isinstance(item, _Tree | RemoteTree)}) > 1
+    several = len({_real(item.base) for item in named if isinstance(item, _Tree)}) > 1
     taken: dict[tuple[str, str], Source] = {}
     ignored: dict[tuple[str, str], str] = {}
     for text, item in zip(inputs, named, strict=True):
-        if not isinstance(item, _Tree | RemoteTree):
+        if not isinstance(item, _Tree):
             taken.setdefault(_identity(item), Source(item, PurePosixPath(item.name)))
             continue
         prefix = PurePosixPath(_real(item.base)).name if several else ""
@@ -117,22 +127,40 @@ def output_name(source: Source, suffix: str) -> str:
     return source.relative.as_posix() + suffix
 
 
-def _named(text: str) -> Location | _Tree | RemoteTree:
-    if is_url(text):
-        return look(text)
-    return Path(text) if os.path.lexists(text) and not os.path.isdir(text) else _tree(text)
+def _named(text: str) -> Location | _Tree:
+    """The file or the tree that a text names."""
+    if not is_url(text) and os.path.lexists(text):
+        return _Tree(Path(text), None) if os.path.isdir(text) else Path(text)
+    place, pattern = _split(text)
+    base = parse(place)
+    if not is_remote(base):
+        if pattern is None or not base.is_dir():
+            raise UsageError(f"{text}: does not exist; check the name")
+        return _Tree(base, pattern)
+    try:
+        if pattern is None and is_file(base):
+            return base
+        files = walk(base)
+    except OSError as error:
+        raise UsageError(
+            f"{text}: cannot be read ({error.strerror}); check the name, the network and the credentials"
+        ) from error
+    if not files:
+        raise UsageError(f"{text}: does not exist or is empty; check the name")
+    return _Tree(base, pattern, files)
 
 
-def _tree(text: str) -> _Tree:
-    if os.path.isdir(text):
-        return _Tree(Path(text), lambda parts: True, None)
-    parts = Path(text).parts
+def _split(text: str) -> tuple[str, tuple[str, ...] | None]:
+    """A path or URL before its first part with a wildcard, and the parts from there on."""
+    scheme, separator, path = text.rpartition("://")
+    parts = path.split("/")
     first = next((i for i, part in enumerate(parts) if any(sign in part for sign in "*?[")), None)
-    base = Path(*parts[:first])
-    if first is None or not base.is_dir():
-        raise UsageError(f"{text}: does not exist; check the name")
-    pattern = parts[first:]
-    return _Tree(base, lambda below: _matches(below, pattern), None if "**" in pattern else len(pattern))
+    if first is None:
+        return text, None
+    above = "/".join(parts[:first])
+    if not separator:
+        above = above or ("/" if path.startswith("/") else ".")
+    return f"{scheme}{separator}{above}", tuple(part for part in parts[first:] if part)
 
 
 def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
@@ -153,20 +181,28 @@ def _identity(path: Location) -> tuple[str, str]:
 
 
 def _files(
-    tree: _Tree | RemoteTree, exclude: Location | None
+    tree: _Tree, exclude: Location | None
 ) -> Iterator[tuple[tuple[str, str], tuple[str, ...], tuple[int, int] | None, bool]]:
     """Every wanted file and every folder that cannot be read, sorted by parts.
 
     Identity, parts below the base, from a store the version, and whether it is such a folder.
     """
-    if isinstance(tree, _Tree):
+    if not is_remote(tree.base):
         hidden = None if exclude is None or is_remote(exclude) else _real(exclude)
         for parts, identity, locked in sorted(_walk(tree, hidden)):
             yield identity, parts, None, locked
         return
-    for parts, version in tree.walk(exclude):
-        if tree.pattern is None or _matches(parts, tree.pattern):
+    left_out = () if exclude is None else _below(tree.base, exclude)
+    for parts, version in sorted((tuple(name.split("/")), version) for name, version in tree.files.items()):
+        hidden_part = any(part.startswith(".") for part in parts)
+        if not hidden_part and tree.wants(parts) and not (left_out and parts[: len(left_out)] == left_out):
             yield _identity(tree.base.joinpath(*parts)), parts, version, False
+
+
+def _below(base: Location, folder: Location) -> tuple[str, ...]:
+    """The parts of a folder below a base in the same store; empty where it is elsewhere."""
+    above, other = (str(place).rstrip("/") + "/" for place in (base, folder))
+    return tuple(other.removeprefix(above).strip("/").split("/")) if other.startswith(above) else ()
 
 
 def _walk(tree: _Tree, exclude: str | None) -> Iterator[tuple[tuple[str, ...], tuple[str, str], bool]]:
@@ -178,12 +214,12 @@ def _walk(tree: _Tree, exclude: str | None) -> Iterator[tuple[tuple[str, ...], t
     while waiting:
         below = waiting.popleft()
         folder = tree.base.joinpath(*below)
-        real = os.path.realpath(folder)
+        real = os.path.realpath(str(folder))
         if real in seen or (below and real == exclude):
             continue
         seen.add(real)
         try:
-            with os.scandir(folder) as listed:
+            with os.scandir(str(folder)) as listed:
                 entries = [entry for entry in listed if not entry.name.startswith(".")]
         except OSError as error:
             if not below:
@@ -195,9 +231,9 @@ def _walk(tree: _Tree, exclude: str | None) -> Iterator[tuple[tuple[str, ...], t
         for entry in entries:
             parts = (*below, entry.name)
             if not _is_folder(entry):
-                if tree.wanted(parts):
+                if tree.wants(parts):
                     yield parts, (real, entry.name), False
-            elif tree.depth is None or len(parts) < tree.depth:
+            elif tree.goes_below(len(parts)):
                 (waiting.append if entry.is_symlink() else waiting.appendleft)(parts)
 
 
