@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -144,7 +145,7 @@ class _Improve:
             lmbda=row.lmbda,
             weights=self.settings.weights or kept_weights(self.store.folder, row),
         )
-        yield SearchItem(row.path, data, stream, own)
+        yield SearchItem(row.path, data, stream, math.inf if row.cost is None else row.cost, own)
 
     def _count(self, older: Row, row: Row) -> None:
         summary = self.summary

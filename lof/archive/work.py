@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ from lof.containers import container, unpack
 from lof.errors import ImageError, LofError, LowMemoryError, one_line
 from lof.jobs import JobSettings
 from lof.jobs.work import throttled
-from lof.measure import TrueCost
 from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
 from lof.pictures.writing import image_bytes
@@ -98,11 +98,12 @@ class Kept:
 
 @dataclass(frozen=True)
 class SearchItem:
-    """One image. ``stream`` is the one in the archive that is to be improved, with what it was made with."""
+    """One image. ``stream`` is the one in the archive that is to be improved, with its true cost and its settings."""
 
     path: str
     data: bytes
     stream: bytes | None = None
+    cost: float = math.inf
     settings: JobSettings | None = None
 
 
@@ -172,18 +173,9 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
         missed = self.floors.missed_by(result.optimised.psnr, result.optimised.ms_ssim)
         if missed is not None:
             return Kept(BELOW_FLOOR, missed, "", seconds)
-        if item.stream is not None and not _is_better(result, item.stream, picture.pixels, settings):
+        if result.optimised.cost >= item.cost:
             return Kept("no better stream found", "", "", seconds)
         return Streamed(result.data, _columns(result, codec, settings.profile, picture, item.data, seconds))
-
-
-def _is_better(result: Result, stream: bytes, original: Pixels, settings: JobSettings) -> bool:
-    """Whether the true cost of a result is lower than that of the stream it would replace."""
-    from lof.api import decode
-
-    cost = TrueCost(original, result.lmbda, settings.metric)
-    before = cost.measure(len(stream), decode(stream, weights=settings.weights).pixels)
-    return result.optimised.cost < before.cost
 
 
 def _columns(
