@@ -1,0 +1,87 @@
+"""A search over a matrix of codecs: what reference SGA and each profile gain in every cell.
+
+    python -m pipelines.matrix PHOTOS -o RUN --crops 4 --size 192
+    python -m pipelines.matrix PHOTOS -o RUN --cells mean-scale-96:4,lapped:4:lambda*4 --sga-steps 500
+
+A cell is a codec at a quality, perhaps under a variant that makes any fixed step size wrong
+(:mod:`pipelines.variants`). Every file is written, decoded by the standard decoder and measured; the gain is the
+change of ``bpp + λ·D`` against the plain encoding, the mean over images. Each finished row goes to
+``RUN/results.jsonl``; the same command continues. It leaves ``matrix.md`` and ``matrix.png``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from lof.files.atomic import write_atomically
+from lof.files.inputs import find
+from lof.machine.devices import resolve_precision
+from lof.pictures.batches import batches, spread
+from lof.profiles import load_profile
+from pipelines import matrix_report
+from pipelines.command import device_name, run
+from pipelines.methods import SGA_STEPS, Journal, Runner, sga
+from pipelines.variants import variant
+
+CELLS = (
+    *(f"mean-scale-96:{quality}" for quality in (2, 4, 6)),
+    *(f"mean-scale-96:4:{v}" for v in ("z*8", "z/8", "gains2", "gains4", "lambda*4", "lambda/4", "ms-ssim")),
+    *(f"lapped:{quality}" for quality in (2, 4, 6)),
+    *(f"lapped:4:{v}" for v in ("lambda*4", "lambda/4", "ms-ssim")),
+    *("msp-fast:4", "msp-base:2", "msp-base:5", "msp-high:4"),
+)
+
+
+def main(
+    folder: Annotated[str, typer.Argument(help="Folder of images.")],
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
+    cells: Annotated[str, typer.Option(help="By commas: NAME:QUALITY or NAME:QUALITY:VARIANT.")] = ",".join(
+        CELLS
+    ),
+    profiles: Annotated[str, typer.Option(help="Names or TOML files, by commas.")] = "fast,medium,high",
+    sga_steps: Annotated[int, typer.Option(min=0, help="Of the reference SGA; 0 leaves it out.")] = SGA_STEPS,
+    crops: Annotated[int, typer.Option(min=1, help="Centre crops, evenly over the folder.")] = 4,
+    size: Annotated[int, typer.Option(min=16, help="Side of a crop, in pixels.")] = 192,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[str, typer.Option(help="Of the search: auto, bf16 or fp32.")] = "auto",
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of the searches.")] = 0,
+) -> None:
+    """Measure what the journal lacks, and write table and plot."""
+    torch.set_num_threads(threads)
+    methods = [sga(sga_steps)] if sga_steps else []
+    methods += [load_profile(name.strip()) for name in profiles.split(",") if name.strip()]
+    sources = spread(find([folder], exclude=out).sources, crops)
+    (images,) = batches(sources, size, len(sources))
+    journal = Journal(out / "results.jsonl")
+    found: list[matrix_report.Cell] = []
+    for name in dict.fromkeys(text.strip() for text in cells.split(",")):
+        codec = variant(name, device=device, precision=precision)
+        settings = {
+            "crop": size,
+            "seed": seed,
+            "batch": len(images),
+            "device": device_name(codec.device),
+            "precision": str(resolve_precision(precision, codec.device)).removeprefix("torch."),
+            "threads": torch.get_num_threads(),
+            "metric": codec.metric,
+        }
+        runner = Runner(journal, [codec], methods, settings)
+        for done in runner.run(images):
+            typer.echo(f"{name}  {done}", err=True)
+        found.append(matrix_report.cell(name, runner.rows, [method.name for method in methods]))
+        text = matrix_report.table(found, methods[0].name if sga_steps else None)
+        about = f"{len(images)} centre crops of {size}×{size}; {settings['device']}, seed {seed}.\n\n"
+        write_atomically(out / "matrix.md", (about + text).encode())
+        if sga_steps:
+            write_atomically(out / "matrix.png", matrix_report.plot(found, methods[0].name))
+    print(text)
+
+
+if __name__ == "__main__":
+    run(main)
