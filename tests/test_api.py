@@ -70,8 +70,8 @@ def face(photograph: Pixels) -> Pixels:
 
 
 @pytest.fixture(scope="module")
-def by_default(face: Pixels) -> Result:
-    return lof.optimize(face, quality=4, profile="fast", device="cpu")
+def fast(tiny: Codec, face: Pixels) -> Result:
+    return lof.optimize(face, codec=tiny, profile="fast")
 
 
 @pytest.fixture(scope="module")
@@ -130,8 +130,8 @@ class TestNeverWorse:
         assert result.kept == "plain"
         assert result.data == lof.encode(crop, codec=tiny)
 
-    def test_the_embedded_default_gains_on_a_photograph(self, by_default: Result) -> None:
-        result = by_default
+    def test_the_embedded_default_gains_on_a_photograph(self, face: Pixels) -> None:
+        result = lof.optimize(face, profile="fast", device="cpu")
         assert (result.codec, result.quality, result.kept) == ("lapped", 4, "search")
         assert result.rate_change < -0.03
         assert result.optimised.psnr > 25
@@ -244,17 +244,16 @@ class TestRegion:
         return region
 
     def test_its_error_falls_at_no_more_bytes(
-        self, face: Pixels, by_default: Result, quarter: NDArray[np.float32]
+        self, tiny: Codec, face: Pixels, fast: Result, quarter: NDArray[np.float32]
     ) -> None:
         def error(pixels: Pixels) -> float:
             return float(np.square(pixels.astype(float) - face)[48:144, 48:144].mean())
 
-        codec = lof.load_codec(quality=4, device="cpu")
-        inside = lof.optimize(face, codec=codec, profile="fast", region=quarter)
+        inside = lof.optimize(face, codec=tiny, profile="fast", region=quarter)
         assert inside.kept == "search"
         assert inside.optimised.size <= inside.baseline.size
         assert error(inside.pixels) < 0.9 * error(inside.baseline_pixels)
-        assert error(inside.pixels) < error(by_default.pixels)
+        assert error(inside.pixels) < error(fast.pixels)
         # Judged without the region, this result would have been thrown away.
         costs = [m.bpp + inside.lmbda * m.mse for m in (inside.optimised, inside.baseline)]
         assert costs[0] > costs[1]
@@ -283,11 +282,11 @@ class TestRegion:
 
 
 class TestLambda:
-    def test_a_larger_one_spends_more_bytes_on_less_error(self, face: Pixels, by_default: Result) -> None:
-        codec = lof.load_codec(quality=4, device="cpu")
-        assert by_default.lmbda == codec.lmbda
-        low = lof.optimize(face, codec=codec, profile="fast", lmbda=codec.lmbda / 4).optimised
-        high = by_default.optimised
+    def test_a_larger_one_spends_more_bytes_on_less_error(
+        self, tiny: Codec, face: Pixels, fast: Result
+    ) -> None:
+        low = lof.optimize(face, codec=tiny, profile="fast", lmbda=tiny.lmbda / 4).optimised
+        high = fast.optimised
         assert low.size < 0.95 * high.size
         assert low.mse > 1.05 * high.mse
 
