@@ -70,6 +70,8 @@ def spoilt(rng: random.Random, data: bytes, other: bytes) -> bytes:
 
 def spoil_stream(rng: random.Random, data: bytes) -> bytes:
     """The strings changed, or the checksum mended, so that what a decoder gets is not refused before."""
+    if data[:2] == b"\xff\xd8" and rng.random() < 0.7:
+        return spoil_image(rng, data)
     try:
         kind = container_of(data)
         stream = kind.unpack(data)

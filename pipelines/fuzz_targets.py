@@ -64,7 +64,13 @@ def stream_seeds() -> dict[str, bytes]:
     pixels = np.array(Image.open(FIXTURES / "tiny-mse-4.lof.png").convert("RGB"))
     lapped = {f"lapped-{quality:g}": encode(pixels, codec="lapped", quality=quality) for quality in (1, 4.5)}
     tiny = {"lapped-tiny": encode(pixels, codec="lapped-tiny")}
-    return {path.name: path.read_bytes() for path in paths} | lapped | tiny
+    return {path.name: path.read_bytes() for path in paths} | lapped | tiny | jpeg_seeds()
+
+
+def jpeg_seeds() -> dict[str, bytes]:
+    """Streams that are JPEG files, with and without lof's comment and metadata."""
+    rich = Image.open(FIXTURES / "photos" / "b.jpg")
+    return {"jpeg": encode(rich, codec="jpeg"), "foreign": (FIXTURES / "photos" / "b.jpg").read_bytes()}
 
 
 def read_container(data: bytes, folder: Path) -> object:
@@ -85,7 +91,7 @@ def container_seeds() -> dict[str, bytes]:
         b"reso": bytes(9),
     }
     full = container_of(plain).pack(replace(unpack(plain), boxes=boxes))
-    return {path.name: path.read_bytes() for path in paths} | {"boxes": full}
+    return {path.name: path.read_bytes() for path in paths} | {"boxes": full} | jpeg_seeds()
 
 
 def read_manifest(data: bytes, folder: Path) -> object:

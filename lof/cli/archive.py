@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -175,6 +176,29 @@ def status(
 
     with Manifest(dst) as manifest:
         archive_display.show_status(manifest, json=json)
+
+
+@archive.command("checksums")
+def checksums(
+    dst: Dst,
+    *,
+    sources: Annotated[
+        bool, options.flag("--sources", "Those of the files as they were in their sources.")
+    ] = False,
+) -> None:
+    """The SHA-256 of every file in the archive, as text: `sha256sum --check` in DST reads it, without lof."""
+    from lof.archive import Manifest
+    from lof.archive.names import to_bytes
+
+    with Manifest(dst) as manifest:
+        for row in manifest.rows("kind = 'file'"):
+            digest, name = (row.sha256, row.path) if sources else (row.object_sha256, row.object)
+            if not digest:  # a failure
+                continue
+            # As sha256sum writes names that hold a line end.
+            quoted = name.replace("\\", "\\\\").replace("\n", "\\n").replace("\r", "\\r")
+            mark = "\\" if quoted != name else ""
+            sys.stdout.buffer.write(to_bytes(f"{mark}{digest}  {quoted}\n"))
 
 
 _VERIFY = (

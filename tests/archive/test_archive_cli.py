@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +53,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     return call
 
 
+ARCHIVE = Path(__file__).parents[1] / "fixtures/v0.1/archive"
 CREATE = ("create", "photos", "dst", "--codec", "tiny", "--profile", "quick.toml")
 
 
@@ -76,6 +81,19 @@ def test_an_archive_is_made_looked_at_checked_improved_and_restored(run: Run) ->
     restored = run("restore", "dst", "out")
     assert (restored.code, "restored 1 image, 1 other file" in restored.out) == (0, True)
     assert Path("out/photos/sub/a.jpg.png").is_file()
+
+
+def test_checksums_are_read_by_sha256sum(tmp_path: Path, run: Run) -> None:
+    dst = shutil.copytree(ARCHIVE, tmp_path / "dst")
+    (dst / "stored/photos/notes.txt").rename(dst / "stored/photos/a\\b\nc")
+    with contextlib.closing(sqlite3.connect(dst / "manifest.sqlite", isolation_level=None)) as database:
+        database.execute("UPDATE files SET object = replace(object, 'notes.txt', ?)", ("a\\b\nc",))
+    for options, place in (((), dst), (("--sources",), ARCHIVE.parent)):
+        checksums = run("checksums", "dst", *options).out
+        assert checksums.count("\n") == 3
+        subprocess.run(
+            ["sha256sum", "--check", "--strict"], cwd=place, input=checksums, check=True, text=True
+        )
 
 
 def test_without_a_codec_streams_are_such_as_every_cpu_reads(run: Run) -> None:
