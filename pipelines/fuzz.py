@@ -203,7 +203,8 @@ def run(
     names = list(TARGETS) if only is None else only.split(",")
     if not set(names) <= set(TARGETS):
         raise UsageError(f"--only {only}: choose from {', '.join(TARGETS)}")
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
+        signal.signal(number, signal.default_int_handler)
     tallies = fuzz(corpus, {name: TARGETS[name] for name in names}, seconds=60 * minutes, seed=seed)
     show(tallies)
     raise typer.Exit(1 if any(tally.finds for tally in tallies.values()) else 0)

@@ -60,6 +60,9 @@ def check_digest(stream: Stream, symbols: Mapping[str, NDArray[np.integer[Any]]]
         StreamError: they are others; the message starts with ``name``.
     """
     if stream.digest and symbols_digest(symbols) != stream.digest:
+        if not stream.fingerprint:  # no weights, hence no tables that a CPU might compute otherwise
+            what = "is damaged, or was changed by another program: other symbols come out than were written"
+            raise StreamError(f"{name}: {what}; copy it again from its source")
         raise StreamError(
             f"{name}: decodes to noise here, since other symbols come out than were written: this CPU computes the "
             f"entropy tables of {stream.codec} a little differently from the writer's, or the file was damaged before "

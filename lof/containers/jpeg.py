@@ -1,8 +1,9 @@
 """JPEG files as they are: every program shows them, and metadata stand where cameras put them.
 
 A file is the codec's own string, a JPEG without application segments, into which this puts, after its first two bytes:
-the segments of JFIF, EXIF, XMP, ICC profile and IPTC as Pillow writes them, and a comment ``lof 75 mse`` with the
-quality and the metric that the file was made for. A file without that comment, of another program, is read too: it then
+the segments of JFIF, EXIF, XMP, ICC profile and IPTC as Pillow writes them, and a comment ``lof 75 mse 0123abcd`` with
+the quality and the metric that the file was made for, and the digest of its coefficients, which other programs leave
+alone as long as they leave those alone. A file without that comment, of another program, is read too: it then
 has the quality at which libjpeg's luma table comes nearest to its own.
 """
 
@@ -27,13 +28,13 @@ _START: Final = b"\xff\xd8"
 _SEGMENTS: Final = (*range(0xE0, 0xF0), 0xFE)
 """Application segments and comments: what is no part of the codec's string."""
 _SCAN: Final = 0xDA
-_COMMENT: Final = re.compile(rb"lof (\d{1,3}) ([a-z-]{1,16})")
+_COMMENT: Final = re.compile(rb"lof (\d{1,3}) ([a-z-]{1,16})(?: ([0-9a-f]{8}))?")
 # A block that equals its neighbour costs about 6 bits in the worst of scans, and far less in progressive ones.
 _PIXELS_PER_BYTE: Final = 2**16
 
 
 class JpegContainer(Container):
-    """Holds the streams of the codec ``jpeg``, without fingerprint and digest."""
+    """Holds the streams of the codec ``jpeg``, without fingerprint."""
 
     name = "jpeg"
     summary = "a JPEG that every program shows"
@@ -71,7 +72,7 @@ class JpegContainer(Container):
         metadata = b"".join(
             segment for kind, segment in _parts(image_bytes(dot, "JPEG"), name) if kind in _SEGMENTS
         )
-        comment = f"lof {int(stream.quality)} {stream.metric}".encode()
+        comment = f"lof {int(stream.quality)} {stream.metric} {stream.digest.hex()}".rstrip().encode()
         return _START + metadata + b"\xff\xfe" + (len(comment) + 2).to_bytes(2) + comment + string[2:]
 
     def unpack(self, data: bytes, name: str = "stream", max_pixels: int = MAX_PIXELS) -> Stream:
@@ -108,6 +109,7 @@ class JpegContainer(Container):
             height,
             width,
             (b"".join(string),),
+            digest=bytes.fromhex(((comment and comment[3]) or b"").decode()),
             boxes=boxes,
             container=self.name,
         )

@@ -63,7 +63,7 @@ def test_a_file_says_what_it_was_given_and_which_container_it_is(name: str) -> N
     stream = stream_for(name)
     read = unpack(container(name).pack(stream))
     assert read.container == name
-    assert read in (stream, replace(stream, fingerprint=b"", digest=b""))
+    assert read in (stream, replace(stream, fingerprint=b"", digest=b""), replace(stream, fingerprint=b""))
 
 
 def test_the_suffixes_tell_containers_apart() -> None:

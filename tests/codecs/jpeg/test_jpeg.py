@@ -160,6 +160,17 @@ def test_metadata_stand_where_other_programs_look_for_them(face: Pixels) -> None
     assert lof.decode(data).boxes == boxes
 
 
+def test_coefficients_other_than_those_written_are_no_picture(face: Pixels) -> None:
+    data = lof.encode(face, codec="jpeg")
+    for place in range(data.rindex(b"\xff\xda") + 20, len(data) - 2, len(data) // 40):
+        flipped = bytearray(data)
+        flipped[place] ^= 4
+        with pytest.raises(StreamError, match=r"(damaged|cut short|whole|cannot be read)"):
+            lof.decode(bytes(flipped))
+    other = Image.open(io.BytesIO(data))  # whoever saves it anew without the comment has made another file
+    assert lof.decode(saved(np.asarray(other))).pixels.shape == face.shape
+
+
 def test_a_jpeg_of_another_program_is_decoded_too(face: Pixels) -> None:
     theirs = saved(face, quality=60)
     assert unpack(theirs).quality == 60
