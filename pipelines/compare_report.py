@@ -141,10 +141,11 @@ def to_markdown(series: Sequence[Series], about: str, *, published: bool) -> str
 def plot(series: Sequence[Series], *, published: bool) -> bytes:
     """Size of files at equal PSNR against an anchor, over PSNR, as a PNG file; lower is smaller.
 
-    The anchor is the published curve, or the first series where the pictures are others.
+    The anchor is the published curve; where the pictures are others, AVIF or else the first series.
     """
+    first = next((one for one in series if one.name.startswith("AVIF")), series[0])
     figure, axes = canvas(5)
-    anchor = PUBLISHED[ANCHOR] if published else series[0].mean
+    anchor = PUBLISHED[ANCHOR] if published else first.mean
     own = cycle(
         [{"color": BLUE, "linewidth": 2.6}, {"color": BLUE, "linewidth": 1.4, "linestyle": (0, (4, 2))}]
     )
@@ -161,7 +162,7 @@ def plot(series: Sequence[Series], *, published: bool) -> bytes:
     axes.set_xlim(low - 0.3, high + 0.3)
     _name(axes, [end for end in ends if end is not None])
     axes.set_xlabel("PSNR, dB")
-    what = f"published {ANCHOR}" if published else series[0].name
+    what = f"published {ANCHOR}" if published else first.name
     axes.set_ylabel(f"bytes at equal PSNR against {what}, %")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0")
     return png(figure)
