@@ -51,7 +51,19 @@ def _warning_line(message: Warning | str, *_: object, **__: object) -> str:
 
 def main() -> None:
     """Run the command line: exit code 0, 1 (something failed), 2 (wrong usage), 130 (interrupted)."""
-    from lof.cli import archive, codecs, decode, inspect, optimize, profiles, samples, study, train, verify  # noqa: F401
+    from lof.cli import (  # noqa: F401
+        archive,
+        codecs,
+        decode,
+        inspect,
+        optimize,
+        profiles,
+        samples,
+        study,
+        train,
+        tune,
+        verify,
+    )
 
     warnings.formatwarning = (
         _warning_line  # where it arose in the code says nothing to whoever types commands
