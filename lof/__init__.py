@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lof.api import decode, encode, optimize, optimize_batch
+    from lof.api import decode, encode, optimize, optimize_batch, repack
     from lof.codecs import load_codec
     from lof.errors import LofError
     from lof.pictures.reading import read_picture
@@ -41,6 +41,7 @@ _HOMES = {
     "optimize": "lof.api",
     "optimize_batch": "lof.api",
     "read_picture": "lof.pictures.reading",
+    "repack": "lof.api",
 }
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "optimize",
     "optimize_batch",
     "read_picture",
+    "repack",
 ]
 
 

@@ -58,6 +58,7 @@ def main() -> None:
         inspect,
         optimize,
         profiles,
+        repack,
         samples,
         study,
         train,

@@ -1,4 +1,4 @@
-"""What decode, inspect and verify share: which files they mean, and reading them."""
+"""What decode, inspect, repack and verify share: which files they mean, reading them, and writing what is new."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from lof.containers import SUFFIXES
-from lof.errors import StreamError
+from lof.errors import OutputError, StreamError
+from lof.files.atomic import write_atomically
 from lof.files.inputs import Source, find
 from lof.files.storage import Location, read_bytes
 
@@ -45,3 +46,25 @@ def read_stream(path: Location) -> bytes:
         raise StreamError(f"{path}: is a folder; name a file in it") from error
     except OSError as error:
         raise StreamError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def write_new(target: Location, data: bytes, *, force: bool) -> bool:
+    """Write a file unless it is there already; whether it had to be written.
+
+    Raises:
+        OutputError: another file is there, and ``force`` is off; or it cannot be written.
+    """
+    try:
+        there = target.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        there = None
+    except OSError as error:
+        raise OutputError(
+            f"{target}: cannot be read ({error.strerror}); choose another place with -o"
+        ) from error
+    if there == data:
+        return False
+    if there is not None and not force:
+        raise OutputError(f"{target}: is another file already; choose another place with -o, or add --force")
+    write_atomically(target, data)
+    return True

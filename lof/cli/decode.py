@@ -11,13 +11,11 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
-from lof.cli._streams import Inputs, find_streams, read_stream
+from lof.cli._streams import Inputs, find_streams, read_stream, write_new
 from lof.containers import MAX_PIXELS, SUFFIXES, unpack
-from lof.errors import LofError, OutputError, UsageError
-from lof.files.atomic import write_atomically
-from lof.files.inputs import Source
+from lof.errors import LofError, UsageError
+from lof.files.inputs import IMAGE_SUFFIXES, Source
 from lof.files.storage import Location
-from lof.pictures.picture import Picture
 from lof.report.figures import plural, printable
 
 _HELP = (
@@ -49,6 +47,7 @@ def decode(
 ) -> None:
     """Decode one after another; the help stands in ``_HELP``."""
     from lof.api import decode_stream
+    from lof.pictures.writing import png_bytes
 
     sources = find_streams(inputs)
     failures: list[str] = []
@@ -57,7 +56,7 @@ def decode(
         try:
             parsed = unpack(read_stream(path), str(path), max_pixels)
             picture, _ = decode_stream(parsed, name=str(path), weights=weights, download=download)
-            written = _write(picture, target, force)
+            written = write_new(target, png_bytes(picture), force=force)
             if not (json or quiet):
                 typer.echo(printable(f"{path} → {target}{'' if written else ' (there already)'}"))
         except LofError as error:
@@ -70,27 +69,6 @@ def decode(
     if failures:
         typer.echo(f"{len(failures)} of {plural(len(sources), 'stream')} not decoded", err=True)
         raise typer.Exit(1)
-
-
-def _write(picture: Picture, target: Location, force: bool) -> bool:
-    """Whether the picture had to be written."""
-    from lof.pictures.writing import png_bytes
-
-    png = png_bytes(picture)
-    try:
-        there = target.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        there = None
-    except OSError as error:
-        raise OutputError(
-            f"{target}: cannot be read ({error.strerror}); choose another place with -o"
-        ) from error
-    if there == png:
-        return False
-    if there is not None and not force:
-        raise OutputError(f"{target}: is another file already; choose another place with -o, or add --force")
-    write_atomically(target, png)
-    return True
 
 
 def _targets(sources: Sequence[Source], out: Path | None) -> list[Location]:
@@ -111,5 +89,6 @@ def _targets(sources: Sequence[Source], out: Path | None) -> list[Location]:
 
 def _target(source: Source, out: Path | None) -> Location:
     place = source.path if out is None else out.joinpath(*source.relative.parts)
-    name = place.stem if place.suffix.lower() in SUFFIXES else place.name
+    own = place.suffix.lower() in set(SUFFIXES) - IMAGE_SUFFIXES
+    name = place.stem if own else place.name
     return place.with_name(f"{name}.png")

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lof.errors import UsageError
 from lof.profiles import Profile
 
 Latents = dict[str, Tensor]
@@ -222,6 +223,15 @@ class Codec(ABC):
             evaluations: gradient evaluations that may be spent.
         """
         return
+
+    def repack(self, data: bytes) -> bytes:
+        """A file of the codec's own format in fewer bytes, the same in all that it says; the file itself at most.
+
+        Raises:
+            StreamError: damaged, or of a kind that cannot be packed anew.
+            UsageError: the codec packs no files anew.
+        """
+        raise UsageError(f"codec {self.name}: packs no files anew; give it pictures to optimize")
 
     def state(self) -> dict[str, Tensor]:
         """All weights and tables by name, from which ``load_codec`` makes the same codec again; none by default."""

@@ -470,3 +470,23 @@ def test_help_and_lists_of_profiles_need_no_torch() -> None:
         )
         assert done.stderr == "False False\n"
         assert done.stdout
+
+
+def test_repack_keeps_the_picture_touches_no_source_and_names_what_it_cannot_do(
+    run: Run, tmp_path: Path, crop: NDArray[np.uint8]
+) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    Image.fromarray(crop).save(photos / "a.jpg", quality=80)
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0no")
+    before = (photos / "a.jpg").read_bytes()
+    outcome = run("repack", str(photos), "-o", str(tmp_path / "out"))
+    packed = tmp_path / "out" / "a.jpg"
+    assert outcome.code == 1
+    assert f"failed: {photos / 'bad.jpg'}: is no JPEG, or one cut short; replace" in outcome.err
+    assert packed.stat().st_size < len(before)
+    assert np.array_equal(np.asarray(Image.open(packed)), np.asarray(Image.open(photos / "a.jpg")))
+    again = run("repack", str(photos / "a.jpg"), "-o", str(photos), "--force")
+    assert again.code == 1
+    assert "is the source itself; choose another place with -o" in again.err
+    assert (photos / "a.jpg").read_bytes() == before

@@ -17,6 +17,7 @@ from lof.codecs.base import Codec, Coded, Decoded, Latents, Quantize
 from lof.codecs.jpeg import files
 from lof.codecs.jpeg.latents import PLANES, coefficients_in, latents_of, levels_of, used
 from lof.codecs.jpeg.planes import BLOCK, doubled, plane_of, rgb_of
+from lof.codecs.jpeg.repack import repacked
 from lof.codecs.jpeg.search import refine
 from lof.codecs.registry import Request
 from lof.errors import StreamError
@@ -135,6 +136,10 @@ class JpegCodec(Codec):
             for stage in profile.stage
         )
         return profile.model_copy(update={"stage": stages})
+
+    def repack(self, data: bytes) -> bytes:
+        """See :meth:`Codec.repack` and :mod:`lof.codecs.jpeg.repack`."""
+        return repacked(data)
 
     def refine(self, search: Any, evaluations: int) -> None:
         """See :meth:`Codec.refine` and :mod:`lof.codecs.jpeg.search`."""

@@ -27,7 +27,7 @@ jpeglib.version.set("turbo210")
 
 _HALVED: Final = np.array([[2, 2], [1, 1], [1, 1]])
 _FULL: Final = np.ones((3, 2), int)
-_UNREADABLE: Final = (OSError, ValueError, SyntaxError, RuntimeError)
+UNREADABLE: Final = (OSError, ValueError, SyntaxError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def read(data: bytes) -> Coefficients:
         try:
             image = jpeglib.read_dct(str(path))
             y, cb, cr = image.Y, image.Cb, image.Cr
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise StreamError(
                 f"its coefficients cannot be read ({error}); encode the picture again"
             ) from error
@@ -125,5 +125,5 @@ def decoded(data: bytes) -> NDArray[np.uint8]:
             if image.mode != "RGB":
                 raise StreamError("is no colour JPEG; optimize it as a picture")
             return np.array(image)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise StreamError(f"is no whole JPEG ({error}); encode the picture again") from error

@@ -1,0 +1,96 @@
+"""An existing JPEG in fewer bytes, with the same coefficients: other Huffman codes and scans, and nothing else.
+
+Any JPEG that mozjpeg reads: grey, YCbCr, RGB and CMYK, every subsampling, progressive, with restart markers (which go).
+All segments of metadata stay. That the picture is the same is not taken on trust but compared, file by file.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import jpeglib
+import mozjpeg_lossless_optimization as mozjpeg
+import numpy as np
+from PIL import Image
+
+from lof.codecs.jpeg.files import UNREADABLE
+from lof.errors import StreamError
+
+_MARKER: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_END: Final = 0xD9
+_LARGEST: Final = 1023
+_METADATA: Final = (*range(0xE0, 0xF0), 0xFE)
+
+
+def repacked(data: bytes) -> bytes:
+    """The smaller of ``data`` and the same picture packed anew.
+
+    Raises:
+        StreamError: damaged, of a kind that cannot be packed anew, or something would be lost.
+    """
+    before, end = _metadata(data)
+    if spare := len(data) - end:
+        raise StreamError(
+            f"holds {spare} bytes behind its picture (a film or further pictures), which would be lost; "
+            "keep it as it is"
+        )
+    pixels, coefficients = _pixels(data), _coefficients(data)
+    # mozjpeg ends the process where it is to write what a JPEG of 8 bits cannot hold.
+    if any(np.abs(plane.astype(int)).max(initial=0) > _LARGEST for plane in coefficients[:-1]):
+        raise StreamError("is damaged (coefficients out of range); replace it with the complete file")
+    try:
+        packed: bytes = mozjpeg.optimize(data, copy=mozjpeg.COPY_MARKERS.ALL)
+    except UNREADABLE as error:
+        raise StreamError(
+            "is a JPEG that mozjpeg does not read (arithmetic coding, more than 8 bits or damage); keep it as it is"
+        ) from error
+    same = (
+        np.array_equal(pixels, _pixels(packed))
+        and _metadata(packed)[0] == before
+        and all(map(np.array_equal, coefficients, _coefficients(packed)))
+    )
+    if not same:
+        raise StreamError("would not be the same picture after packing; keep it as it is")
+    return min(data, packed, key=len)
+
+
+def _metadata(data: bytes) -> tuple[Counter[bytes], int]:
+    """Segments of metadata, and where the picture ends."""
+    found: Counter[bytes] = Counter()
+    at = 2 if data.startswith(b"\xff\xd8") else len(data)
+    while match := _MARKER.search(data, at):
+        kind, at = match[1][0], match.end()
+        if kind == _END:
+            return found, at
+        size = int.from_bytes(data[at : at + 2])
+        if kind in _METADATA:
+            found[bytes([kind]) + data[at : at + size]] += 1
+        at += size
+    raise StreamError("is no JPEG, or one cut short; replace it with the complete file")
+
+
+def _pixels(data: bytes) -> Any:
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            return np.array(image)
+    except UNREADABLE as error:
+        raise StreamError(f"is damaged or cut short ({error}); replace it with the complete file") from error
+
+
+def _coefficients(data: bytes) -> list[Any]:
+    """Levels of every plane, and the tables."""
+    with tempfile.TemporaryDirectory(prefix="lof-") as folder:
+        path = Path(folder) / "one.jpg"
+        path.write_bytes(data)
+        try:
+            image = jpeglib.read_dct(str(path))
+            planes = [image.Y, image.Cb, image.Cr, image.K]
+        except UNREADABLE as error:
+            raise StreamError(f"its coefficients cannot be read ({error}); keep it as it is") from error
+    tables = np.asarray(image.qt)[np.asarray(image.quant_tbl_no)]
+    return [*(plane for plane in planes if plane is not None), tables]
