@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import logging
 import sys
 import warnings
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,10 +14,14 @@ from rich.console import Console
 from rich.markup import escape
 
 import lof
-from lof.errors import LofError
+from lof.errors import LofError, OutputError
 from lof.report.figures import printable
 
 INTERRUPTED = 130
+LOG = logging.getLogger("lof.cli")
+"""What ``--log-file`` keeps."""
+LOG.addHandler(logging.NullHandler())
+LOG.propagate = False
 
 app = typer.Typer(
     name="lof",
@@ -41,8 +47,25 @@ def _root(
             "--version", callback=_show_version, is_eager=True, metavar="", help="Show the version and exit."
         ),
     ] = False,
+    log_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Add a line with the time to FILE for each image that has ended, and for each error.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    pass
+    if log_file is not None:
+        try:
+            lines = logging.FileHandler(log_file, encoding="utf-8")
+        except OSError as error:
+            raise OutputError(
+                f"{log_file}: cannot be written ({error.strerror}); name another file"
+            ) from error
+        lines.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        LOG.handlers = [lines]
+        LOG.setLevel(logging.INFO)
 
 
 def _warning_line(message: Warning | str, *_: object, **__: object) -> str:
@@ -76,7 +99,9 @@ def main() -> None:
     try:
         app(prog_name="lof")  # which python -m lof is too
     except LofError as problem:
-        error.print(f"[bold red]lof:[/] {escape(printable(' '.join(str(problem).split())))}")
+        line = printable(" ".join(str(problem).split()))
+        error.print(f"[bold red]lof:[/] {escape(line)}")
+        LOG.error("lof: %s", line)
         sys.exit(problem.exit_code)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:  # Typer has turned Ctrl-C into this already

@@ -39,7 +39,7 @@ class JobLines(Display):
                 self.ended(source, record)
             case Finished(source, record) if record["state"] == "done":
                 self.gains.append(record["rate_change"])
-                self.ended(source, record, "" if self.moving else _line(record))
+                self.ended(source, record, _line(record))
             case Finished(source, record):
                 self.failed += 1
                 self.ended(source, record, error=record["error"])

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lof.cli import LOG
 from lof.pools import Advanced, Started, Workers
 from lof.report import figures
 from lof.report.records import to_json
@@ -77,6 +78,8 @@ class Display(AbstractContextManager["Display"]):
             print(to_json(record), flush=True)
         elif line and not (self.quiet or self.moving):
             self.say(line)
+        if line or error:
+            LOG.info("%s", figures.printable(f"failed {error}" if error else line))
         if error:
             self.say(error, mark="[bold red]failed[/] ")
 

@@ -163,14 +163,22 @@ def test_streams_of_other_settings_are_replaced_only_when_asked() -> None:
     assert "1 done" in lof_optimize("in", "--seed", "1", "--redo").stdout
 
 
-def test_quiet_prints_errors_only() -> None:
+def test_quiet_prints_errors_only_and_a_log_file_keeps_all() -> None:
     save("in/a.png")
     Path("in/b.png").write_text("no image")
     Path("in/notes.txt").write_text("x")
-    result = lof_optimize("in", "--quiet")
+    result = CliRunner().invoke(
+        app,
+        ["--log-file", "log.txt", "optimize", "in", "--quiet", "--codec", "tiny", "--profile", "short.toml"],
+    )
     assert result.exit_code == 1
     assert result.stdout == ""
     assert [line.startswith("failed in/b.png") for line in result.stderr.splitlines()] == [True]
+    lines = sorted(line.split(" ", 2)[2] for line in Path("log.txt").read_text().splitlines())
+    assert lines[0].startswith("a.png: ")
+    assert " bpp, " in lines[0]
+    assert lines[1].startswith("failed in/b.png")
+    assert len(lines) == 2
 
 
 def test_a_dry_run_of_a_new_job_creates_no_folder() -> None:
@@ -222,7 +230,9 @@ def test_the_live_display_has_a_line_per_image_in_work_and_fits_80_columns() -> 
     display(Skipped(sources[2], {}))
     display.started -= 60
     display(Started(sources[2], "process 1", 1))
-    display(Finished(sources[2], {"state": "done", "rate_change": -0.2}))
+    figures = {"rate_change": -0.2, "baseline": {"bpp": 1.0}, "optimised": {"bpp": 0.8}, "kept": "search"}
+    done = {"state": "done", "source": "c.png", "evaluations": 9, "seconds": 1.0, "notes": []}
+    display(Finished(sources[2], done | figures))
     for source in sources[:2]:
         display(Started(source, "process 1", 1))
     display(Advanced(sources[0], fake_progress(500)))
