@@ -28,7 +28,7 @@ _EXPORT = (
 @app.command("train", help=_TRAIN)
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A shipped recipe, such as mean-scale-96 or msp-high, or a TOML file.")
+        str, typer.Argument(help="A shipped recipe, such as lapped or msp-high, or a TOML file.")
     ],
     *,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the run; a second call continues it.")],
