@@ -12,7 +12,6 @@ from pathlib import Path
 
 from lof import pools
 from lof.errors import UsageError
-from lof.files.atomic import remove_leftovers
 from lof.files.inputs import Source, output_path
 from lof.files.storage import Location, is_remote, require_shared, sha256, size_and_version, walk
 from lof.jobs.batches import batches
@@ -20,7 +19,7 @@ from lof.jobs.events import Advanced, Event, Finished, OnEvent, Record, Skipped,
 from lof.jobs.manifest import Manifest, Row
 from lof.jobs.remote_manifest import fetch, open_manifest
 from lof.jobs.settings import JobSettings
-from lof.jobs.work import Optimise, written_for
+from lof.jobs.work import Optimise
 from lof.pools import Pool, ThisProcess, make_pool
 
 REPORTS = ("report.jsonl", "report.csv", "report.html")
@@ -132,10 +131,11 @@ def run_job(
         keeper = _Keeper(manifest, plan, digest, on_event)
         for source, record in plan.skipped:
             keeper(Skipped(source, record))
-        remove_leftovers(path for source in plan.todo for path in written_for(source, out, settings))
+        work = Optimise(out, settings, until)
+        work.clean_up(tuple(plan.todo))
         in_order = isinstance(pool, ThisProcess) and batch == 1
         items = ((source,) for source in plan.todo) if in_order else batches(plan.todo, batch)
-        pool.run(items, Optimise(out, settings, until), partial(_pass_on, keeper))
+        pool.run(items, work, partial(_pass_on, keeper))
     summary = keeper.summary
     summary.records = [keeper.records[source] for source in sources]
     summary.seconds = time.perf_counter() - started

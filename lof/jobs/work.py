@@ -35,10 +35,19 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class _Opened:
+    source: Source
+    picture: Picture
+    notes: list[str]
+    identity: Record
+
+
+@dataclass(frozen=True)
 class Optimise(Work[Batch, "Codec", list[Record]]):
     """A job's work, as the pools take it: a batch's outcome is a record for each of its images.
 
-    What it reports: which images of the batch (their places in it), and their search's progress.
+    What it reports: which images of the batch (their places in it), and their search's progress, a few times per second
+    at most.
 
     Attributes:
         until: as for :func:`lof.jobs.run_job`.
@@ -53,17 +62,39 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
         return self.settings.load()
 
     def do(self, tool: Codec, item: Batch, report: OnProgress) -> list[Record]:
-        """See :func:`optimise_files`."""
-        return optimise_files(item, self.out, self.settings, tool, report, self.until)
+        """Read, search together, write; the records say how it went, in the order of the batch.
+
+        A bad image costs that image alone: those that turn out to be of other sizes, or whose batch fails, are searched
+        without the others.
+        """
+        records: dict[int, Record] = {}
+        sizes: dict[tuple[int, ...], dict[int, _Opened]] = {}
+        for place, source in enumerate(item):
+            with _failures_recorded(source, records, place):
+                opened = _open(source, self.settings)
+                sizes.setdefault(opened.picture.pixels.shape, {})[place] = opened
+        for group in sizes.values():
+            if len(group) > 1:
+                try:
+                    records |= self._search(group, tool, report)
+                    continue
+                except ConnectionError:
+                    raise
+                except Exception:
+                    _log.debug("a batch failed; its images are done one by one", exc_info=True)
+            for place, opened in group.items():
+                with _failures_recorded(opened.source, records, place):
+                    records |= self._search({place: opened}, tool, report)
+        return [records[place] for place in range(len(item))]
 
     def lost(self, item: Batch, reason: str) -> list[Record]:
         """The record of an image that is set aside."""
         remedy = "if memory is short, scale the image down or use fewer --jobs"
-        return [failed_record(source, f"{source.path}: {reason}; {remedy}") for source in item]
+        return [_failed(source, f"{source.path}: {reason}; {remedy}") for source in item]
 
     def clean_up(self, item: Batch) -> None:
         """Remove the temporary files of the streams and the crops."""
-        remove_leftovers(path for source in item for path in written_for(source, self.out, self.settings))
+        remove_leftovers(path for source in item for path in self._written_for(source))
 
     def split(self, item: Batch) -> list[Batch]:
         """Image by image."""
@@ -74,61 +105,66 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
         more = f" and {len(item) - 1} more" if len(item) > 1 else ""
         return f"optimize {item[0].relative}{more}"
 
+    def _written_for(self, source: Source) -> tuple[Location, Location]:
+        """Stream and crop."""
+        stream = output_path(source, self.out, self.settings.suffix)
+        return stream, crop_path(self.out, source.relative)
 
-def written_for(source: Source, out: Location, settings: JobSettings) -> list[Location]:
-    """The files that :func:`optimise_files` writes for a source."""
-    return [output_path(source, out, settings.suffix), crop_path(out, source.relative)]
+    def _search(self, group: dict[int, _Opened], codec: Codec, on_progress: OnProgress) -> dict[int, Record]:
+        """Images of one size at once; records by their places in the batch."""
+        from lof.api import optimize_batch
+        from lof.search import StopSearch
 
+        places, images = tuple(group), list(group.values())
+        report = throttled(lambda progress: on_progress((places, progress)))
+        cut = False
 
-def failed_record(source: Source, error: str) -> Record:
-    """The record of an image that is set aside; ``error`` becomes one line."""
-    return {"source": source.relative.as_posix(), "state": "failed", "error": " ".join(error.split())}
+        def progressed(progress: Progress) -> None:
+            nonlocal cut
+            report(progress)
+            if (
+                self.until is not None
+                and time.time() >= self.until
+                and progress.evaluations < progress.budget
+            ):
+                cut = True
+                raise StopSearch
 
+        try:
+            results = optimize_batch(
+                [opened.picture for opened in images],
+                codec,
+                self.settings.profile,
+                lmbda=self.settings.lmbda,
+                seed=self.settings.seed,
+                format=self.settings.format,
+                portable=self.settings.portable,
+                on_progress=progressed,
+            )
+        except LofError as error:  # the search does not know the file's name
+            raise type(error)(f"{images[0].source.path}: {error}") from error
+        late = ["search cut short by the deadline"] if cut else []
+        return {
+            place: self._write(opened, result, late)
+            for place, opened, result in zip(places, images, results, strict=True)
+        }
 
-def optimise_files(
-    batch: Batch,
-    out: Location,
-    settings: JobSettings,
-    codec: Codec,
-    on_progress: OnProgress,
-    until: float | None = None,
-) -> list[Record]:
-    """Read, search together, write; the records say how it went, in the order of the batch.
-
-    A bad image raises nothing here and costs that image alone: those that turn out to be of other sizes, or
-    whose batch fails, are searched without the others.
-
-    Args:
-        on_progress: called a few times per second at most.
-        until: as for :func:`lof.jobs.run_job`.
-    """
-    records: dict[int, Record] = {}
-    sizes: dict[tuple[int, ...], dict[int, _Opened]] = {}
-    for place, source in enumerate(batch):
-        with _failures_recorded(source, records, place):
-            opened = _open(source, settings)
-            sizes.setdefault(opened.picture.pixels.shape, {})[place] = opened
-    for group in sizes.values():
-        if len(group) > 1:
-            try:
-                records |= _optimise(group, out, settings, codec, on_progress, until)
-                continue
-            except ConnectionError:
-                raise
-            except Exception:
-                _log.debug("a batch failed; its images are done one by one", exc_info=True)
-        for place, opened in group.items():
-            with _failures_recorded(opened.source, records, place):
-                records |= _optimise({place: opened}, out, settings, codec, on_progress, until)
-    return [records[place] for place in range(len(batch))]
-
-
-@dataclass(frozen=True)
-class _Opened:
-    source: Source
-    picture: Picture
-    notes: list[str]
-    identity: Record
+    def _write(self, opened: _Opened, result: Result, late: list[str]) -> Record:
+        source = opened.source
+        stream, crop = self._written_for(source)
+        write_crop(crop, opened.picture.pixels, result.baseline_pixels, result.pixels)
+        write_atomically(stream, result.data)
+        return (
+            result.record()
+            | opened.identity
+            | {
+                "source": source.relative.as_posix(),
+                "output": output_name(source, self.settings.suffix),
+                "output_sha256": hashlib.sha256(result.data).hexdigest(),
+                "notes": [*opened.notes, *late],
+                "state": "done",
+            }
+        )
 
 
 @contextmanager
@@ -146,68 +182,12 @@ def _failures_recorded(source: Source, records: dict[int, Record], place: int) -
         _log.debug("unexpected failure", exc_info=True)
         what = f"unexpected {type(error).__name__} ({one_line(error)})"
         text = f"{source.path}: {what}; leave it out or report this"
-    records[place] = failed_record(source, text)
+    records[place] = _failed(source, text)
 
 
-def _optimise(
-    group: dict[int, _Opened],
-    out: Location,
-    settings: JobSettings,
-    codec: Codec,
-    on_progress: OnProgress,
-    until: float | None,
-) -> dict[int, Record]:
-    """Images of one size at once; records by their places in the batch."""
-    from lof.api import optimize_batch
-    from lof.search import StopSearch
-
-    places, images = tuple(group), list(group.values())
-    report = throttled(lambda progress: on_progress((places, progress)))
-    cut = False
-
-    def progressed(progress: Progress) -> None:
-        nonlocal cut
-        report(progress)
-        if until is not None and time.time() >= until and progress.evaluations < progress.budget:
-            cut = True
-            raise StopSearch
-
-    try:
-        results = optimize_batch(
-            [opened.picture for opened in images],
-            codec,
-            settings.profile,
-            lmbda=settings.lmbda,
-            seed=settings.seed,
-            format=settings.format,
-            portable=settings.portable,
-            on_progress=progressed,
-        )
-    except LofError as error:  # the search does not know the file's name
-        raise type(error)(f"{images[0].source.path}: {error}") from error
-    late = ["search cut short by the deadline"] if cut else []
-    return {
-        place: _write(opened, result, out, settings, late)
-        for place, opened, result in zip(places, images, results, strict=True)
-    }
-
-
-def _write(opened: _Opened, result: Result, out: Location, settings: JobSettings, late: list[str]) -> Record:
-    source = opened.source
-    crop = crop_path(out, source.relative)
-    write_crop(crop, opened.picture.pixels, result.baseline_pixels, result.pixels)
-    write_atomically(output_path(source, out, settings.suffix), result.data)
-    return (
-        result.record()
-        | opened.identity
-        | {
-            "source": source.relative.as_posix(),
-            "output": output_name(source, settings.suffix),
-            "output_sha256": hashlib.sha256(result.data).hexdigest(),
-            "notes": [*opened.notes, *late],
-            "state": "done",
-        }
-    )
+def _failed(source: Source, error: str) -> Record:
+    """The record of an image that is set aside; ``error`` becomes one line."""
+    return {"source": source.relative.as_posix(), "state": "failed", "error": " ".join(error.split())}
 
 
 def _open(source: Source, settings: JobSettings) -> _Opened:
