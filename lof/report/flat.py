@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from lof.report.figures import printable
@@ -18,29 +18,14 @@ _MEASURES = {
     "mse": "mse",
     "cost_bpp": "cost",
 }
-
-
-def _measure(side: str, key: str) -> Callable[[Record], Any]:
-    return lambda record: record[side][key]
-
-
-_FIGURES: Mapping[str, Callable[[Record], Any]] = {
-    "width_px": lambda record: record["width"],
-    "height_px": lambda record: record["height"],
-    "source_bytes": lambda record: record["source_size"],
-    **{
-        f"{side}_{column}": _measure(side, key)
-        for column, key in _MEASURES.items()
-        for side in ("baseline", "optimised")
-    },
-    "rate_change_percent": lambda record: 100 * record["rate_change"],
-    "gradient_evaluations": lambda record: record["evaluations"],
-    "seconds": lambda record: record["seconds"],
+_SIDES = {
+    f"{side}_{column}": (side, key) for column, key in _MEASURES.items() for side in ("baseline", "optimised")
 }
 _TEXTS = ("source", "state", "error", "output", "codec", "quality", "profile", "lambda", "seed", "kept")
-_LAST_TEXTS = ("notes", "source_sha256", "output_sha256")
+_SIZES = ("width_px", "height_px", "source_bytes")
+_EFFORTS = ("rate_change_percent", "gradient_evaluations", "seconds")
 
-COLUMNS = (*_TEXTS, *_FIGURES, *_LAST_TEXTS)
+COLUMNS = (*_TEXTS, *_SIZES, *_SIDES, *_EFFORTS, "notes", "source_sha256", "output_sha256")
 
 
 def to_csv(records: Iterable[Record]) -> str:
@@ -49,17 +34,27 @@ def to_csv(records: Iterable[Record]) -> str:
     Text that a spreadsheet would take for a formula gets an apostrophe before it.
     """
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer = csv.DictWriter(buffer, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
     for record in records:
-        writer.writerow([_cell(record, column) for column in COLUMNS])
+        writer.writerow({column: _cell(value) for column, value in _flat(record).items()})
     return buffer.getvalue()
 
 
-def _cell(record: Record, column: str) -> Any:
-    if column in _FIGURES:
-        return _FIGURES[column](record) if "optimised" in record else None
-    value = record.get(column)
+def _flat(record: Record) -> Record:
+    if "optimised" not in record:
+        return record
+    return record | {
+        **{column: record[side][key] for column, (side, key) in _SIDES.items()},
+        "width_px": record["width"],
+        "height_px": record["height"],
+        "source_bytes": record["source_size"],
+        "rate_change_percent": 100 * record["rate_change"],
+        "gradient_evaluations": record["evaluations"],
+    }
+
+
+def _cell(value: Any) -> Any:
     if isinstance(value, list | tuple):
         value = "; ".join(map(str, value))
     return _inert(value) if isinstance(value, str) else value
