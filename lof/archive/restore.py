@@ -216,22 +216,18 @@ class _Target:
             shutil.rmtree(self.private, ignore_errors=True)
 
 
+@dataclass
 class _Restore:
-    def __init__(
-        self,
-        dst: Path,
-        manifest: Manifest,
-        target: _Target,
-        names: _Names,
-        form: Form,
-        all_links: bool,
-        weights: Path | None,
-        on_event: OnEvent,
-    ) -> None:
-        self.dst, self.manifest, self.target, self.names = dst, manifest, target, names
-        self.form, self.all_links, self.weights, self.on_event = form, all_links, weights, on_event
-        self.result = Restored()
-        self.flying: dict[str, tuple[Row, Path]] = {}
+    dst: Path
+    manifest: Manifest
+    target: _Target
+    names: _Names
+    form: Form
+    all_links: bool
+    weights: Path | None
+    on_event: OnEvent
+    result: Restored = field(default_factory=Restored)
+    flying: dict[str, tuple[Row, Path]] = field(default_factory=dict)
 
     def folders(self) -> None:
         """Make the folders; their times and modes come last."""
