@@ -47,7 +47,7 @@ class JpegCodec(Codec):
     portable = True
     exact_bits = False
     symbol_limit = 1023
-    bytes_per_pixel, decoding_bytes_per_pixel = 400, 60
+    bytes_per_pixel, decoding_bytes_per_pixel = 700, 90
 
     def __init__(self, request: Request) -> None:
         self.name, self.metric = request.spec.name, request.metric
