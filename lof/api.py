@@ -47,6 +47,7 @@ def optimize(
     region: np.ndarray[Any, Any] | None = None,
     warm_start: bytes | None = None,
     portable: bool = True,
+    never_bigger: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Search better latents for one image and write them; the standard decoder reads the result.
@@ -67,6 +68,7 @@ def optimize(
         warm_start: a stream of this image by this codec, from whose latents the search starts.
         portable: write files that CPUs with other instructions read too (:meth:`Codec.widen`), the plain encoding
             included.
+        never_bigger: keep the plain encoding where the better file would have more bytes.
         on_progress: called after every gradient evaluation.
 
     Raises:
@@ -85,6 +87,7 @@ def optimize(
         regions=None if region is None else [region],
         warm_starts=None if warm_start is None else [warm_start],
         portable=portable,
+        never_bigger=never_bigger,
         on_progress=on_progress,
     )[0]
 
@@ -100,6 +103,7 @@ def optimize_batch(
     regions: Sequence[np.ndarray[Any, Any]] | None = None,
     warm_starts: Sequence[bytes | None] | None = None,
     portable: bool = True,
+    never_bigger: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Result]:
     """:func:`optimize` for several images of one size at once; the seconds are shared out evenly.
@@ -149,10 +153,11 @@ def optimize_batch(
     for writer, symbols, first, best in zip(writers, plain, baselines, found, strict=True):
         baseline = first
         searched = writer.write(codec.widen(best.symbols) if portable else best.symbols)
-        if portable and not codec.portable and searched.measured.cost >= baseline.measured.cost:
+        bigger = never_bigger and len(searched.data) > len(baseline.data)
+        if portable and not codec.portable and (bigger or searched.measured.cost >= baseline.measured.cost):
             # Only now: widening takes a while, and where the search wins nobody reads the plain encoding.
             baseline = writer.write(codec.widen(symbols))
-        won = searched.measured.cost < baseline.measured.cost
+        won = searched.measured.cost < baseline.measured.cost and not bigger
         kept = searched if won else baseline
         results.append(
             Result(

@@ -136,6 +136,14 @@ class TestNeverWorse:
         assert result.kept == "plain"
         assert result.data == lof.encode(crop, codec=tiny)
 
+    def test_no_file_is_bigger_than_the_plain_one_where_that_is_asked_for(
+        self, tiny: Codec, crop: Pixels
+    ) -> None:
+        found = lof.optimize(crop, codec=tiny, profile=SHORT, lmbda=4 * tiny.lmbda)
+        assert found.optimised.size > found.baseline.size, "quality is worth bytes at this λ"
+        kept = lof.optimize(crop, codec=tiny, profile=SHORT, lmbda=4 * tiny.lmbda, never_bigger=True)
+        assert (kept.kept, kept.data) == ("plain", lof.encode(crop, codec=tiny))
+
     def test_the_embedded_default_gains_on_a_photograph(self, crop: Pixels) -> None:
         result = lof.optimize(crop, profile="fast", device="cpu")
         assert (result.codec, result.quality, result.kept) == ("lapped", 4, "search")

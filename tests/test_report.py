@@ -7,7 +7,10 @@ import csv
 import io
 import json
 import math
+import platform
+import re
 from collections.abc import Sequence
+from datetime import date
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from PIL import Image
 from rich.cells import cell_len
 from rich.console import Console
 
+import lof
 from lof.errors import OutputError
 from lof.report import Crops, figures, write_reports
 from lof.report.page import LOSSLESS_UP_TO, MOST_CROPS
@@ -182,6 +186,13 @@ def test_the_page_is_one_file(tmp_path: Path) -> None:
     assert "default-src 'none'" in html
     assert "prefers-color-scheme: dark" in html
     assert 'name="viewport"' in html
+
+
+def test_the_page_says_when_where_and_by_what_it_was_written_and_folds_failures_away(tmp_path: Path) -> None:
+    _, _, html = write([record(), failure()], tmp_path)
+    assert f"lof {lof.__version__}, {date.today()}, {platform.machine()} with " in html
+    assert "source file 1.00 MB" in html
+    assert re.search(r"<details[^>]*><summary>1 of them</summary><ul>\s*<li><b>bad.png</b>", html)
 
 
 def test_infinity_and_absence_survive(tmp_path: Path) -> None:

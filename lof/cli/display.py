@@ -131,7 +131,7 @@ def _line(record: Record) -> str:
         f"{figures.percent(record['rate_change'])} at equal quality"
         if record["kept"] == "search"
         else "plain encoding kept",
-        f"{record['evaluations']} evaluations",
+        figures.plural(record["evaluations"], "evaluation"),
         figures.duration(record["seconds"]),
         *record["notes"],
     ]

@@ -86,6 +86,14 @@ def optimize(
     seed: options.Seed = 0,
     weights: options.Weights = None,
     no_portable: options.NoPortable = False,
+    never_bigger: Annotated[
+        bool,
+        options.flag(
+            "--never-bigger",
+            "Keep the plain encoding where the better file would have more bytes. A lower cost may take some.",
+            options.SEARCH,
+        ),
+    ] = False,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     jobs: options.Jobs = None,
@@ -154,6 +162,7 @@ def optimize(
             format=format,
             strip=strip,
             portable=not no_portable,
+            never_bigger=never_bigger,
         )
 
     started = time.time()

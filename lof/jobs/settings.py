@@ -29,6 +29,7 @@ class JobSettings:
         precision: ``auto``, ``bf16`` or ``fp32``, of the search's synthesis.
         strip: leave ICC profile, EXIF and other metadata out of the streams.
         portable: write streams that CPUs with other instructions read too, as for :func:`lof.optimize`.
+        never_bigger: keep the plain encoding where the better file would have more bytes.
 
     Raises:
         UsageError: λ is not a positive number, the seed is not in 0…2⁶³−1, or the format is unknown.
@@ -46,6 +47,7 @@ class JobSettings:
     format: str = ""
     strip: bool = False
     portable: bool = True
+    never_bigger: bool = False
 
     def __post_init__(self) -> None:
         if self.lmbda is not None and not (self.lmbda > 0 and math.isfinite(self.lmbda)):
@@ -97,5 +99,6 @@ class JobSettings:
             self.format,
             self.strip,
             self.portable,
+            *(["never bigger"] if self.never_bigger else []),  # so that older digests stay as they are
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -139,6 +139,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
                 seed=self.settings.seed,
                 format=self.settings.format,
                 portable=self.settings.portable,
+                never_bigger=self.settings.never_bigger,
                 on_progress=progressed,
             )
         except LofError as error:  # the search does not know the file's name

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import platform
 from collections.abc import Callable, Sequence
+from datetime import date
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+import lof
 from lof.report import figures, plots
 from lof.report.crops import address, colour_bar, panels
 from lof.report.records import Record, by_change, distinct, failed, in_order, measured, number, totals
@@ -30,6 +34,8 @@ def render(records: Sequence[Record], *, title: str, crops: Callable[[Record], C
         .get_template("report.html")
         .render(
             title=figures.printable(title),
+            origin=f"lof {lof.__version__}, {date.today()}, {platform.machine()} with {os.cpu_count()} CPUs, "
+            f"{platform.system()}, Python {platform.python_version()}",
             totals=totals(rows),
             settings=_settings(rows),
             failed=_clean(failed(ordered)),

@@ -181,6 +181,13 @@ def test_quiet_prints_errors_only_and_a_log_file_keeps_all() -> None:
     assert len(lines) == 2
 
 
+def test_no_stream_is_bigger_than_the_plain_one_where_that_is_asked_for() -> None:
+    save("in/a.png")
+    for options, kept in (((), "search"), (("--never-bigger", "--redo"), "plain")):
+        result = lof_optimize("in/a.png", "--lambda", "0.2", "--json", *options)
+        assert json.loads(result.stdout)["kept"] == kept
+
+
 def test_a_dry_run_of_a_new_job_creates_no_folder() -> None:
     save("in/a.png")
     assert lof_optimize("in", "-o", "out", "--dry-run").exit_code == 0
