@@ -7,6 +7,7 @@ libjpeg-turbo reads and writes coefficients (package ``jpeglib``), mozjpeg packs
 from __future__ import annotations
 
 import io
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ Planes = tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int16]]
 
 jpeglib.version.set("turbo210")
 
+METADATA: Final = (*range(0xE0, 0xF0), 0xFE)
+_SEGMENT: Final = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
 _HALVED: Final = np.array([[2, 2], [1, 1], [1, 1]])
 _FULL: Final = np.ones((3, 2), int)
 UNREADABLE: Final = (OSError, ValueError, SyntaxError, RuntimeError)
@@ -93,7 +96,7 @@ def read(data: bytes) -> Coefficients:
     """
     with tempfile.TemporaryDirectory(prefix="lof-") as folder:
         path = Path(folder) / "one.jpg"
-        path.write_bytes(data)
+        path.write_bytes(bare(data))
         try:
             image = jpeglib.read_dct(str(path))
             y, cb, cr = image.Y, image.Cb, image.Cr
@@ -112,6 +115,19 @@ def read(data: bytes) -> Coefficients:
     return Coefficients(
         int(image.height), int(image.width), (y, cb, cr), pair.astype(np.uint16), factors == _HALVED.tolist()
     )
+
+
+def bare(data: bytes) -> bytes:
+    """A JPEG without application segments and comments: jpeglib ends the process where one is empty."""
+    parts, start, at = list[bytes](), 0, 2
+    while match := _SEGMENT.search(data, at):
+        at = match.end() + int.from_bytes(data[match.end() : match.end() + 2])
+        if match[1][0] == 0xD9:
+            break
+        if match[1][0] in METADATA:
+            parts.append(data[start : match.start()])
+            start = at
+    return b"".join(parts) + data[start:]
 
 
 def decoded(data: bytes) -> NDArray[np.uint8]:

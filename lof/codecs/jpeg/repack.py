@@ -8,23 +8,27 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
 import jpeglib
-import mozjpeg_lossless_optimization as mozjpeg
 import numpy as np
 from PIL import Image
 
-from lof.codecs.jpeg.files import UNREADABLE
+from lof.codecs.jpeg.files import METADATA, UNREADABLE, bare
 from lof.errors import StreamError
 
 _MARKER: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _END: Final = 0xD9
+_PACK: Final = """
+import sys, mozjpeg_lossless_optimization as mozjpeg
+sys.stdout.buffer.write(mozjpeg.optimize(sys.stdin.buffer.read(), copy=mozjpeg.COPY_MARKERS.ALL))
+"""
 _LARGEST: Final = 1023
-_METADATA: Final = (*range(0xE0, 0xF0), 0xFE)
 
 
 def repacked(data: bytes) -> bytes:
@@ -43,12 +47,7 @@ def repacked(data: bytes) -> bytes:
     # mozjpeg ends the process where it is to write what a JPEG of 8 bits cannot hold.
     if any(np.abs(plane.astype(int)).max(initial=0) > _LARGEST for plane in coefficients[:-1]):
         raise StreamError("is damaged (coefficients out of range); replace it with the complete file")
-    try:
-        packed: bytes = mozjpeg.optimize(data, copy=mozjpeg.COPY_MARKERS.ALL)
-    except UNREADABLE as error:
-        raise StreamError(
-            "is a JPEG that mozjpeg does not read (arithmetic coding, more than 8 bits or damage); keep it as it is"
-        ) from error
+    packed = _packed(data)
     same = (
         np.array_equal(pixels, _pixels(packed))
         and _metadata(packed)[0] == before
@@ -57,6 +56,16 @@ def repacked(data: bytes) -> bytes:
     if not same:
         raise StreamError("would not be the same picture after packing; keep it as it is")
     return min(data, packed, key=len)
+
+
+def _packed(data: bytes) -> bytes:
+    # In a process of its own, which mozjpeg ends at every error.
+    done = subprocess.run([sys.executable, "-c", _PACK], input=data, capture_output=True, check=False)
+    if done.returncode != 0 or not done.stdout:
+        raise StreamError(
+            "is a JPEG that mozjpeg does not read (arithmetic coding, more than 8 bits or damage); keep it as it is"
+        )
+    return done.stdout
 
 
 def _metadata(data: bytes) -> tuple[Counter[bytes], int]:
@@ -68,7 +77,7 @@ def _metadata(data: bytes) -> tuple[Counter[bytes], int]:
         if kind == _END:
             return found, at
         size = int.from_bytes(data[at : at + 2])
-        if kind in _METADATA:
+        if kind in METADATA:
             found[bytes([kind]) + data[at : at + size]] += 1
         at += size
     raise StreamError("is no JPEG, or one cut short; replace it with the complete file")
@@ -86,7 +95,7 @@ def _coefficients(data: bytes) -> list[Any]:
     """Levels of every plane, and the tables."""
     with tempfile.TemporaryDirectory(prefix="lof-") as folder:
         path = Path(folder) / "one.jpg"
-        path.write_bytes(data)
+        path.write_bytes(bare(data))
         try:
             image = jpeglib.read_dct(str(path))
             planes = [image.Y, image.Cb, image.Cr, image.K]

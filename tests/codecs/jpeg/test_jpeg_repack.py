@@ -77,7 +77,14 @@ def test_what_would_lose_something_or_is_damaged_is_one_clear_error(
     path = tmp_path / "one.jpg"
     path.write_bytes(whole)
     jpeglib.read_dct(str(path)).write_dct(str(path), flags=["+ARITH_CODE"])
+    # The libraries end their process at these two.
+    empty = whole[:2] + b"\xff\xe0\x00\x02" + whole[2:]
+    progressive = saved(face, progressive=True)
+    scan = progressive.index(b"\xff\xda", progressive.index(b"\xff\xda") + 2)
+    other_table = progressive[:scan] + b"\xff\xdb\x00\x43\x00" + bytes([9] * 64) + progressive[scan:]
+    assert np.array_equal(opened(lof.repack(empty)), opened(whole))
     spoilt = {
+        other_table: "is a JPEG that mozjpeg does not read",
         whole + b"film": "holds 4 bytes behind its picture",
         whole[: len(whole) // 2]: "is no JPEG, or one cut short",
         path.read_bytes(): "is a JPEG that mozjpeg does not read",
