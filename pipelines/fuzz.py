@@ -69,9 +69,7 @@ class Run:
         pool = [*(data for _, data in sorted(target.seeds().items())), *own]
         self._reader = Reader(target, pool, f"{seed} {name}")
         for data in pool:  # so that what they reach is not new
-            answer = self._reader.answer(data)
-            self._known.add(answer.kind)
-            self._lines |= answer.lines
+            self._lines |= self._reader.answer(data).lines
 
     def step(self) -> None:
         """Some cases. What is new of them is kept."""
@@ -92,12 +90,12 @@ class Run:
     def _keep(self, answer: Answer) -> None:
         reached = answer.lines - self._lines
         self._lines |= reached
-        if answer.kind in self._known and (answer.bad or not reached):
+        if answer.kind in self._known if answer.bad else not reached:
             return
-        self._known.add(answer.kind)
         name = f"{self.name}-{hashlib.sha256(answer.data).hexdigest()[:12]}"
         write_atomically((self._finds if answer.bad else self._seeds) / name, answer.data)
         if answer.bad:
+            self._known.add(answer.kind)
             self.tally.finds[name] = answer.kind
             print(f"{self._finds / name}: {answer.found}", flush=True)
 
@@ -107,7 +105,7 @@ def fuzz(
 ) -> dict[str, Tally]:
     """Spoil files and have them read, each target for its share of the time.
 
-    A file that reaches a new line of lof, or whose kind of answer is new, joins the seeds in ``corpus/seeds``. Finds
+    A file that reaches a new line of lof joins the seeds in ``corpus/seeds``. Finds
     lie in ``corpus/finds``, one for each kind of answer, named by target and content. ``corpus/state.json`` has what
     earlier runs with that folder and seed came to; the cases go on from there. Ctrl-C ends a run as the time does.
 

@@ -93,7 +93,7 @@ class Batch:
 
     Attributes:
         cases: how many were read.
-        answers: those of a new kind, that came by new lines, or that are bad.
+        answers: those that came by new lines, or that are bad.
         longest: processor time of the slowest, in seconds.
         most: memory of the largest, in bytes.
         left: memory that the child holds now, beyond what it had before its first case, in bytes.
@@ -238,7 +238,7 @@ class Worker:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         size = psutil.Process().memory_info().vms + 4 * BYTES
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
-        self._lines, self._kinds, self._answers = _Lines(), set[str](), set[str]()
+        self._lines = _Lines()
         self._folder = self._place / "files"
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir()
@@ -263,24 +263,14 @@ class Worker:
             answer = self._read(self._made(Random(f"{self._seed} {number}")), number)
             number += 1
             longest, most = max(longest, answer.seconds), max(most, answer.used)
-            new = bool(answer.lines) or self._is_new(answer)
-            if answer.bad or new:
+            if answer.bad or answer.lines:
                 answers.append(answer)
-            if new and not answer.bad:
+            if answer.lines and not answer.bad:
                 self._pool.append(answer.data)
             left = self._memory.now() - self._base if answer.used > _KEPT else 0
             if most > BYTES:
                 break
         return Batch(number - first, tuple(answers), longest, most, self._memory.now() - self._base)
-
-    def _is_new(self, answer: Answer) -> bool:
-        if answer.found in self._answers:
-            return False
-        if len(self._answers) < 10**5:  # kinds are few, and slower to tell
-            self._answers.add(answer.found)
-        known = len(self._kinds)
-        self._kinds.add(answer.kind)
-        return len(self._kinds) > known
 
     def _made(self, rng: Random) -> bytes:
         # Half of them from the newest: what was found last has been tried least.

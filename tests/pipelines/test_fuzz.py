@@ -73,7 +73,7 @@ def nested(data: bytes, folder: Path) -> None:
 )
 def test_a_planted_fault_is_found_kept_and_replayed(tmp_path: Path, read: Read, words: str) -> None:
     targets = {"plain": Target(read, seeds)}
-    tally = fuzz.fuzz(tmp_path, targets, seconds=600, cases=60)["plain"]
+    tally = fuzz.fuzz(tmp_path, targets, seconds=600, cases=20)["plain"]
     assert len(tally.finds) == 1, "one for each kind of answer"
     (name,) = tally.finds
     place = tmp_path / "finds" / name
