@@ -427,7 +427,8 @@ def test_a_study_of_format_1_is_resumed(write: Callable[..., Path]) -> None:
     after = finished(trials_of(study))
     assert {number: after[number] for number in before} == before
     (best,) = best_profiles(open_storage(study.url))
-    assert (best.trial, best.profile.stage[0].evaluations) == (0, 3)
+    assert best.trial != 1  # the hopeless one; the third is drawn at random
+    assert best.profile.stage[0].evaluations == 3
 
 
 def test_a_study_of_a_later_format_is_refused(write: Callable[..., Path]) -> None:
