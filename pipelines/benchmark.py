@@ -18,7 +18,6 @@ import torch
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lof.codecs import DEFAULT_CODEC, codec_spec, load_codec
 from lof.errors import UsageError
@@ -30,7 +29,7 @@ from lof.profiles import BUILT_IN, Profile, load_profile
 from lof.report.records import Record
 from pipelines import benchmark_report as report
 from pipelines.benchmark_plots import gain_against_evaluations, rate_distortion
-from pipelines.command import device_name, qualities_of, run
+from pipelines.command import bar, device_name, qualities_of, run
 from pipelines.methods import SGA_STEPS, Journal, Runner, sga
 
 
@@ -73,13 +72,7 @@ def main(
     runner = Runner(Journal(out / "results.jsonl"), codecs, methods, settings)
     reference = methods[0].name if sga_steps else None
     try:
-        with Progress(
-            BarColumn(24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.description}"),
-            console=Console(stderr=True),
-        ) as progress:
+        with bar() as progress:
             task = progress.add_task("", total=len(sources) * len(codecs) * len(methods))
             for images in batches(sources, crop, batch):
                 for done in runner.run(images):

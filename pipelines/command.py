@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lof.errors import LofError, UsageError
 
@@ -42,3 +44,14 @@ def qualities_of(text: str) -> list[float]:
 def device_name(device: torch.device) -> str:
     """What the device is called: ``cpu``, or the name of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def bar() -> Progress:
+    """The progress of many measurements, on stderr."""
+    return Progress(
+        BarColumn(24),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+    )

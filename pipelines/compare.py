@@ -16,8 +16,6 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lof.api import encode, optimize_batch
 from lof.codecs import DEFAULT_CODEC, Codec, load_codec
@@ -31,7 +29,7 @@ from lof.profiles import Profile, load_profile
 from lof.report.records import Record, distinct
 from lof.results import Pixels
 from pipelines.benchmark_report import PLAIN
-from pipelines.command import qualities_of, run
+from pipelines.command import bar, qualities_of, run
 from pipelines.compare_report import plot, series_of, to_markdown
 from pipelines.formats import Format, decode, formats
 from pipelines.methods import Journal
@@ -60,13 +58,7 @@ def main(
     methods = [load_profile(name.strip()) for name in profiles.split(",") if name.strip()]
     beside = formats([name.strip() for name in others.split(",")])
     rows: list[Record] = []
-    with Progress(
-        BarColumn(24),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-        console=Console(stderr=True),
-    ) as progress:
+    with bar() as progress:
         steps = len(codecs) * (1 + len(methods)) + sum(len(f.variants) * len(f.qualities) for f in beside)
         task = progress.add_task("", total=steps * len(sources))
         for (image,) in batches(sources, None, 1):

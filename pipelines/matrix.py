@@ -17,6 +17,7 @@ from typing import Annotated
 import torch
 import typer
 
+from lof.errors import UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
 from lof.machine.devices import resolve_precision
@@ -57,7 +58,9 @@ def main(
     methods = [sga(sga_steps)] if sga_steps else []
     methods += [load_profile(name.strip()) for name in profiles.split(",") if name.strip()]
     sources = spread(find([folder], exclude=out).sources, crops)
-    (images,) = batches(sources, size, len(sources))
+    images, *others = batches(sources, size, len(sources))
+    if others:
+        raise UsageError(f"{folder}: pictures are smaller than {size}×{size}; name a smaller --size")
     journal = Journal(out / "results.jsonl")
     found: list[matrix_report.Cell] = []
     for name in dict.fromkeys(text.strip() for text in cells.split(",")):

@@ -64,13 +64,16 @@ def tune(
     from lof.pictures.batches import batches, spread
     from lof.profiles import load_profile, profile_toml
     from lof.report.figures import percent, plural, printable
-    from lof.search.tuning import half_bits, tune
+    from lof.search.tuning import check_tunable, half_bits, tune
 
     if threads is not None:
         torch.set_num_threads(threads)
     start = load_profile(profile)
-    points = _qualities(sorted(q for m, q in codec_spec(codec).rate_points if m == metric), qualities)
+    spec = codec_spec(codec)
+    spec.rate_point(metric, spec.default_quality)
+    points = _qualities(sorted(q for m, q in spec.rate_points if m == metric), qualities)
     codecs = [load_codec(codec, q, metric=metric, weights=weights, device=device) for q in points]
+    check_tunable(start, codecs[0])
     place = out or Path(f"{start.name}-{codec}-{codecs[0].fingerprint[:4].hex()}.toml")
     if place.exists():
         raise UsageError(f"{place}: is there already; remove it, or name another file with -o")
@@ -84,7 +87,7 @@ def tune(
             typer.echo(json_format.dumps({"quality": rate.quality, "half_bits": steps}))
         else:
             moved = ", ".join(f"{name} {step:.2g}" for name, step in steps.items())
-            typer.echo(f"quality {rate.quality:.10g}: half a bit is a move of {moved} steps")
+            typer.echo(f"quality {rate.quality:.10g}: half a bit is a step of {moved}")
     first = best = None
     for trial in tune(start, codecs, pictures, seed):
         first, best = first or trial, trial if trial.kept else best
@@ -109,9 +112,7 @@ def _qualities(known: list[float], chosen: str) -> list[float]:
     from lof.errors import UsageError
 
     if not chosen:
-        return (
-            sorted({known[int((len(known) - 1) * share)] for share in (0.25, 0.5, 0.75)}) if known else [0.0]
-        )
+        return sorted({known[int((len(known) - 1) * share)] for share in (0.25, 0.5, 0.75)})
     try:
         return [float(quality) for quality in chosen.split(",")]
     except ValueError:

@@ -54,13 +54,10 @@ def tune(
             decides much.
 
     Raises:
-        UsageError: the profile has no mean-field stage, or the codec runs a search of its own in its place.
+        UsageError: see :func:`check_tunable`.
         LofError: the search cannot run on an image.
     """
-    if not any(isinstance(stage, MeanFieldStage) for stage in codecs[0].plan(profile).stage):
-        raise UsageError(
-            f"profile {profile.name}: has no mean-field stage on {codecs[0].name}; there is nothing to tune"
-        )
+    check_tunable(profile, codecs[0])
     side = [name for name in codecs[0].latents if name not in codecs[0].synthesised]
     best, rows = profile, _costs(profile, codecs, images, seed)
     yield Trial("", best, fmean(rows), True)
@@ -80,6 +77,18 @@ def tune(
                 best, rows, helped = tried, found, True
             if helped:
                 break
+
+
+def check_tunable(profile: Profile, codec: Codec) -> None:
+    """Refuse what :func:`tune` can change nothing of.
+
+    Raises:
+        UsageError: the profile has no mean-field stage, or the codec runs a search of its own in its place.
+    """
+    if not any(isinstance(stage, MeanFieldStage) for stage in codec.plan(profile).stage):
+        raise UsageError(
+            f"profile {profile.name}: {codec.name} runs no mean-field stage of it; there is nothing to tune"
+        )
 
 
 def half_bits(codec: Codec, images: Tensor) -> dict[str, float]:

@@ -18,6 +18,7 @@ from lof.codecs import load_codec
 from lof.errors import UsageError
 from lof.profiles import MeanFieldStage, load_profile, parse_profile
 from lof.search.tuning import half_bits, tune
+from pipelines.variants import variant
 
 TIMID = {"kind": "mean-field", "evaluations": 3, "learning_rate": 0.02, "fraction": 1.0}
 
@@ -43,16 +44,19 @@ def test_steps_that_are_too_short_grow_until_they_no_longer_help(images: torch.T
     assert stage.learning_rate > 0.03
 
 
-def test_a_profile_without_such_a_stage_is_refused(images: torch.Tensor) -> None:
-    flips = parse_profile({"name": "flips", "stage": [{"kind": "greedy-flip", "evaluations": 2}]})
+@pytest.mark.parametrize(("codec", "kind"), [("tiny", "greedy-flip"), ("jpeg", "mean-field")])
+def test_where_no_such_stage_runs_there_is_nothing_to_tune(
+    images: torch.Tensor, codec: str, kind: str
+) -> None:
+    profile = parse_profile({"name": "short", "stage": [{"kind": kind, "evaluations": 2}]})
     with pytest.raises(UsageError, match="nothing to tune"):
-        next(tune(flips, [load_codec("tiny", device="cpu")], [images]))
+        next(tune(profile, [load_codec(codec, device="cpu")], [images]))
 
 
-def test_the_side_latents_of_a_codec_are_more_sensitive_than_they_look(images: torch.Tensor) -> None:
-    found = half_bits(load_codec("tiny", device="cpu", precision="fp32"), images)
-    assert set(found) == {"z", "y"}
-    assert all(0 < step < 100 for step in found.values())
+def test_a_finer_grid_of_z_makes_half_a_bit_a_longer_step_of_z_alone(images: torch.Tensor) -> None:
+    own, finer = (half_bits(variant(name, device="cpu"), images) for name in ("tiny:4", "tiny:4:z*8"))
+    assert finer["z"] / own["z"] == pytest.approx(8, rel=0.6)
+    assert finer["y"] / own["y"] == pytest.approx(1, rel=0.3)
 
 
 def test_the_command_writes_a_profile_once(
