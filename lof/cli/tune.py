@@ -23,7 +23,7 @@ def tune(
     codec: Annotated[str, typer.Argument(help="A codec, as `lof codecs` lists them.", show_default=False)],
     images: Annotated[
         list[str],
-        typer.Argument(help="Images, folders or quoted globs.", metavar="IMAGES...", show_default=False),
+        typer.Argument(help="Images, folders or quoted globs.", metavar="IMAGES", show_default=False),
     ],
     *,
     out: Annotated[
@@ -48,9 +48,17 @@ def tune(
     ] = 192,
     weights: options.Weights = None,
     device: options.Device = "auto",
-    threads: options.Threads = None,
+    threads: Annotated[
+        int | None,
+        options.default("all cores", "CPU threads.", options.WORKERS, min=1),
+    ] = None,
     seed: options.Seed = 0,
-    json: options.Json = False,
+    json: Annotated[
+        bool,
+        options.flag(
+            "--json", "Print one JSON object for each quality and each trial to stdout.", options.OUTPUT
+        ),
+    ] = False,
 ) -> None:
     """Measure, print each trial, write the profile; the help stands in ``_HELP``."""
     import json as json_format
@@ -86,8 +94,8 @@ def tune(
         if json:
             typer.echo(json_format.dumps({"quality": rate.quality, "half_bits": steps}))
         else:
-            moved = ", ".join(f"{name} {step:.2g}" for name, step in steps.items())
-            typer.echo(f"quality {rate.quality:.10g}: half a bit is a step of {moved}")
+            moved = ", ".join(f"{step:.2g} in {name}" for name, step in steps.items())
+            typer.echo(f"quality {rate.quality:.10g}: half a bit is worth a step of {moved}")
     first = best = None
     for trial in tune(start, codecs, pictures, seed):
         first, best = first or trial, trial if trial.kept else best

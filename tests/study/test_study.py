@@ -1,11 +1,9 @@
-"""Studies: their files, spaces and figures; resumed, shared and pruned; what they hand out."""
+"""Running studies: figures of trials; pruned, killed, shared and failed ones; what they hand out."""
 
 from __future__ import annotations
 
 import json
 import shutil
-import sqlite3
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +15,10 @@ import numpy as np
 import optuna
 import pytest
 from fresh import fresh, silent_lof
-from numpy.typing import NDArray
 from PIL import Image
+from study_tools import BASE, HOPELESS, RATE, finished, trials_of
 
 import lof
-from lof.cli import main
 from lof.errors import SearchError, StudyError
 from lof.pools import make_pool
 from lof.profiles import load_profile
@@ -40,83 +37,7 @@ from lof.study import (
 )
 from lof.study.measure import Measurement
 from lof.study.schema import Study
-from lof.study.space import profile_at
-from lof.study.stored import FIGURES, FORMAT, REASON, VERSION, create_or_load, load_stored
-
-BASE = {"kind": "mean-field", "evaluations": 3, "learning_rate": 0.2, "steps": 1}
-HOPELESS = {"stage.0.learning_rate": 10.0}
-RATE = {"path": "stage.0.learning_rate", "low": 0.05, "high": 10.0, "log": True}
-
-STORED = {
-    "pruner": {"kind": "median", "startup": 1, "warmup": 0},
-    "enqueue": ["base", HOPELESS],
-}
-"""The study of ``format-1.sql``, which no later version may fail to read."""
-
-
-@pytest.fixture
-def photos(tmp_path: Path, photograph: NDArray[np.uint8]) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for index in range(2):
-        Image.fromarray(photograph[index * 100 :][:64, 150:214]).save(folder / f"{index}.png")
-    return folder
-
-
-@pytest.fixture
-def write(tmp_path: Path, photos: Path) -> Callable[..., Path]:
-    def write_study(**changes: Any) -> Path:
-        content: dict[str, Any] = {
-            "codec": "tiny",
-            "images": ["photos"],
-            "crops": {"size": 64},
-            "pruner": {"kind": "none"},
-            "sampler": {"startup": 3},
-            "base": {"stage": [BASE]},
-            "enqueue": ["base"],
-            "space": [RATE],
-        }
-        content |= changes
-        path = tmp_path / "search.toml"
-        pairs = (f"{key} = {toml(value)}" for key, value in content.items() if value is not None)
-        path.write_text("\n".join(pairs), encoding="utf-8")
-        return path
-
-    return write_study
-
-
-@pytest.fixture
-def command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """The whole command line, in this process: exit code, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", ["lof", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-        return int(stop.value.code or 0), *capsys.readouterr()
-
-    return call
-
-
-def toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{json.dumps(k)} = {toml(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
-        return f"[{', '.join(map(toml, value))}]"
-    return json.dumps(value)
-
-
-def trials_of(study: Study) -> list[Any]:
-    assert study.storage is not None
-    return load_stored(open_storage(study.storage), None)[1].get_trials()
-
-
-def finished(trials: list[Any]) -> dict[int, Any]:
-    return {t.number: (t.params, t.values) for t in trials if t.state.name in ("COMPLETE", "PRUNED")}
+from lof.study.stored import FIGURES, REASON, create_or_load, load_stored
 
 
 def start(path: Path, trials: int) -> BaseProcess:
@@ -135,80 +56,6 @@ def wait_for_finished(study: Study, count: int, process: BaseProcess) -> None:
             pass
         time.sleep(0.2)
     raise AssertionError("no trial was finished in ten minutes")
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"colour": "red"}, "colour: unknown key; allowed: name, codec"),
-        ({"space": [RATE | {"lo": 1}]}, "space[0].lo: unknown key; allowed: path, split, low"),
-        ({"space": []}, "space: must be a list of at least 1"),
-        ({"space": [RATE | {"low": 20.0}]}, "low < high"),
-        (
-            {"space": [RATE | {"high": 11.0}]},
-            "stage.0.learning_rate = 11.0: stage[0].learning_rate: must be at most 10",
-        ),
-        (
-            {"space": [RATE | {"path": "stage.0.rate"}]},
-            "stage.0.rate: not in the profile; it has evaluations",
-        ),
-        ({"space": [RATE | {"path": "stage.rate"}]}, "stage.rate: not in the profile; it has 0 to 0 there"),
-        ({"space": [RATE | {"path": "stage.3.rate"}]}, "'3' is not in the profile; it has 0 to 0 there"),
-        ({"space": [RATE, RATE]}, "each parameter once"),
-        ({"space": [{"path": "stage.0.kind", "choices": ["relax"]}]}, "two or more different values"),
-        ({"enqueue": [{"stage.0.learning_rate": 0.01}]}, "0.01 is outside of 0.05…10.0; widen the space"),
-        ({"enqueue": [{"rate": 0.1}]}, "enqueue[0]: rate is not in the space; it has stage.0.learning_rate"),
-        ({"enqueue": ["fast"]}, "enqueue[0]: fast differs from base outside of the space"),
-        ({"objectives": ["seconds"]}, "objectives: cost or bd-rate, then"),
-        ({"objectives": ["bd-rate"]}, "bd-rate needs two qualities or more"),
-        ({"codec": "tinny"}, "did you mean tiny?"),
-        ({"qualities": [4, 9]}, "no quality 9"),
-        ({"base": "fasst"}, "did you mean fast?"),
-        ({"base": {"stage": [BASE | {"steps": 0}]}}, "base: stage[0].steps: must be at least 1"),
-        ({"name": "../up"}, "letters, digits"),
-    ],
-)
-def test_a_study_that_does_not_fit_the_schema_is_one_clear_error(
-    write: Callable[..., Path], changes: dict[str, Any], said: str
-) -> None:
-    path = write(**changes)
-    with pytest.raises(StudyError) as caught:
-        load_study(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert said in str(caught.value)
-    assert "\n" not in str(caught.value).strip()
-
-
-def test_a_study_that_cannot_be_read_says_so(tmp_path: Path) -> None:
-    with pytest.raises(StudyError, match=r"cannot be read \(No such file"):
-        load_study(tmp_path / "none.toml")
-    (tmp_path / "bad.toml").write_text("name = ")
-    with pytest.raises(StudyError, match="not valid TOML"):
-        load_study(tmp_path / "bad.toml")
-
-
-@pytest.mark.parametrize("name", ["fast", "medium", "high"])
-def test_the_shipped_studies_try_todays_profile_first(name: str) -> None:
-    study = load_study(Path(__file__).parents[2] / "profiles" / "studies" / f"{name}.toml")
-    first = profile_at(study.points[0], study.space, study.profile, name)
-    assert first.digest == load_profile(name).digest
-
-
-def test_a_split_moves_evaluations_and_leaves_out_a_stage_without_any(write: Callable[..., Path]) -> None:
-    flips = {"kind": "greedy-flip", "evaluations": 7}
-    paths = ["stage.0.evaluations", "stage.1.evaluations"]
-    study = load_study(
-        write(
-            base={"stage": [BASE, flips]}, space=[{"split": paths, "low": 0.2, "high": 1.0}], enqueue=["base"]
-        )
-    )
-    name = "stage.0.evaluations:stage.1.evaluations"
-    assert study.points == [{name: 0.3}]
-
-    def stages(share: float) -> list[int]:
-        return [s.evaluations for s in profile_at({name: share}, study.space, study.profile, "x").stage]
-
-    assert (stages(0.3), stages(0.8), stages(1.0)) == ([3, 7], [8, 2], [10])
 
 
 def test_a_trial_is_worth_what_its_files_are(write: Callable[..., Path], photos: Path) -> None:
@@ -415,59 +262,6 @@ def test_an_error_of_a_search_names_the_image_and_its_point_is_not_lost(
     failed, again = trials_of(study)
     assert (failed.state.name, again.state.name) == ("FAIL", "WAITING")
     assert failed.params == again.system_attrs["fixed_params"] == {RATE["path"]: 0.2}
-
-
-def test_a_study_of_format_1_is_resumed(write: Callable[..., Path]) -> None:
-    study = load_study(write(**STORED))
-    with sqlite3.connect(study.url.removeprefix("sqlite:///")) as database:
-        database.executescript((Path(__file__).parent / "format-1.sql").read_text(encoding="utf-8"))
-    before = finished(trials_of(study))
-    assert len(before) == 2
-    assert run_study(study, trials=3).finished == 3
-    after = finished(trials_of(study))
-    assert {number: after[number] for number in before} == before
-    (best,) = best_profiles(open_storage(study.url))
-    assert best.trial != 1  # the hopeless one; the third is drawn at random
-    assert best.profile.stage[0].evaluations == 3
-
-
-def test_a_study_of_a_later_format_is_refused(write: Callable[..., Path]) -> None:
-    study = load_study(write())
-    found = create_or_load(study, open_storage(study.url), Bench(study, read_images(study)))
-    found.set_user_attr(FORMAT, VERSION + 1)
-    for use in (lambda: study_status(open_storage(study.url)), lambda: run_study(study, trials=1)):
-        with pytest.raises(
-            StudyError, match=r"search: has study format 2, this lof reads up to 1; install a newer"
-        ):
-            use()
-
-
-def test_other_settings_under_the_same_name_are_refused_and_named(write: Callable[..., Path]) -> None:
-    study = load_study(write())
-    run_study(study, trials=1)
-    other = load_study(write(seed=3, base={"stage": [BASE | {"steps": 2}]}))
-    with pytest.raises(StudyError) as caught:
-        run_study(other, trials=2)
-    assert "base.stage.0.steps 1 → 2, seed 0 → 3" in str(caught.value)
-    assert len(trials_of(study)) == 1
-    # What does not change the figures may change.
-    assert (
-        run_study(load_study(write(sampler={"kind": "random"}, trials=2)), images=study.images).finished == 2
-    )
-
-
-def test_a_storage_with_several_studies_asks_which(write: Callable[..., Path]) -> None:
-    study = load_study(write())
-    held = open_storage(study.url)
-    with pytest.raises(StudyError, match="it holds none"):
-        study_status(held)
-    for name in ("a", "b"):
-        run_study(study.model_copy(update={"name": name}), trials=1)
-    with pytest.raises(StudyError, match="it holds a, b; choose one with --name"):
-        study_status(held)
-    assert study_status(held, "b").complete == 1
-    with pytest.raises(StudyError, match="study 'c': not in the storage; it holds a, b"):
-        best_profiles(held, "c")
 
 
 def test_a_trial_without_images_or_with_a_bad_one_says_so(
