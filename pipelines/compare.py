@@ -4,8 +4,9 @@
     python -m pipelines.compare PHOTOS -o RUN --profiles medium --qualities 2,4,6 --count 4
 
 Whole pictures. Every finished file is a line of ``RUN/files.jsonl``; the same command continues. Leaves
-``compare.md`` and ``compare.png``: BD-rates against the published curve where the pictures are the 24 Kodak images, and
-how much larger lof's files are than each format's at equal PSNR. JPEG XL needs ``pip install pillow-jxl-plugin``.
+``compare.md`` and ``compare.png``: BD-rates against the first format and, where the pictures are the 24 Kodak images,
+against a published curve; and how much larger lof's files are than each format's at equal PSNR. JPEG XL needs
+``pip install pillow-jxl-plugin``.
 """
 
 from __future__ import annotations

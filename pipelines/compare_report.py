@@ -115,12 +115,15 @@ def to_markdown(series: Sequence[Series], about: str, *, published: bool) -> str
     others = [one for one in series if not one.lof]
     ours = [one for one in series if one.lof]
     lines = [about, ""]
-    if published:
-        deltas = {name: _bd_rate(curve) for name, curve in PUBLISHED.items()}
-        deltas |= {one.name: _bd_rate(one.mean) for one in series}
-        ordered = sorted(deltas.items(), key=lambda item: np.inf if item[1] is None else item[1])
-        lines += [f"| | BD-rate against published {ANCHOR} |", "| --- | ---: |"]
-        lines += [f"| {name} | {ABSENT if rate is None else percent(rate)} |" for name, rate in ordered]
+    curves = {**(PUBLISHED if published else {}), **{one.name: one.mean for one in series}}
+    anchors = [*([ANCHOR] if published else []), *(one.name for one in others[:1])]
+    deltas = {name: [_bd_rate(curves[anchor], curve) for anchor in anchors] for name, curve in curves.items()}
+    if anchors:
+        lines.append(f"| BD-rate of mean curves | {' | '.join(f'against {name}' for name in anchors)} |")
+        lines.append(f"| --- |{' ---: |' * len(anchors)}")
+        for name in sorted(deltas, key=lambda one: np.inf if deltas[one][0] is None else deltas[one][0]):
+            cells = [ABSENT if rate is None else percent(rate) for rate in deltas[name]]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
     for other in others:
         table = {one.name: bytes_at_equal_psnr(one, other) for one in ours}
@@ -227,9 +230,18 @@ def _quality(row: Record) -> float:
     return float(row["quality"])
 
 
-def _bd_rate(curve: Curve) -> float | None:
-    delta = bjontegaard_deltas(PUBLISHED[ANCHOR], curve)
+def _bd_rate(anchor: Curve, curve: Curve) -> float | None:
+    delta = bjontegaard_deltas(_rising(anchor), _rising(curve))
     return None if delta is None else delta[0]
+
+
+def _rising(curve: Curve) -> Curve:
+    """The curve without points that do not rise: an encoder may give one file at two qualities."""
+    rising: list[tuple[float, float]] = []
+    for rate, psnr in curve:
+        if not rising or psnr > rising[-1][1]:
+            rising.append((rate, psnr))
+    return rising
 
 
 def _ratio(points: Curve, curves: Sequence[Curve]) -> float | None:
@@ -244,10 +256,6 @@ def _ratio(points: Curve, curves: Sequence[Curve]) -> float | None:
 
 
 def _log_rate(curve: Curve) -> PchipInterpolator:
-    """Logarithm of the rate by PSNR; points that do not rise are left out."""
-    rising: list[tuple[float, float]] = []
-    for rate, psnr in curve:
-        if not rising or psnr > rising[-1][1]:
-            rising.append((rate, psnr))
-    rates, psnrs = zip(*rising, strict=True)
+    """Logarithm of the rate by PSNR."""
+    rates, psnrs = zip(*_rising(curve), strict=True)
     return PchipInterpolator(psnrs, np.log(rates))

@@ -54,6 +54,20 @@ def test_the_published_curve_is_its_own_anchor() -> None:
     other, own = series_of([*rows("AVIF", 1.0), *rows("lof", 0.9)], ["lof"])
     text = to_markdown([other, own], "", published=True)
     assert "| mbt2018-mean | 0.0 % |" in text
+    assert "| AVIF | " in text
+
+
+def test_bd_rates_are_against_the_first_format_and_pass_over_points_that_do_not_rise() -> None:
+    twice = [row | {"quality": 9} for row in rows("JPEG", 1.0) if row["quality"] == 3]
+    text = to_markdown(
+        series_of([*rows("JPEG", 1.0), *twice, *rows("lof", 0.9)], ["lof"]), "", published=False
+    )
+    assert "| BD-rate of mean curves | against JPEG |" in text
+    assert "| lof | −10.0 % |\n| JPEG | 0.0 % |" in text
+
+
+def test_the_chart_has_published_curves() -> None:
+    other, own = series_of([*rows("AVIF", 1.0), *rows("lof", 0.9)], ["lof"])
     assert plot([other, own], published=True).startswith(b"\x89PNG")
 
 
