@@ -22,7 +22,7 @@ def histogram(rows: Sequence[Record]) -> bytes:
     axes.set_xlabel("change of rate at equal quality, %")
     axes.set_ylabel("pictures")
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, labelcolor=INK)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, labelcolor=INK)
     return png(figure)
 
 
@@ -47,7 +47,7 @@ def scatter(rows: Sequence[Record]) -> bytes | None:
     axes.plot(*zip(*after, strict=True), "o", color=BLUE, markersize=2, label="optimised")
     axes.set_xlabel("bits per pixel")
     axes.set_ylabel("PSNR, dB")
-    axes.legend(frameon=False, labelcolor=INK)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False, labelcolor=INK)
     return png(figure)
 
 
