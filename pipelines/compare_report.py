@@ -194,18 +194,29 @@ def _name(axes: Axes, lines: Sequence[tuple[str, Any, Any, str]]) -> None:
         places.append((float(change[seen][-1]), float(psnr[seen][-1]), name, colour))
     places.sort(key=lambda place: place[0])
     bottom, top = axes.get_ylim()
-    gap, last = (top - bottom) / 24, -np.inf
-    for change, psnr, name, colour in places:
-        last = max(change, last + gap)
-        axes.annotate(
-            name,
-            (psnr, change),
-            (right + 0.15, last),
-            color=INK if colour == GREY else colour,
-            va="center",
-            annotation_clip=False,
-            fontsize=9,
-        )
+    gap = (top - bottom) / 24
+    groups: list[list[tuple[float, float, str, str]]] = []
+    for place in places:
+        groups.append([place])
+        # Names that would touch stand around their common middle.
+        while len(groups) > 1 and _lowest(groups[-1], gap) < _lowest(groups[-2], gap) + len(groups[-2]) * gap:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    for group in groups:
+        for index, (change, psnr, name, colour) in enumerate(group):
+            axes.annotate(
+                name,
+                (psnr, change),
+                (right + 0.15, _lowest(group, gap) + index * gap),
+                color=INK if colour == GREY else colour,
+                va="center",
+                annotation_clip=False,
+                fontsize=9,
+            )
+
+
+def _lowest(group: Sequence[tuple[float, float, str, str]], gap: float) -> float:
+    """Where the lowest name of a group stands, so that the group is around the mean of its lines' ends."""
+    return fmean(change for change, *_ in group) - gap * (len(group) - 1) / 2
 
 
 def _complete(rows: Sequence[Record]) -> list[str]:
