@@ -118,10 +118,15 @@ def to_markdown(series: Sequence[Series], about: str, *, published: bool) -> str
     curves = {**(PUBLISHED if published else {}), **{one.name: one.mean for one in series}}
     anchors = [*([ANCHOR] if published else []), *(one.name for one in others[:1])]
     deltas = {name: [_bd_rate(curves[anchor], curve) for anchor in anchors] for name, curve in curves.items()}
+
+    def by_rate(name: str) -> float:
+        rate = deltas[name][0]
+        return np.inf if rate is None else rate
+
     if anchors:
         lines.append(f"| BD-rate of mean curves | {' | '.join(f'against {name}' for name in anchors)} |")
         lines.append(f"| --- |{' ---: |' * len(anchors)}")
-        for name in sorted(deltas, key=lambda one: np.inf if deltas[one][0] is None else deltas[one][0]):
+        for name in sorted(deltas, key=by_rate):
             cells = [ABSENT if rate is None else percent(rate) for rate in deltas[name]]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
