@@ -31,6 +31,8 @@ _SCAN: Final = 0xDA
 _COMMENT: Final = re.compile(rb"lof (\d{1,3}) ([a-z-]{1,16})(?: ([0-9a-f]{8}))?")
 # A block that equals its neighbour costs about 6 bits in the worst of scans, and far less in progressive ones.
 _PIXELS_PER_BYTE: Final = 2**16
+_SUM: Final = 3690
+"""Of the luma table in Annex K of the standard."""
 
 
 class JpegContainer(Container):
@@ -146,7 +148,3 @@ def _quality_of(tables: dict[int, list[int]]) -> int:
         return abs(min(255 * 64, max(64, _SUM * scale / 100)) - total)
 
     return min(range(1, 101), key=distance)
-
-
-_SUM: Final = 3690
-"""Of the luma table in Annex K of the standard."""
