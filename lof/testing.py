@@ -135,6 +135,10 @@ def check_unlikely_elements_cost_more(codec: Codec, image: Pixels) -> None:
         coded = codec.code(codec.analyse(codec.pad(_batch(image))), hard_rounding)
         for name, one in coded.items():
             assert float(one.bits.min()) >= 0, f"bits_of: elements of {name} with less than 0 bits"
+            whole = one.bits_of_whole(one.residual)
+            assert torch.allclose(whole, one.bits, rtol=0.02, atol=0.1), (
+                f"whole: other bits of {name} than bits_of"
+            )
             more = one.bits_of(one.residual + 30).sum() > one.bits.sum()
             assert bool(more), f"bits_of: symbols of {name} that are 30 larger cost no more"
 

@@ -41,11 +41,18 @@ class Coded:
         value: (B, C, h, w) float32, ``residual`` plus its centre: what the synthesis receives.
         bits_of: (B, C, h, w) float32, cost in bits of each element of any residual of this shape, under this
             walk's entropy parameters; differentiable by the residual and through the parameters.
+        whole: the same for residuals that are whole, where that can be had faster, as from a table; differentiable
+            through the parameters.
     """
 
     residual: Tensor
     value: Tensor
     bits_of: Callable[[Tensor], Tensor]
+    whole: Callable[[Tensor], Tensor] | None = None
+
+    def bits_of_whole(self, residual: Tensor) -> Tensor:
+        """``whole``, or else ``bits_of``."""
+        return (self.whole or self.bits_of)(residual)
 
     @cached_property
     def bits(self) -> Tensor:

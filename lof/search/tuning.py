@@ -17,8 +17,8 @@ from lof.codecs import Codec
 from lof.errors import UsageError
 from lof.profiles import MeanFieldStage, Profile
 from lof.search.engine import search
-from lof.search.mean_field import distortion_curvature, natural_steps
 from lof.search.objective import Objective
+from lof.search.sensitivity import distortion_curvature, natural_steps
 from lof.search.state import Search
 
 Move = tuple[str, Callable[[MeanFieldStage], dict[str, object]]]
@@ -94,7 +94,7 @@ def check_tunable(profile: Profile, codec: Codec) -> None:
 def half_bits(codec: Codec, images: Tensor) -> dict[str, float]:
     """How sensitive a codec is: the move of an element that costs about half a bit, by latent tensor.
 
-    In steps of the quantiser, the median over channels; see :func:`lof.search.mean_field.natural_steps`.
+    In steps of the quantiser, the median over channels; see :func:`lof.search.sensitivity.natural_steps`.
 
     Args:
         images: (B, 3, H, W) float32 in [0, 1].

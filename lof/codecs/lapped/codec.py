@@ -12,9 +12,10 @@ from torch import Tensor
 
 from lof.codecs.base import Codec, Coded, Decoded, Latents, Quantize
 from lof.codecs.entropy.fixed import exact_sums
+from lof.codecs.lapped.bits import bits_of, bits_of_whole
 from lof.codecs.lapped.config import RATE_MAX, rate_of
 from lof.codecs.lapped.decoder import Decoder
-from lof.codecs.lapped.network import LappedNetwork, arranged, bits_of, parted
+from lof.codecs.lapped.network import LappedNetwork, arranged, parted
 from lof.codecs.lapped.transforms import BLOCK
 from lof.codecs.lapped.weights import read_weights
 from lof.codecs.network import exact_arithmetic, fingerprint
@@ -114,10 +115,10 @@ class LappedCodec(Codec):
             _first(arranged([p.expand(len(y), -1, -1) for p in found], *size))
             for found in (residuals[1:], values, places[1:])
         ]
-        of_z = [_first(residuals[0]), _first(places[0])]
+        z_residual = _first(residuals[0])
         return {
-            "z": Coded(of_z[0], of_z[0], lambda residual: bits_of(residual, of_z[1])),
-            "y": Coded(of_y[0], of_y[1], lambda residual: bits_of(residual, of_y[2])),
+            "z": _coded(z_residual, z_residual, _first(places[0])),
+            "y": _coded(*of_y),
         }
 
     def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
@@ -161,6 +162,10 @@ class LappedCodec(Codec):
 
     def _t(self, device: torch.device | str) -> Tensor:
         return torch.full((1, 1, 1, 1), self.number / RATE_MAX, device=device)
+
+
+def _coded(residual: Tensor, value: Tensor, place: Tensor) -> Coded:
+    return Coded(residual, value, lambda r: bits_of(r, place), lambda r: bits_of_whole(r, place))
 
 
 def _last(x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lof.codecs.lapped.bits import bits_of
 from lof.codecs.lapped.config import RATE_MAX, LappedConfig
 from lof.codecs.lapped.fixed import UNIT, counts, from_counts, layers_of, to_grid
 from lof.codecs.lapped.prior import (
@@ -20,7 +21,7 @@ from lof.codecs.lapped.prior import (
     checkerboard,
     power,
 )
-from lof.codecs.lapped.tables import PRECISION, REACH, TableBuffers
+from lof.codecs.lapped.tables import TableBuffers
 from lof.codecs.lapped.transforms import Depthwise, Transforms, unshuffle
 
 SEEN_LIMIT = 8.0
@@ -182,16 +183,3 @@ def noisy(x: Tensor) -> Tensor:
 
 def _through(x: Tensor) -> Tensor:
     return x + (torch.round(x) - x).detach()
-
-
-def bits_of(residual: Tensor, place: Tensor) -> Tensor:
-    """Cost in bits of each residual under a Gaussian of the table of scales; differentiable."""
-    sigma = torch.exp2((place - PLACE_OF_ONE) / PLACES_PER_OCTAVE)
-    size, factor = residual.abs(), -(2**-0.5) / sigma
-    p = 0.5 * (torch.erfc((0.5 - size) * factor) - torch.erfc((-0.5 - size) * factor))
-    # Each symbol of a table has one unit of frequency of its own.
-    unit = 2**-PRECISION
-    inside = torch.log2(p * (1 - unit * (2 * REACH * sigma + 3)) + unit)
-    # What is escaped takes fours of bits, one of which says how many.
-    excess = (size - REACH * sigma - 0.5).clamp_min(0)
-    return torch.log2(1 + excess) + 7 * excess.clamp_max(1) - inside

@@ -1,0 +1,61 @@
+"""What symbols cost under the coder's tables, as a function with gradients."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from lof.codecs.lapped.prior import PLACE_OF_ONE, PLACES, PLACES_PER_OCTAVE
+from lof.codecs.lapped.tables import PRECISION, REACH
+
+FARTHEST = 511
+"""The table of bits ends here, a little beyond the reach of the widest Gaussian."""
+
+
+def bits_of(residual: Tensor, place: Tensor) -> Tensor:
+    """Cost in bits of each residual under a Gaussian of the table of scales; differentiable."""
+    sigma = torch.exp2((place - PLACE_OF_ONE) / PLACES_PER_OCTAVE)
+    size, factor = residual.abs(), -(2**-0.5) / sigma
+    p = 0.5 * (torch.erfc((0.5 - size) * factor) - torch.erfc((-0.5 - size) * factor))
+    # Each symbol of a table has one unit of frequency of its own.
+    unit = 2**-PRECISION
+    inside = torch.log2(p * (1 - unit * (2 * REACH * sigma + 3)) + unit)
+    # What is escaped takes fours of bits, one of which says how many.
+    excess = (size - REACH * sigma - 0.5).clamp_min(0)
+    return torch.log2(1 + excess) + 7 * excess.clamp_max(1) - inside
+
+
+def bits_of_whole(residual: Tensor, place: Tensor) -> Tensor:
+    """:func:`bits_of` for residuals that are whole: exact for whole places, linear between them, and much faster.
+
+    Differentiable by the place alone.
+    """
+    if bool((residual.abs() > FARTHEST).any()):
+        return bits_of(residual, place)
+    return cast(Tensor, _FromTable.apply(residual, place.expand_as(residual), _table().to(place.device)))
+
+
+@cache
+def _table() -> Tensor:
+    """Bits of residuals 0 to :data:`FARTHEST` at each place, flat; the last place stands twice."""
+    places = torch.arange(PLACES + 1).clamp_max(PLACES - 1)
+    return bits_of(torch.arange(FARTHEST + 1.0)[None], places[:, None]).flatten()
+
+
+class _FromTable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, residual: Tensor, place: Tensor, table: Tensor) -> Tensor:
+        below = place.floor()
+        index = residual.abs().add_(below, alpha=FARTHEST + 1).long()
+        bits = table.take(index)
+        slope = table.take(index.add_(FARTHEST + 1)).sub_(bits)
+        ctx.save_for_backward(slope)
+        return torch.addcmul(bits, slope, place - below)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return None, grads[0] * slope, None

@@ -1,0 +1,62 @@
+"""How sensitive the cost is to each latent element: what tells how long a step may be."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lof.codecs import Latents
+from lof.search.expected import decoded, expected_bits
+from lof.search.relaxations import soft_round
+from lof.search.state import Search
+
+
+def natural_steps(state: Search, latents: Latents, curvature: Latents, side: float) -> Latents:
+    """The change of an element that costs about half a bit: h^-½ with h the curvature of the cost in bits, the mean
+    of a channel in an image; (B, C, 1, 1) by name.
+
+    Of synthesised latents it is the distortion's curvature, as their own rate is followed exactly. Of the others it is
+    that of the rate of everything that they inform, by the Fisher information: for a model that tells the truth, the
+    curvature of a code length in nats is the mean square of its gradient. One backward pass from random signs on the
+    bits of all elements estimates the sum of the squares.
+
+    Args:
+        curvature: of the distortion, as from :func:`distortion_curvature`.
+        side: temperature of the soft rounding of the latents that are not synthesised.
+    """
+    leaves = {name: tensor.detach().requires_grad_() for name, tensor in latents.items()}
+    coded = state.codec.code(leaves, lambda name, r: r if name in curvature else soft_round(r, side))
+    signed = torch.zeros((), device=state.codec.device)
+    for name, part in coded.items():
+        bits = expected_bits(part) if name in curvature else part.bits
+        signs = 2 * torch.round(state.noise.uniform(bits.shape)) - 1
+        signed = signed + (signs * bits).sum()
+    probes = torch.autograd.grad(signed, list(leaves.values()), materialize_grads=True)
+    found = {}
+    for name, probe in zip(leaves, probes, strict=True):
+        bend = state.objective.pixels * curvature[name] if name in curvature else math.log(2) * probe.square()
+        found[name] = bend.mean((2, 3), keepdim=True).clamp_min(1e-12).rsqrt()
+    return found
+
+
+def distortion_curvature(state: Search, latents: Latents) -> Latents:
+    """Estimate of ``λ·∂²D/∂value²`` of each element of the synthesised latents, (B, C, h, w) by name.
+
+    One Hutchinson probe of the Gauss-Newton diagonal (the squared gradient of the decoded image against random
+    signs), smoothed as the product of a channel's mean and a place's mean, since one probe is noisy.
+    Counts as one gradient evaluation.
+    """
+    state.evaluations += 1
+    values, image = decoded(state, latents)
+    signs = 2 * torch.round(state.noise.uniform(image.shape)) - 1
+    probing = signs * state.objective.error_curvature(image).sqrt()
+    probes = torch.autograd.grad((image * probing).sum(), list(values.values()))
+    found = {}
+    for name, probe in zip(values, probes, strict=True):
+        raw = probe.square()
+        place = torch.nn.functional.avg_pool2d(raw.mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
+        found[name] = (
+            raw.mean((2, 3), keepdim=True) * place / place.mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
+        )
+    return found
