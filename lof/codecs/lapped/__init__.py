@@ -34,7 +34,7 @@ def _spec(name: str, fingerprint: str, summary: str, *, hidden: bool = False) ->
 @register(
     _spec(
         "lapped",
-        "3d6aa3bce7c21e431d230a6775e04b1f8b5bad5e4e8c1369b86bf3e00ad98b1c",
+        "28d372e810471673fb157cae3ded551e17523d9bbab5c32c0801d624af2f53ed",
         "lapped transform and network, one for every quality; ships with lof",
     ),
     _spec(
