@@ -1,12 +1,14 @@
 """The expected true cost under independent stochastic rounding: what a mean-field stage descends.
 
-The synthesis is evaluated at a :class:`Point`, around which the distortion is foreseen. The probability model is walked
-by :meth:`Walk.at`; after it, :meth:`Walk.moves` gives the gradients, at latents near by too, without another one.
+:meth:`Walk.at` walks the probability model, and :meth:`Point.measured` evaluates the synthesis at the same latents.
+Together they foresee the cost near by: :meth:`Walk.moves` tells where it falls without another evaluation of either.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -15,7 +17,7 @@ from lof.codecs import Coded, Latents
 from lof.search.relaxations import soft_round
 from lof.search.state import Search, choose
 
-_NEAR_WHOLE = 1e-4
+_NEAR_WHOLE = 1e-4  # residuals are differences of values of up to some hundreds, in float32
 
 
 @dataclass(frozen=True)
@@ -53,52 +55,130 @@ class Near:
 
 
 @dataclass(frozen=True)
+class Walk:
+    """One walk of the probability model, with the gradients through it.
+
+    Attributes:
+        coded: all latents as their entropy model saw them.
+        bits: (B,), expected bits.
+        informing: gradient of the bits of other elements, which each one tells something of; of the latents that are
+            not synthesised, of all bits, and of those that are rounded for good none.
+        latents: where the walk was.
+    """
+
+    coded: dict[str, Coded]
+    bits: Tensor
+    informing: Latents
+    latents: Latents
+
+    @classmethod
+    def at(cls, state: Search, latents: Latents, weights: Weights) -> Self:
+        """Walk with ``latents``."""
+        seen = state.codec.synthesised
+        leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in latents.items()}
+
+        def quantize(name: str, residual: Tensor) -> Tensor:
+            if name in seen:
+                return residual
+            side = weights.side
+            return torch.round(residual.detach()) if side is None else soft_round(residual, side)
+
+        coded = state.codec.code(leaves, quantize)
+        own: Latents = {}
+        bits = torch.zeros(1, device=state.codec.device)
+        for name, part in coded.items():
+            if name in seen:
+                each, own[name] = expected_bits(part)
+            else:
+                each = part.bits
+            bits = bits + each.flatten(1).sum(1)
+        found = torch.autograd.grad(bits.sum(), list(leaves.values()), allow_unused=True)
+        informing = {
+            name: gradient - own.get(name, 0)
+            for name, gradient in zip(leaves, found, strict=True)
+            if gradient is not None
+        }
+        return cls(coded, bits.detach(), informing, {n: leaf.detach() for n, leaf in leaves.items()})
+
+    @torch.no_grad()
+    def moves(self, point: Point, latents: Latents, variance: float, *, moved: bool) -> dict[str, Move]:
+        """Where the expected cost falls.
+
+        Args:
+            point: what the distortion is foreseen from.
+            latents: where the walk was, or near by.
+            variance: weight of what rounding adds to the distortion.
+            moved: whether they have moved since the walk. What elements tell of one another is then taken as it was
+                there, and only synthesised latents, whose own rate is exact, move on.
+        """
+        side = {} if moved else {n: g for n, g in self.informing.items() if n not in point.near}
+        found = {name: Move(gradient) for name, gradient in side.items()}
+        for name, near in point.near.items():
+            part, value = self.coded[name], latents[name]
+            residual = part.residual + (value - part.value)
+            between = Between.of(part, residual)
+            below, above = between.slopes(point.pixels * variance * near.curvature)
+            others = self.informing[name] + point.pixels * near.slope(value)
+            falling, rising = others + below, others + above
+            downwards = between.whole & (falling > 0) & (rising >= 0)
+            rests = between.whole & (falling <= 0) & (rising >= 0)
+            gradient = torch.where(downwards, falling, rising).masked_fill_(rests, 0)
+            lowest = between.floor - residual - downwards.to(residual)
+            found[name] = Move(gradient, lowest, torch.where(rests, lowest, lowest + 1))
+        return found
+
+
+@dataclass(frozen=True)
 class Point:
     """Where the synthesis was evaluated.
 
     Attributes:
         latents: (B, C, h, w) float32 by name.
+        near: the model of the distortion around each synthesised latent tensor.
         distortion: (B,), times λ.
-        near: the model of it around each synthesised latent tensor.
-        bits, spread: expected bits, and what rounding adds to the distortion, each (B,); 0 before a walk.
+        spread: (B,), what rounding adds to it.
+        bits: (B,), expected bits.
+        pixels: of one image.
     """
 
     latents: Latents
-    distortion: Tensor
     near: dict[str, Near]
-    bits: Tensor
+    distortion: Tensor
     spread: Tensor
+    bits: Tensor
+    pixels: int
 
     @classmethod
-    def measured(cls, state: Search, latents: Latents, curvature: Latents) -> Point:
-        """One gradient evaluation: forward and backward through the synthesis."""
+    def measured(cls, state: Search, walk: Walk, curvature: Latents) -> Self:
+        """One gradient evaluation, where the walk was: forward and backward through the synthesis.
+
+        Args:
+            curvature: as from :func:`lof.search.sensitivity.distortion_curvature`.
+        """
         state.evaluations += 1
-        values, image = decoded(state, latents)
+        values, image = decoded(state, walk.coded)
         distortion = state.objective.lmbda * state.objective.distortion(image)
         gradients = torch.autograd.grad(distortion.sum(), list(values.values()))
-        return cls(
-            {name: tensor.detach().clone() for name, tensor in latents.items()},
-            distortion.detach(),
-            {
-                name: Near(value.detach(), gradient, curvature[name])
-                for (name, value), gradient in zip(values.items(), gradients, strict=True)
-            },
-            torch.zeros_like(distortion),
-            torch.zeros_like(distortion),
-        )
+        near, spread = {}, torch.zeros_like(distortion)
+        for (name, value), gradient in zip(values.items(), gradients, strict=True):
+            near[name] = Near(value.detach(), gradient, curvature[name])
+            _, up, _ = _rounding(walk.coded[name].residual.detach())
+            spread = spread + near[name].spread(up)
+        return cls(walk.latents, near, distortion.detach(), spread, walk.bits, state.objective.pixels)
 
-    def cost(self, pixels: int, variance: float) -> Tensor:
+    def cost(self, variance: float) -> Tensor:
         """Expected cost of each image, (B,), with ``variance`` times what rounding adds."""
-        return self.distortion + variance * self.spread + self.bits / pixels
+        return self.distortion + variance * self.spread + self.bits / self.pixels
 
     def where(self, which: Tensor, other: Point) -> Point:
         """Per image: this one where ``which``, (B,), holds, else ``other``."""
         return Point(
             {name: choose(which, tensor, other.latents[name]) for name, tensor in self.latents.items()},
-            torch.where(which, self.distortion, other.distortion),
             {name: near.where(which, other.near[name]) for name, near in self.near.items()},
-            torch.where(which, self.bits, other.bits),
+            torch.where(which, self.distortion, other.distortion),
             torch.where(which, self.spread, other.spread),
+            torch.where(which, self.bits, other.bits),
+            self.pixels,
         )
 
 
@@ -109,7 +189,7 @@ class Move:
     Attributes:
         gradient: of the expected cost in bits.
         lowest, highest: how far each element may move: to the next whole residual, where the gradient jumps. Both are 0
-            for an element that rests there.
+            for an element that rests there. ``None`` for latents that are not synthesised.
     """
 
     gradient: Tensor
@@ -118,137 +198,58 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """One walk of the probability model, with the gradients through it.
-
-    Attributes:
-        point: what the distortion is foreseen from.
-        coded: the synthesised latents as their entropy model saw them.
-        informing: gradient, in bits, of what each element tells of others; of the latents that are not synthesised, the
-            whole gradient, and of those at rest none.
-        bits, spread: see :class:`Point`.
-        pixels: of one image.
-    """
-
-    point: Point
-    coded: dict[str, Coded]
-    informing: Latents
-    bits: Tensor
-    spread: Tensor
-    pixels: int
-
-    @classmethod
-    def at(cls, state: Search, point: Point, latents: Latents, weights: Weights) -> Walk:
-        """Walk with ``latents``."""
-        leaves = {name: tensor.detach().requires_grad_() for name, tensor in latents.items()}
-
-        def quantize(name: str, residual: Tensor) -> Tensor:
-            if name in point.near:
-                return residual
-            side = weights.side
-            return torch.round(residual.detach()) if side is None else soft_round(residual, side)
-
-        bits = spread = torch.zeros_like(point.distortion)
-        coded, own = {}, {}
-        for name, part in state.codec.code(leaves, quantize).items():
-            if name not in point.near:
-                bits = bits + part.bits.flatten(1).sum(1)
-                continue
-            between = Between.of(part, part.residual)
-            up = part.residual - between.floor
-            bits = bits + torch.lerp(between.low, between.high, up).flatten(1).sum(1)
-            spread = spread + point.near[name].spread(between.up)
-            coded[name], own[name] = part, between.high.detach() - between.low.detach()
-        found = torch.autograd.grad(bits.sum(), list(leaves.values()), allow_unused=True)
-        informing = {
-            name: gradient - own[name] if name in own else gradient
-            for name, gradient in zip(leaves, found, strict=True)
-            if gradient is not None
-        }
-        return cls(point, coded, informing, bits.detach(), spread, state.objective.pixels)
-
-    @torch.no_grad()
-    def moves(self, latents: Latents, weights: Weights, *, moved: bool) -> dict[str, Move]:
-        """Where the expected cost falls.
-
-        Args:
-            latents: where the walk was, or near by.
-            weights: of this step.
-            moved: whether they have moved since the walk. What elements tell of one another is then taken as it was
-                there, and only synthesised latents, whose own rate is exact, move on.
-        """
-        side = {} if moved else {n: g for n, g in self.informing.items() if n not in self.coded}
-        found = {name: Move(gradient) for name, gradient in side.items()}
-        for name, part in self.coded.items():
-            near, value = self.point.near[name], latents[name]
-            residual = part.residual + (value - part.value)
-            between = Between.of(part, residual)
-            below, above = between.slopes(self.pixels * weights.variance * near.curvature)
-            others = self.informing[name] + self.pixels * near.slope(value)
-            falling, rising = others + below, others + above
-            downwards = between.whole & (falling > 0) & (rising >= 0)
-            rests = between.whole & (falling <= 0) & (rising >= 0)
-            gradient = torch.where(downwards, falling, rising).masked_fill_(rests, 0)
-            lowest = between.floor - residual - downwards.to(residual)
-            highest = torch.where(rests, lowest, lowest + 1)
-            found[name] = Move(gradient, lowest, highest)
-        return found
-
-
-@dataclass(frozen=True)
 class Between:
-    """Where residuals are between whole numbers, and what those cost; all (B, C, h, w), without graphs of residuals.
+    """Whole numbers around each residual, and what they cost; all (B, C, h, w), without graphs.
 
     Attributes:
-        floor: the residual itself where it is whole.
+        floor: the number below; the residual itself where it is whole.
         up: probability to be rounded up.
         whole: whether the residual is whole.
-        below, low, high: bits of ``floor - 1``, ``floor`` and ``floor + 1``; differentiable through the parameters.
+        below: bits of ``floor`` less those of ``floor - 1``.
+        own: bits of ``floor + 1`` less those of ``floor``: how the expected bits rise with the residual.
     """
 
     floor: Tensor
     up: Tensor
     whole: Tensor
     below: Tensor
-    low: Tensor
-    high: Tensor
+    own: Tensor
 
     @classmethod
-    def of(cls, coded: Coded, residual: Tensor) -> Between:
-        """Those of any residuals under a walk's parameters."""
-        residual = residual.detach()
-        near = torch.round(residual)
-        whole = (residual - near).abs() < _NEAR_WHOLE
-        floor = torch.where(whole, near, torch.floor(residual))
-        up = torch.where(whole, 0, residual - floor)
-        with torch.no_grad():
-            below = coded.bits_of_whole(floor - 1)
-        return cls(floor, up, whole, below, coded.bits_of_whole(floor), coded.bits_of_whole(floor + 1))
-
     @torch.no_grad()
+    def of(cls, coded: Coded, residual: Tensor) -> Self:
+        """Those of any residuals under a walk's parameters."""
+        floor, up, whole = _rounding(residual)
+        below, low, high = (coded.bits_of_whole(floor + step) for step in (-1, 0, 1))
+        return cls(floor, up, whole, low - below, high - low)
+
     def slopes(self, curvature: Tensor) -> tuple[Tensor, Tensor]:
         """Derivatives of the expected cost by the residual, below and above it; they differ where it is whole.
 
         Args:
             curvature: of the distortion that rounding adds to, in bits.
         """
-        return (
-            self.low - self.below + curvature * (self.up - 0.5),
-            self.high - self.low + curvature * (0.5 - self.up),
-        )
+        return self.below + curvature * (self.up - 0.5), self.own + curvature * (0.5 - self.up)
 
 
-def expected_bits(coded: Coded) -> Tensor:
-    """Of each element; differentiable."""
-    floor = torch.floor(coded.residual.detach())
-    return torch.lerp(coded.bits_of_whole(floor), coded.bits_of_whole(floor + 1), coded.residual - floor)
+def expected_bits(coded: Coded) -> tuple[Tensor, Tensor]:
+    """Of each element, differentiable; and how they rise with its own residual, without a graph."""
+    floor, _, _ = _rounding(coded.residual.detach())
+    low, high = coded.bits_of_whole(floor), coded.bits_of_whole(floor + 1)
+    return torch.lerp(low, high, coded.residual - floor), (high - low).detach()
 
 
-def decoded(state: Search, latents: Latents) -> tuple[Latents, Tensor]:
-    """The unrounded values that reach the pixels, as leaves of a graph, and the visible part of the image."""
-    with torch.no_grad():
-        coded = state.codec.code(latents, lambda _, residual: residual)
-    values = {name: c.value for name, c in coded.items()}
+def _rounding(residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The number below, or the residual where it is whole; the probability to be rounded up; and where it is whole."""
+    nearest = torch.round(residual)
+    whole = (residual - nearest).abs() < _NEAR_WHOLE
+    floor = torch.where(whole, nearest, torch.floor(residual))
+    return floor, torch.where(whole, 0, residual - floor), whole
+
+
+def decoded(state: Search, coded: Mapping[str, Coded]) -> tuple[Latents, Tensor]:
+    """The values that reach the pixels, as leaves of a graph, and the visible part of the image."""
+    values = {name: part.value.detach() for name, part in coded.items()}
     leaves = {name: values[name].clone().requires_grad_() for name in state.codec.synthesised}
     image = state.codec.synthesise(values | leaves)
     return leaves, state.codec.crop(image, state.objective.height, state.objective.width)

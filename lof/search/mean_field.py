@@ -26,8 +26,9 @@ foresaw it: an image whose cost has risen goes back to its best point and on wit
 cost has not fallen after half of the stage starts again, with its other latents rounded and at rest.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -100,22 +101,21 @@ def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
         if evaluation and evaluation % stage.curvature_every == 0:
             curvature = distortion_curvature(state, latents)
         weights = _weights(stage, evaluation * stage.steps)
-        point = Point.measured(state, latents, curvature)
-        walk = Walk.at(state, point, point.latents, weights)
-        point = replace(point, bits=walk.bits, spread=walk.spread)
+        walk = Walk.at(state, latents, weights)
+        point = Point.measured(state, walk, curvature)
         if best is not None:
-            now, before = (p.cost(state.objective.pixels, weights.variance) for p in (point, best))
+            now, before = (p.cost(weights.variance) for p in (point, best))
             before = torch.where(restarted, torch.inf, before)
             rose = now > before * (1 + stage.tolerance)
             pace = torch.where(rose, pace / 2, (pace * 1.5).clamp_max(1))
             if bool(rose.any()):
                 point = best.where(rose, point)
-                walk = Walk.at(state, point, point.latents, weights)
+                walk = Walk.at(state, point.latents, weights)
                 adam.forget(rose)
             best = point.where(now <= before, best)
         else:
             best = point
-        latents = _descend(state, stage, walk, evaluation, adam, pace)
+        latents = _descend(state, stage, point, walk, evaluation, adam, pace)
         restarted = torch.zeros_like(restarted)
         if evaluation + 1 == stage.evaluations // 2:
             state.offer(latents, state.hard(latents))
@@ -134,16 +134,16 @@ def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
 
 
 def _descend(
-    state: Search, stage: MeanFieldStage, walk: Walk, evaluation: int, adam: _Adam, pace: Tensor
+    state: Search, stage: MeanFieldStage, point: Point, walk: Walk, evaluation: int, adam: _Adam, pace: Tensor
 ) -> Latents:
-    """The steps that one gradient evaluation serves, from where it was measured and walked."""
-    latents = {name: tensor.clone() for name, tensor in walk.point.latents.items()}
+    """The steps that one gradient evaluation serves, from ``point``, where ``walk`` was."""
+    latents = {name: tensor.clone() for name, tensor in point.latents.items()}
     for count in range(stage.steps):
         step = evaluation * stage.steps + count
         weights, moved = _weights(stage, step), count % stage.walk_every > 0
         if count and not moved:
-            walk = Walk.at(state, walk.point, latents, weights)
-        moves = walk.moves(latents, weights, moved=moved)
+            walk = Walk.at(state, latents, weights)
+        moves = walk.moves(point, latents, weights.variance, moved=moved)
         adam.step(latents, moves, pace * value_at(stage.decay, _progress(stage, step)))
     return latents
 

@@ -29,7 +29,7 @@ def natural_steps(state: Search, latents: Latents, curvature: Latents, side: flo
     coded = state.codec.code(leaves, lambda name, r: r if name in curvature else soft_round(r, side))
     signed = torch.zeros((), device=state.codec.device)
     for name, part in coded.items():
-        bits = expected_bits(part) if name in curvature else part.bits
+        bits = expected_bits(part)[0] if name in curvature else part.bits
         signs = 2 * torch.round(state.noise.uniform(bits.shape)) - 1
         signed = signed + (signs * bits).sum()
     probes = torch.autograd.grad(signed, list(leaves.values()), materialize_grads=True)
@@ -48,7 +48,9 @@ def distortion_curvature(state: Search, latents: Latents) -> Latents:
     Counts as one gradient evaluation.
     """
     state.evaluations += 1
-    values, image = decoded(state, latents)
+    with torch.no_grad():
+        coded = state.codec.code(latents, lambda _, residual: residual)
+    values, image = decoded(state, coded)
     signs = 2 * torch.round(state.noise.uniform(image.shape)) - 1
     probing = signs * state.objective.error_curvature(image).sqrt()
     probes = torch.autograd.grad((image * probing).sum(), list(values.values()))

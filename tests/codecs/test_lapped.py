@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 
 import lof
 from lof.codecs import Codec, codec_spec, codec_specs, hard_rounding, load_codec
+from lof.codecs.lapped.bits import FARTHEST, bits_of, bits_of_whole
 from lof.codecs.lapped.codec import LappedCodec
 from lof.codecs.lapped.config import LAPPED, LAPPED_TINY, LappedConfig, rate_of
 from lof.codecs.lapped.fixed import LIMIT, SUM_LIMIT, FixedDepthwise, FixedLinear, counts, to_grid
 from lof.codecs.lapped.network import LappedNetwork, arranged, parted
-from lof.codecs.lapped.prior import POWERS
+from lof.codecs.lapped.prior import PLACES, POWERS
 from lof.codecs.lapped.transforms import lap, lapping
 from lof.errors import StreamError, UnknownCodecError, WeightsError
 
@@ -79,6 +80,22 @@ def lively(config: LappedConfig, seed: int = 0) -> LappedNetwork:
 def codec_of(net: LappedNetwork, quality: float) -> LappedCodec:
     cpu = torch.device("cpu")
     return LappedCodec(net, name="test", quality=quality, lmbda=0.01, device=cpu, precision=torch.float32)
+
+
+def test_bits_of_whole_residuals_are_those_of_any() -> None:
+    residual = torch.tensor([0.0, 1, -1, 7, -90, FARTHEST, -FARTHEST])[:, None].repeat(1, PLACES)
+    whole = torch.arange(PLACES, dtype=torch.float32)[None]
+    assert torch.allclose(bits_of_whole(residual, whole), bits_of(residual, whole))
+    few = residual[:3, 27:]
+    between = (whole[:, 26:-1] + 0.3).requires_grad_()  # σ from 1 on
+    near = bits_of_whole(few, between)
+    assert torch.allclose(near, bits_of(few, between), atol=0.05)
+    near.sum().backward()
+    slope = bits_of(few, whole[:, 27:]) - bits_of(few, whole[:, 26:-1])
+    assert between.grad is not None
+    assert torch.allclose(between.grad, slope.sum(0, keepdim=True), atol=1e-4)
+    beyond = torch.full((1, PLACES), FARTHEST + 1.0)
+    assert torch.equal(bits_of_whole(beyond, whole), bits_of(beyond, whole))
 
 
 class TestExactness:

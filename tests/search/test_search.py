@@ -131,7 +131,7 @@ class TestForeignCodecs:
     def test_every_search_gains(self, flat: torch.Tensor, profile: str, name: str) -> None:
         foreign = variant(name, device="cpu", precision="fp32")
         for found in search(foreign, flat, load_profile(profile), lmbda=foreign.lmbda):
-            assert found.trace[-1].cost < 0.985 * found.trace[0].cost
+            assert found.trace[-1].cost < 0.98 * found.trace[0].cost
 
     @pytest.mark.parametrize(("name", "factor"), [("tiny:4:z*8", 8.0), ("tiny:4:z/8", 0.125)])
     def test_natural_steps_follow_the_grid(
