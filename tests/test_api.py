@@ -329,18 +329,25 @@ def test_a_portable_result_is_never_worse_and_keeps_its_distance_from_boundaries
     photograph: Pixels,
 ) -> None:
     codec = lof.load_codec("mean-scale-96", device="cpu")
-    pixels = photograph[:320, :320]
-    free = lof.optimize(pixels, codec=codec, profile=SHORT, portable=False)
+
+    def margin(result: Result) -> float:
+        return codec.scale_margin(unpack(result.data).strings, 320, 320) or 0.0
+
+    # Where a search ends depends on the CPU's rounding: of four pictures, the first that ends beside a boundary.
+    for y, x in [(192, 0), (0, 192), (192, 192), (0, 0)]:
+        pixels = photograph[y : y + 320, x : x + 320]
+        free = lof.optimize(pixels, codec=codec, profile=SHORT, portable=False)
+        if margin(free) < 3e-6:
+            break
     portable = lof.optimize(pixels, codec=codec, profile=SHORT)
     assert (free.kept, portable.kept) == ("search", "search")
     assert portable.baseline == free.baseline
     assert portable.optimised.cost < 1.005 * free.optimised.cost
-    margins = [codec.scale_margin(unpack(r.data).strings, 320, 320) or 0.0 for r in (free, portable)]
-    assert margins[0] < 3e-6 <= margins[1]
+    assert margin(free) < 3e-6 <= margin(portable)
     kept = lof.optimize(pixels, codec=codec, profile=RUIN)
     assert kept.kept == "plain"
     assert kept.optimised == kept.baseline
-    assert (codec.scale_margin(unpack(kept.data).strings, 320, 320) or 0.0) >= 3e-6
+    assert margin(kept) >= 3e-6
 
 
 def test_the_same_seed_gives_the_same_bytes_in_every_process(tmp_path: Path, crop: Pixels) -> None:
