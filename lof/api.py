@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lof.codecs import DEFAULT_CODEC, Codec, Latents, codec_for, load_codec
+from lof.codecs import DEFAULT_CODEC, Codec, Latents, codec_for, codec_spec, load_codec
 from lof.containers import Stream, container, container_for, container_of, unpack
 from lof.containers.digest import check_digest, symbols_digest
 from lof.errors import StreamError, UsageError
@@ -39,6 +39,7 @@ def optimize(
     *,
     codec: str | Codec = DEFAULT_CODEC,
     quality: float | None = None,
+    metric: str | None = None,
     profile: str | Path | Profile = "medium",
     lmbda: float | None = None,
     seed: int = 0,
@@ -58,8 +59,10 @@ def optimize(
         codec: name of a codec or of several (``msp``, of which the profile selects one), or a loaded one
             (``quality`` and ``device`` are then its own).
         quality: rate point of the codec; its default if ``None``.
+        metric: what is optimised, ``mse`` or ``ms-ssim``: by a codec made for it, where there is one of that name, or
+            else by one made for the other. What a loaded codec was made for, or ``mse``, if ``None``.
         profile: ``fast``, ``medium``, ``high``, ``max``, the path of a TOML file, or a profile.
-        lmbda: λ of ``bpp + λ·D``; the codec's own at this quality if ``None``.
+        lmbda: λ of ``bpp + λ·D``; :meth:`Codec.lambda_for` the metric if ``None``.
         seed: of the search's random numbers. Same image, profile, seed and device: same bytes.
         device: where the search runs; see :func:`lof.load_codec`.
         format: name of the container, ``lof``, ``jpeg`` or ``compressai``; the codec's own if ``None``. See
@@ -76,11 +79,13 @@ def optimize(
     """
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
     if not isinstance(codec, Codec):
-        codec = load_codec(codec_for(codec, plan.name), quality, device=device)
+        name = codec_for(codec, plan.name)
+        codec = load_codec(name, quality, metric=codec_spec(name).made_for(metric or "mse"), device=device)
     return optimize_batch(
         [image],
         codec,
         plan,
+        metric=metric,
         lmbda=lmbda,
         seed=seed,
         format=format,
@@ -97,6 +102,7 @@ def optimize_batch(
     codec: Codec,
     profile: str | Path | Profile = "medium",
     *,
+    metric: str | None = None,
     lmbda: float | None = None,
     seed: int = 0,
     format: str | None = None,
@@ -109,7 +115,7 @@ def optimize_batch(
     """:func:`optimize` for several images of one size at once; the seconds are shared out evenly.
 
     Raises:
-        UsageError: the images differ in size, or λ is not a positive number.
+        UsageError: the images differ in size, λ is not a positive number, or there is no such metric.
         StreamError: a warm start is no stream, or one of another codec or size.
         SearchError: a region does not fit its image.
         LowMemoryError: too little memory is free.
@@ -119,7 +125,9 @@ def optimize_batch(
     pictures = [image if isinstance(image, Picture) else picture_of(image) for image in images]
     if len({picture.pixels.shape for picture in pictures}) != 1:
         raise UsageError("a batch holds images of one size")
-    lmbda = _positive(codec.lmbda if lmbda is None else lmbda)
+    metric = metric or codec.metric
+    suited = codec.lambda_for(metric)
+    lmbda = _positive(suited if lmbda is None else lmbda)
     height, width = pictures[0].pixels.shape[:2]
     codec = codec.for_size(height, width)
     format = format or container_for(codec.name)
@@ -127,7 +135,7 @@ def optimize_batch(
     require_memory(needed, codec.device, f"a {width}×{height} image")
     maps = [None] * len(pictures) if regions is None else [region_of(one, height, width) for one in regions]
     writers = [
-        _Writer(codec, picture, format, TrueCost(picture.pixels, lmbda, codec.metric, region))
+        _Writer(codec, picture, format, TrueCost(picture.pixels, lmbda, metric, region))
         for picture, region in zip(pictures, maps, strict=True)
     ]
     tensors = [_to_tensor(picture) for picture in pictures]
@@ -144,6 +152,7 @@ def optimize_batch(
         plan,
         initial={name: torch.cat([start[name] for start in starts]) for name in codec.latents},
         lmbda=lmbda,
+        metric=metric,
         seed=seed,
         region=None if regions is None else torch.stack([torch.as_tensor(one)[None] for one in maps]),
         offset=container(format).pixel_offset,
@@ -174,6 +183,7 @@ def optimize_batch(
                 evaluations=best.evaluations,
                 seconds=(time.perf_counter() - started) / len(pictures),
                 seed=seed,
+                metric=metric,
                 trace=best.trace,
             )
         )

@@ -49,11 +49,11 @@ class TrueCost:
             case "mse":
                 distortion = error if self.region is None else self._weighted(decoded)
             case "ms-ssim" if self.region is not None:
-                raise SearchError("a region needs a codec trained for mse")
+                raise SearchError("a region needs the metric mse")
             case "ms-ssim" if similarity is not None:
                 distortion = 1 - similarity
             case "ms-ssim":
-                raise SearchError("the image is too small for MS-SSIM; use a codec trained for mse")
+                raise SearchError("the image is too small for MS-SSIM; optimise mse")
             case _:
                 raise ValueError(f"unknown metric {self.metric!r}")
         return Measured(size, rate, error, psnr(error), similarity, rate + self.lmbda * distortion)

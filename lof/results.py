@@ -33,8 +33,7 @@ class Measured:
         mse: mean squared error of the decoded 8-bit image, in squared grey levels (0…65025).
         psnr: ``10 log10(255² / mse)`` in dB; infinity for a lossless result.
         ms_ssim: multi-scale SSIM in 0…1, or ``None`` where a side is shorter than its window allows.
-        cost: ``bpp + λ·D`` in bits per pixel, with D the codec's training distortion
-            (``mse``, or ``1 - ms_ssim``).
+        cost: ``bpp + λ·D`` in bits per pixel, with D what was optimised (``mse``, or ``1 - ms_ssim``).
     """
 
     size: int
@@ -77,6 +76,7 @@ class Result:
     evaluations: int
     seconds: float
     seed: int
+    metric: str
     trace: list[TracePoint] = field(default_factory=list)
 
     @property
@@ -101,6 +101,7 @@ class Result:
             "codec": self.codec,
             "quality": self.quality,
             "profile": self.profile,
+            "metric": self.metric,
             "lambda": self.lmbda,
             "seed": self.seed,
             "kept": self.kept,

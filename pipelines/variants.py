@@ -23,9 +23,6 @@ from torch import Tensor
 from lof.codecs import Codec, load_codec
 from lof.errors import UsageError
 
-MS_SSIM_SCALE = 8.73 / 0.0130
-"""λ of CompressAI's models for MS-SSIM over that of its models for the squared error, at quality 4."""
-
 
 def variant(text: str, *, device: str = "auto", precision: str = "auto") -> Codec:
     """The codec that ``NAME:QUALITY`` or ``NAME:QUALITY:VARIANT`` names; several variants are applied in turn.
@@ -51,7 +48,7 @@ def variant(text: str, *, device: str = "auto", precision: str = "auto") -> Code
 def _varied(codec: Codec, text: str) -> Codec:
     if text == "ms-ssim":
         changed = copy.copy(codec)
-        changed.metric, changed.lmbda = "ms-ssim", codec.lmbda * MS_SSIM_SCALE
+        changed.lmbda, changed.metric = codec.lambda_for("ms-ssim"), "ms-ssim"
         return changed
     found = re.fullmatch(r"(lambda|z)([*/])(\d+\.?\d*)|(gains)(\d+\.?\d*)", text)
     if found is None:

@@ -313,6 +313,33 @@ class TestLambda:
             lof.optimize(flat(8, 8), codec=tiny, profile=SHORT, lmbda=lmbda)
 
 
+class TestMetric:
+    def test_ms_ssim_is_optimised_by_a_codec_that_was_made_for_the_squared_error(
+        self, searched: Result, tiny: Codec, face: Pixels
+    ) -> None:
+        other = lof.optimize(face, codec=tiny, profile=SHORT, metric="ms-ssim")
+        assert (other.kept, other.metric, searched.metric) == ("search", "ms-ssim", "mse")
+        assert other.lmbda == tiny.lambda_for("ms-ssim") == 1280 * tiny.lmbda
+        for one in (other.baseline, other.optimised):
+            assert one.ms_ssim is not None
+            assert one.cost == pytest.approx(one.bpp + other.lmbda * (1 - one.ms_ssim), rel=1e-9)
+        assert other.optimised.cost < 0.98 * other.baseline.cost
+        assert searched.optimised.ms_ssim is not None
+        by_mse = searched.optimised.bpp + other.lmbda * (1 - searched.optimised.ms_ssim)
+        assert other.optimised.cost < 0.99 * by_mse
+        assert unpack(other.data).metric == "mse"  # what the decoder's weights were trained for
+        assert np.array_equal(lof.decode(other.data).pixels, other.pixels)
+
+    def test_what_cannot_be_optimised_is_refused(self, tiny: Codec, face: Pixels) -> None:
+        with pytest.raises(UsageError, match="metric 'vmaf': unknown; it is mse or ms-ssim"):
+            lof.optimize(face, codec=tiny, profile=SHORT, metric="vmaf")
+        with pytest.raises(SearchError, match="image is too small for MS-SSIM; optimise mse"):
+            lof.optimize(face[:64, :64], codec=tiny, profile=SHORT, metric="ms-ssim")
+        weights = np.ones(face.shape[:2])
+        with pytest.raises(SearchError, match="a region needs the metric mse"):
+            lof.optimize(face, codec=tiny, profile=SHORT, metric="ms-ssim", region=weights)
+
+
 IN_A_PROCESS = """
 import hashlib, sys
 import numpy as np, torch

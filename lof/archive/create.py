@@ -129,8 +129,17 @@ def plan(
 
 
 def settings_digest(settings: JobSettings, floors: Floors) -> str:
-    """16 hexadecimal digits over everything that decides what becomes of an image."""
-    content = f"{settings.digest(settings.load('cpu'))} {floors.psnr} {floors.ms_ssim}"
+    """16 hexadecimal digits over everything that decides what becomes of an image.
+
+    Raises:
+        UsageError: the settings fit no codec, or want another metric than the codec was made for.
+    """
+    codec = settings.load("cpu")
+    if settings.metric != codec.metric:  # the manifest keeps costs, and what the codec was made for
+        raise UsageError(
+            f"metric {settings.metric}: an archive optimises what {codec.name} was made for; use {codec.metric}"
+        )
+    content = f"{settings.digest(codec)} {floors.psnr} {floors.ms_ssim}"
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

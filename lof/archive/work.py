@@ -159,6 +159,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
             picture,
             codec=codec,
             profile=settings.profile,
+            metric=settings.metric,
             lmbda=settings.lmbda,
             seed=settings.seed,
             warm_start=item.stream,

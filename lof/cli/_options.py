@@ -26,7 +26,11 @@ Quality = Annotated[
     default("the codec's", "Quality of the images: 1 (smallest files) to 8 for most codecs.", SEARCH),
 ]
 Metric = Annotated[
-    str, typer.Option(help="What the codec was trained for: mse or ms-ssim.", rich_help_panel=SEARCH)
+    str,
+    typer.Option(
+        help="What is optimised: mse or ms-ssim. Takes weights trained for it, where the codec has some.",
+        rich_help_panel=SEARCH,
+    ),
 ]
 Lambda = Annotated[
     float | None,

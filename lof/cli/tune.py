@@ -78,9 +78,10 @@ def tune(
         torch.set_num_threads(threads)
     start = load_profile(profile)
     spec = codec_spec(codec)
-    spec.rate_point(metric, spec.default_quality)
-    points = _qualities(sorted(q for m, q in spec.rate_points if m == metric), qualities)
-    codecs = [load_codec(codec, q, metric=metric, weights=weights, device=device) for q in points]
+    made_for = spec.made_for(metric)
+    spec.rate_point(made_for, spec.default_quality)
+    points = _qualities(sorted(q for m, q in spec.rate_points if m == made_for), qualities)
+    codecs = [load_codec(codec, q, metric=made_for, weights=weights, device=device) for q in points]
     check_tunable(start, codecs[0])
     place = out or Path(f"{start.name}-{codec}-{codecs[0].fingerprint[:4].hex()}.toml")
     if place.exists():
@@ -90,14 +91,14 @@ def tune(
         for batch in batches(spread(find(images).sources, crops), size, crops)
     ]
     for rate in codecs:
-        steps = half_bits(rate, pictures[0])
+        steps = half_bits(rate, pictures[0], metric)
         if json:
             typer.echo(json_format.dumps({"quality": rate.quality, "half_bits": steps}))
         else:
             moved = ", ".join(f"{step:.2g} in {name}" for name, step in steps.items())
             typer.echo(f"quality {rate.quality:.10g}: half a bit is worth a step of {moved}")
     first = best = None
-    for trial in tune(start, codecs, pictures, seed):
+    for trial in tune(start, codecs, pictures, metric=metric, seed=seed):
         first, best = first or trial, trial if trial.kept else best
         if json:
             typer.echo(json_format.dumps({"change": trial.change, "cost": trial.cost, "kept": trial.kept}))

@@ -17,6 +17,9 @@ from torch import Tensor
 from lof.errors import UsageError
 from lof.profiles import Profile
 
+_MS_SSIM_LAMBDA = 1280.0
+"""λ for ``1 - MS-SSIM`` over λ for the squared error at one quality: CompressAI's models have 1222 to 1333."""
+
 Latents = dict[str, Tensor]
 """Latent tensors by name; each (B, C, h, w)."""
 
@@ -116,7 +119,7 @@ class Codec(ABC):
     quality: float
     """A multiple of 1/64."""
     metric: str
-    """What the codec was made for: ``mse`` or ``ms-ssim``."""
+    """What the codec was made for: ``mse`` or ``ms-ssim``. A search may want the other, see :meth:`lambda_for`."""
     lmbda: float
     """λ of ``bpp + λ·D`` that the codec was made for at this quality."""
     fingerprint: bytes = hashlib.sha256().digest()
@@ -184,6 +187,18 @@ class Codec(ABC):
         Raises:
             StreamError: the number of strings is not this codec's, or its decoder fails on them.
         """
+
+    def lambda_for(self, metric: str) -> float:
+        """λ of ``bpp + λ·D`` at this quality where a search wants ``metric``; ``lmbda`` where that is the codec's own.
+
+        Raises:
+            UsageError: the metric is neither ``mse`` nor ``ms-ssim``.
+        """
+        if metric not in ("mse", "ms-ssim"):
+            raise UsageError(f"metric {metric!r}: unknown; it is mse or ms-ssim")
+        if metric == self.metric:
+            return self.lmbda
+        return self.lmbda * _MS_SSIM_LAMBDA if metric == "ms-ssim" else self.lmbda / _MS_SSIM_LAMBDA
 
     def rounded(self, name: str, residual: Tensor) -> Tensor:
         """The quantiser of the written file, as a :class:`Quantize`: to the nearest symbol that can be written."""

@@ -173,6 +173,11 @@ class CodecSpec:
         """
         return self.rates.at(self.name, metric, quality)
 
+    def made_for(self, metric: str) -> str:
+        """The metric of the rate points to load where a search wants ``metric``: that, or else the codec's only one."""
+        known = {known for known, _ in self.rate_points}
+        return metric if metric in known or len(known) > 1 else known.pop()
+
     @property
     def rate_points(self) -> dict[Key, RatePoint]:
         """Rate points by metric and quality: all of them, or those at whole qualities of a continuous range."""

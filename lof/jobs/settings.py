@@ -23,8 +23,9 @@ class JobSettings:
 
     Attributes:
         quality: rate point of the codec; its default if ``None``.
+        metric: what is optimised, as for :func:`lof.optimize`.
         weights: folder with weights, as for :func:`lof.load_codec`.
-        lmbda: λ of ``bpp + λ·D``; the codec's training λ if ``None``.
+        lmbda: λ of ``bpp + λ·D``; :meth:`Codec.lambda_for` the metric if ``None``.
         format: name of the container; the codec's own if empty.
         precision: ``auto``, ``bf16`` or ``fp32``, of the search's synthesis.
         strip: leave ICC profile, EXIF and other metadata out of the streams.
@@ -69,12 +70,12 @@ class JobSettings:
             UsageError: no such codec, device or precision, or the format cannot hold its streams.
             WeightsError: the weights cannot be had.
         """
-        from lof.codecs import load_codec
+        from lof.codecs import codec_spec, load_codec
 
         codec = load_codec(
             self.codec,
             self.quality,
-            metric=self.metric,
+            metric=codec_spec(self.codec).made_for(self.metric),
             weights=self.weights,
             device=device or self.device,
             precision=self.precision,
@@ -93,12 +94,14 @@ class JobSettings:
             codec.metric,
             codec.fingerprint.hex(),
             self.profile.digest,
-            codec.lmbda if self.lmbda is None else self.lmbda,
+            codec.lambda_for(self.metric) if self.lmbda is None else self.lmbda,
             self.seed,
             self.precision,
             self.format,
             self.strip,
             self.portable,
-            *(["never bigger"] if self.never_bigger else []),  # so that older digests stay as they are
+            # So that older digests stay as they are:
+            *([self.metric] if self.metric != codec.metric else []),
+            *(["never bigger"] if self.never_bigger else []),
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

@@ -135,6 +135,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
                 [opened.picture for opened in images],
                 codec,
                 self.settings.profile,
+                metric=self.settings.metric,
                 lmbda=self.settings.lmbda,
                 seed=self.settings.seed,
                 format=self.settings.format,

@@ -46,6 +46,7 @@ def search(
     profile: Profile,
     *,
     lmbda: float,
+    metric: str | None = None,
     seed: int = 0,
     region: Tensor | None = None,
     offset: float = 0.0,
@@ -58,7 +59,7 @@ def search(
         images: (B, 3, H, W) float32 in [0, 1], unpadded.
         lmbda: λ of ``bpp + λ·D``.
         seed: start of the random numbers; with the same profile and device, equal seeds give equal symbols.
-        region, offset: as for :class:`Objective`.
+        metric, region, offset: as for :class:`Objective`.
         initial: latents to start from; the encoder's guess if ``None``.
         on_progress: called after every gradient evaluation, in this thread; :class:`StopSearch` of it ends the
             search.
@@ -67,7 +68,7 @@ def search(
         SearchError: the objective does not fit the images.
     """
     profile = codec.plan(profile)
-    objective = Objective(codec, images, lmbda, region=region, offset=offset)
+    objective = Objective(codec, images, lmbda, metric=metric, region=region, offset=offset)
     latents = codec.analyse(codec.pad(images)) if initial is None else initial
     with MemoryKept(codec.memory_needed(objective.height, objective.width, objective.batch)) as memory:
 

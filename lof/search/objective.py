@@ -37,6 +37,7 @@ class Objective:
         codec: prices and synthesises.
         images: (B, 3, H, W) float32 in [0, 1], unpadded.
         lmbda: λ, in bits per pixel per unit of distortion.
+        metric: what the distortion is, ``mse`` or ``ms-ssim``; what the codec was made for if ``None``.
         region: (B, 1, H, W) float32, at least 0 with a mean of 1: how much each pixel's error counts; see
             :func:`lof.measure.region_of`.
         offset: added to the target, in grey levels. A decoder that truncates to 8 bits wants its output
@@ -52,19 +53,20 @@ class Objective:
         images: Tensor,
         lmbda: float,
         *,
+        metric: str | None = None,
         region: Tensor | None = None,
         offset: float = 0.0,
     ) -> None:
-        self.codec, self.lmbda = codec, lmbda
+        self.codec, self.lmbda, self.metric = codec, lmbda, metric or codec.metric
         self.height, self.width = images.shape[-2:]
         self.target = (images + offset / 255).to(codec.device)
-        if codec.metric == "ms-ssim" and min(self.height, self.width) < MS_SSIM_MIN_SIDE:
+        if self.metric == "ms-ssim" and min(self.height, self.width) < MS_SSIM_MIN_SIDE:
             raise SearchError(
                 f"a {self.width}×{self.height} image is too small for MS-SSIM "
-                f"(sides of {MS_SSIM_MIN_SIDE} px or more); use a codec trained for mse"
+                f"(sides of {MS_SSIM_MIN_SIDE} px or more); optimise mse"
             )
-        if codec.metric == "ms-ssim" and region is not None:
-            raise SearchError("a region needs a codec trained for mse")
+        if self.metric == "ms-ssim" and region is not None:
+            raise SearchError("a region needs the metric mse")
         self.region = None if region is None else region.to(codec.device, torch.float32)
 
     @property
@@ -83,7 +85,7 @@ class Objective:
         Exact for the MSE, with a region too. MS-SSIM is taken as proportional to the squared error, with the factor
         that holds for ``decoded``.
         """
-        if self.codec.metric == "mse":
+        if self.metric == "mse":
             each = 2 * self.lmbda * 255**2 / (3 * self.pixels)
             return torch.full((self.batch, 1, 1, 1), each, device=self.target.device) * (
                 1.0 if self.region is None else self.region
@@ -110,7 +112,7 @@ class Objective:
     def distortion(self, decoded: Tensor) -> Tensor:
         """Distortion of (B, 3, H, W) against the images: (B,), float32."""
         decoded = decoded.clamp(0, 1)
-        match self.codec.metric:
+        match self.metric:
             case "mse":
                 error = (decoded - self.target).square()
                 error = error if self.region is None else error * self.region
@@ -122,7 +124,7 @@ class Objective:
                     decoded, self.target.clamp(0, 1), data_range=1.0, size_average=False
                 )
                 return 1 - similarity
-        raise ValueError(f"unknown metric {self.codec.metric!r}")
+        raise ValueError(f"unknown metric {self.metric!r}")
 
 
 def symbols_of(coded: Mapping[str, Coded]) -> dict[str, Tensor]:

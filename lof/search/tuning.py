@@ -44,7 +44,12 @@ class Trial:
 
 
 def tune(
-    profile: Profile, codecs: Sequence[Codec], images: Sequence[Tensor], seed: int = 0
+    profile: Profile,
+    codecs: Sequence[Codec],
+    images: Sequence[Tensor],
+    *,
+    metric: str | None = None,
+    seed: int = 0,
 ) -> Iterator[Trial]:
     """Measure ``profile`` and changes of it; the last trial that was kept has the profile to use.
 
@@ -52,6 +57,7 @@ def tune(
         codecs: one codec at several rate points.
         images: batches, (B, 3, H, W) float32 in [0, 1]. With fewer than eight pairs of image and rate point, chance
             decides much.
+        metric: what is optimised; what the codecs were made for if ``None``.
 
     Raises:
         UsageError: see :func:`check_tunable`.
@@ -59,7 +65,19 @@ def tune(
     """
     check_tunable(profile, codecs[0])
     side = [name for name in codecs[0].latents if name not in codecs[0].synthesised]
-    best, rows = profile, _costs(profile, codecs, images, seed)
+
+    def costs(tried: Profile) -> list[float]:
+        """Change of the true cost of every image at every rate point."""
+        return [
+            found.trace[-1].cost / found.trace[0].cost - 1
+            for batch in images
+            for codec in codecs
+            for found in search(
+                codec, batch, tried, lmbda=codec.lambda_for(metric or codec.metric), metric=metric, seed=seed
+            )
+        ]
+
+    best, rows = profile, costs(profile)
     yield Trial("", best, fmean(rows), True)
     for moves in _moves(side):
         for change, keys in moves:
@@ -69,7 +87,7 @@ def tune(
                 tried = _with(best, keys)
                 if tried.digest == best.digest:
                     break
-                found = _costs(tried, codecs, images, seed)
+                found = costs(tried)
                 kept = _better(found, rows)
                 yield Trial(change, tried, fmean(found), kept)
                 if not kept:
@@ -91,16 +109,18 @@ def check_tunable(profile: Profile, codec: Codec) -> None:
         )
 
 
-def half_bits(codec: Codec, images: Tensor) -> dict[str, float]:
+def half_bits(codec: Codec, images: Tensor, metric: str | None = None) -> dict[str, float]:
     """How sensitive a codec is: the move of an element that costs about half a bit, by latent tensor.
 
     In steps of the quantiser, the median over channels; see :func:`lof.search.sensitivity.natural_steps`.
 
     Args:
         images: (B, 3, H, W) float32 in [0, 1].
+        metric: as for :func:`tune`.
     """
     latents = codec.analyse(codec.pad(images))
-    state = Search(Objective(codec, images, codec.lmbda), latents, 1, [0] * len(images), None)
+    objective = Objective(codec, images, codec.lambda_for(metric or codec.metric), metric=metric)
+    state = Search(objective, latents, 1, [0] * len(images), None)
     curvature = distortion_curvature(state, state.best)
     found = natural_steps(state, state.best, curvature, 1.0)
     return {name: float(step.median()) for name, step in found.items()}
@@ -147,16 +167,6 @@ def _with(profile: Profile, keys: Callable[[MeanFieldStage], dict[str, object]])
 def _rate(rate: float) -> float:
     """Three digits, within what a profile may say."""
     return float(f"{min(10.0, max(1e-6, rate)):.3g}")
-
-
-def _costs(profile: Profile, codecs: Sequence[Codec], images: Sequence[Tensor], seed: int) -> list[float]:
-    """Change of the true cost of every image at every rate point."""
-    return [
-        found.trace[-1].cost / found.trace[0].cost - 1
-        for batch in images
-        for codec in codecs
-        for found in search(codec, batch, profile, lmbda=codec.lmbda, seed=seed)
-    ]
 
 
 def _better(rows: Sequence[float], before: Sequence[float]) -> bool:

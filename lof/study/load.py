@@ -37,7 +37,7 @@ def parse_study(content: dict[str, Any], origin: str = "study", folder: Path = P
         study = Study.model_validate(content)
         spec = codec_spec(study.codec)
         for quality in study.qualities:
-            spec.rate_point(study.metric, quality)
+            spec.rate_point(spec.made_for(study.metric), quality)
         base = _base(study.base, origin, folder)
         check_space(study.space, base)
         points = enqueued_points(study.enqueue, study.space, base, lambda name: _named(name, folder))

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 import lof
+from lof.codecs import codec_spec
 from lof.errors import LofError, StudyError
 from lof.files.inputs import find
 from lof.pictures.batches import Image, batches, spread
@@ -70,8 +71,9 @@ class Bench:
 
     def __init__(self, study: Study, images: Sequence[list[Image]], device: str = "auto") -> None:
         self.study, self.images = study, images
+        made_for = codec_spec(study.codec).made_for(study.metric)
         self.codecs: list[Codec] = [
-            lof.load_codec(study.codec, quality, metric=study.metric, weights=study.weights, device=device)
+            lof.load_codec(study.codec, quality, metric=made_for, weights=study.weights, device=device)
             for quality in study.qualities
         ]
 
@@ -114,7 +116,9 @@ class Bench:
         try:
             pictures = [image.picture for image in batch]
             # Widening comes after any search and is no part of a profile.
-            return lof.optimize_batch(pictures, codec, profile, seed=self.study.seed, portable=False)
+            return lof.optimize_batch(
+                pictures, codec, profile, metric=self.study.metric, seed=self.study.seed, portable=False
+            )
         except LofError as error:
             raise type(error)(f"{', '.join(image.name for image in batch)}: {error}") from error
 
