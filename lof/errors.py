@@ -86,7 +86,7 @@ def require(package: str, extra: str, what: str) -> None:
 
     Args:
         package: as it is imported.
-        extra: that installs it, one of ``study``, ``ray`` and ``samples``.
+        extra: that installs it, such as ``study``.
         what: was asked for, as the message begins: ``lof study``.
 
     Raises:

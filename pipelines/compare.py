@@ -6,7 +6,7 @@
 Whole pictures. Every finished file is a line of ``RUN/files.jsonl``; the same command continues. Leaves
 ``compare.md`` and ``compare.png``: BD-rates against the first format and, where the pictures are the 24 Kodak images,
 against a published curve; and how much larger lof's files are than each format's at equal PSNR. JPEG XL needs
-``pip install pillow-jxl-plugin``.
+``pip install '.[jxl]'``.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from lof.files.atomic import write_atomically
 from lof.files.inputs import find
 from lof.metrics import bpp, mse, psnr
 from lof.pictures.batches import Image, batches, spread
+from lof.pictures.formats import Format, decode
 from lof.profiles import Profile, load_profile
 from lof.report.records import Record, distinct
 from lof.results import Pixels
 from pipelines.benchmark_report import PLAIN
 from pipelines.command import bar, qualities_of, run
 from pipelines.compare_report import plot, series_of, to_markdown
-from pipelines.formats import Format, decode, formats
+from pipelines.formats import QUALITIES, encoder, formats
 from pipelines.methods import Journal
 
 KODAK_IMAGES = 24
@@ -60,7 +61,9 @@ def main(
     beside = formats([name.strip() for name in others.split(",")])
     rows: list[Record] = []
     with bar() as progress:
-        steps = len(codecs) * (1 + len(methods)) + sum(len(f.variants) * len(f.qualities) for f in beside)
+        steps = len(codecs) * (1 + len(methods)) + sum(
+            len(f.variants) * len(QUALITIES[f.pillow]) for f in beside
+        )
         task = progress.add_task("", total=steps * len(sources))
         for (image,) in batches(sources, None, 1):
             for row in _measured(journal, image, codecs, methods, beside):
@@ -71,7 +74,7 @@ def main(
     ours = [_label(codecs[0], None), *(_label(codecs[0], method) for method in methods)]
     series = series_of(rows, ours)
     published = _is_kodak(rows)
-    encoders = ", ".join(f"{other.pillow} by {other.encoder}" for other in beside)
+    encoders = ", ".join(f"{other.pillow} by {encoder(other)}" for other in beside)
     weights = f"{codec} with weights {codecs[0].fingerprint.hex()[:8]}"
     about = f"{len(sources)} whole pictures of {Path(folder).name}; {weights}; {encoders}."
     text = to_markdown(series, about, published=published)
@@ -89,8 +92,8 @@ def _measured(
 ) -> Iterator[Record]:
     for other in others:
         for variant in other.variants:
-            for quality in other.qualities:
-                key = f"{other.encoder} {other.name} {variant} {quality} {image.digest[:16]}"
+            for quality in QUALITIES[other.pillow]:
+                key = f"{encoder(other)} {other.name} {variant} {quality} {image.digest[:16]}"
                 if key not in journal.rows:
                     data = other.encode(image.picture.pixels, variant, quality)
                     _keep(journal, key, image, len(data), decode(data))

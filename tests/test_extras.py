@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-OPTIONAL = ("optuna", "pyarrow", "ray", "skimage")
+OPTIONAL = ("optuna", "pillow_jxl", "pyarrow", "ray", "skimage")
 
 
 def run(folder: Path, *calls: list[str]) -> subprocess.CompletedProcess[str]:
@@ -48,6 +48,7 @@ def test_optimise_and_decode_need_no_extra(tmp_path: Path, crop: NDArray[np.uint
         (["study", "status", "--storage", "sqlite:///no-such.db"], "study"),
         (["samples", "photos"], "samples"),
         (["optimize", "face.png", "--ray", "local"], "ray"),
+        (["optimize", "face.png", "--against", "webp,jxl"], "jxl"),
         (["train", "tiny", "-o", "run", "--data", ".", "--workers", "2"], "ray"),
     ],
 )

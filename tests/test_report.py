@@ -25,7 +25,7 @@ import lof
 from lof.errors import OutputError
 from lof.report import Crops, figures, write_reports
 from lof.report.page import LOSSLESS_UP_TO, MOST_CROPS
-from lof.report.table import MOST_ROWS, summary_table
+from lof.report.table import MOST_ROWS, beside_table, summary_table
 
 EVIL = "<script>alert(1)</script>.png"
 Record = dict[str, Any]
@@ -139,6 +139,24 @@ def test_columns_of_the_csv_name_their_units(tmp_path: Path) -> None:
     assert row["gradient_evaluations"] == "20"
     assert row["seconds"] == "1.5"
     assert row["notes"] == "orientation 6 applied; palette expanded"
+
+
+def test_files_stand_beside_other_formats_of_the_same_psnr(tmp_path: Path) -> None:
+    records = [
+        record("a.png", against={"webp": 90_000, "avif": 30_000}),
+        record("b.png", against={"webp": 60_000, "avif": None}),
+        record("c.png"),
+    ]
+    _, rows, html = write(records, tmp_path)
+    assert [row["webp_bytes_at_same_psnr"] for row in rows] == ["90000", "60000", ""]
+    assert [row["avif_bytes_at_same_psnr"] for row in rows] == ["30000", "", ""]
+    page = Page(html).text
+    assert "webp 150 kB 90.0 kB −40.0 % avif (1 of 2 pictures) 30.0 kB 45.0 kB +50.0 %" in page
+    assert "b.png 45.0 kB 60.0 kB –" in page
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(beside_table(records))
+    table = [line.split() for line in console.export_text().splitlines()]
+    assert table[1] == ["webp", "150", "kB", "90.0", "kB", "−40.0", "%"]
 
 
 @pytest.mark.parametrize(

@@ -69,10 +69,14 @@ def show_ignored(found: Found) -> None:
 
 def show_summary(summary: Summary, reports: Sequence[Location]) -> None:
     """The table, what was done to the pictures on the way, and where the reports are."""
-    from lof.report.table import summary_table
+    from lof.report.records import beside
+    from lof.report.table import beside_table, summary_table
 
     console = Console(highlight=False)
     console.print(summary_table(summary.records))
+    if beside(summary.records):
+        console.print()
+        console.print(beside_table(summary.records))
     _show_notes(console, summary.records)
     parts = [f"{summary.done} done"]
     if summary.skipped:
@@ -92,16 +96,17 @@ def show_plan(sources: Sequence[Source], out: Location, settings: JobSettings, *
         LofError: what the job itself would refuse before its first image.
     """
     plan = plan_job(sources, out, settings)
-    skipped = {source for source, _ in plan.skipped}
-    rows = [_row(source, settings, is_skipped=source in skipped) for source in sources]
+    states = {source: "skipped" for source, _ in plan.skipped} | dict.fromkeys(plan.known, "compare")
+    rows = [_row(source, settings, states.get(source)) for source in sources]
     console = Console(highlight=False, soft_wrap=True)
     for row in rows:
         if json:
             print(json_format.dumps(row))
         elif row["state"] == "refused":
             console.print(f"[red]would fail[/] {escape(figures.printable(row['error']))}")
-        elif row["state"] == "skipped":
-            console.print(escape(figures.printable(f"{row['source']} done before")), style="dim")
+        elif row["state"] in ("skipped", "compare"):
+            more = ", only compared" if row["state"] == "compare" else ""
+            console.print(escape(figures.printable(f"{row['source']} done before{more}")), style="dim")
         else:
             line = f"{row['source']} {row['width']}×{row['height']} {out / row['output']}"
             console.print(escape(figures.printable(line)))
@@ -133,18 +138,23 @@ def _line(record: Record) -> str:
         else "plain encoding kept",
         figures.plural(record["evaluations"], "evaluation"),
         figures.duration(record["seconds"]),
+        *(
+            f"{figures.percent(record['optimised']['size'] / size - 1)} against {name}"
+            for name, size in record.get("against", {}).items()
+            if size
+        ),
         *record["notes"],
     ]
     return f"{record['source']}: {', '.join(parts)}"
 
 
-def _row(source: Source, settings: JobSettings, *, is_skipped: bool) -> Record:
+def _row(source: Source, settings: JobSettings, known: str | None) -> Record:
     error, width, height = None, None, None
     try:
         width, height = read_size(source.path)
     except LofError as problem:
         error = str(problem)
-    state = "skipped" if is_skipped else "refused" if error else "todo"
+    state = known or ("refused" if error else "todo")
     return {
         "source": source.relative.as_posix(),
         "output": output_name(source, settings.suffix),
@@ -166,6 +176,8 @@ def _print_sums(console: Console, rows: Sequence[Record], plan: Plan, settings: 
     )
     if states["skipped"]:
         console.print(f"{states['skipped']} done before and unchanged: skipped")
+    if states["compare"]:
+        console.print(f"{states['compare']} done before and unchanged: only compared with other formats")
     if states["refused"]:
         console.print(f"[red]{states['refused']} would fail[/]")
     if plan.replaced:

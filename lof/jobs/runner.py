@@ -33,12 +33,14 @@ class Plan:
     Attributes:
         todo: sources to work on.
         skipped: those that are done and unchanged, with their records.
+        known: records of those of ``todo`` that are done and unchanged, but not yet compared with all other formats.
         replaced: those of ``todo`` whose stream was made with other settings.
     """
 
     todo: list[Source] = field(default_factory=list)
     skipped: list[tuple[Source, Record]] = field(default_factory=list)
     replaced: list[Source] = field(default_factory=list)
+    known: dict[Source, Record] = field(default_factory=dict)
 
 
 @dataclass
@@ -131,7 +133,8 @@ def run_job(
         keeper = _Keeper(manifest, plan, digest, on_event)
         for source, record in plan.skipped:
             keeper(Skipped(source, record))
-        work = Optimise(out, settings, until)
+        known = {source.relative.as_posix(): record for source, record in plan.known.items()}
+        work = Optimise(out, settings, until, known)
         work.clean_up(tuple(plan.todo))
         in_order = isinstance(pool, ThisProcess) and batch == 1
         items = ((source,) for source in plan.todo) if in_order else batches(plan.todo, batch)
@@ -193,7 +196,11 @@ def _plan(
         done = row if row is not None and row.state == "done" else None
         whole = done is not None and _is_written(done, output_path(source, out, settings.suffix), written)
         if done is not None and whole and done.settings == digest and _is_unchanged(source, done):
-            plan.skipped.append((source, done.record | {"state": "skipped"}))
+            if done.record.get("against", {}).keys() >= set(settings.against):
+                plan.skipped.append((source, done.record | {"state": "skipped"}))
+            else:
+                plan.todo.append(source)
+                plan.known[source] = done.record
             continue
         plan.todo.append(source)
         if done is not None and whole and done.settings != digest:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from lof.containers import container, container_for
 from lof.errors import UsageError
+from lof.pictures.formats import require_formats
 from lof.profiles import Profile
 
 if TYPE_CHECKING:
@@ -31,9 +32,11 @@ class JobSettings:
         strip: leave ICC profile, EXIF and other metadata out of the streams.
         portable: write streams that CPUs with other instructions read too, as for :func:`lof.optimize`.
         never_bigger: keep the plain encoding where the better file would have more bytes.
+        against: names of :data:`lof.pictures.formats.FORMATS`, whose bytes at the same PSNR are found too.
 
     Raises:
-        UsageError: λ is not a positive number, the seed is not in 0…2⁶³−1, or the format is unknown.
+        UsageError: λ is not a positive number, the seed is not in 0…2⁶³−1, or a format is unknown.
+        MissingExtraError: a format of ``against`` cannot be written here.
     """
 
     codec: str
@@ -49,6 +52,7 @@ class JobSettings:
     strip: bool = False
     portable: bool = True
     never_bigger: bool = False
+    against: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.lmbda is not None and not (self.lmbda > 0 and math.isfinite(self.lmbda)):
@@ -57,6 +61,7 @@ class JobSettings:
             raise UsageError(f"seed {self.seed}: must be a whole number from 0 to {2**63 - 1}")
         object.__setattr__(self, "format", self.format or container_for(self.codec))
         container(self.format)
+        require_formats(self.against, "--against")
 
     @property
     def suffix(self) -> str:
@@ -86,7 +91,8 @@ class JobSettings:
     def digest(self, codec: Codec) -> str:
         """16 hexadecimal digits: with equal ones, a finished image need not be done again.
 
-        The device is left out, so that a job may continue on another machine.
+        The device is left out, so that a job may continue on another machine, and so is ``against``, which decides no
+        byte of a stream.
         """
         content = [
             codec.name,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from lof.containers import container
@@ -19,6 +19,7 @@ from lof.jobs.batches import Batch
 from lof.jobs.crops import crop_path, write_crop
 from lof.jobs.events import Record
 from lof.jobs.settings import JobSettings
+from lof.pictures.formats import FORMATS, bytes_at, require_formats
 from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
 from lof.pools import Work
@@ -51,14 +52,17 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
 
     Attributes:
         until: as for :func:`lof.jobs.run_job`.
+        known: records of images that are done, by source; only what they lack of other formats is found.
     """
 
     out: Location
     settings: JobSettings
     until: float | None = None
+    known: Mapping[str, Record] = field(default_factory=dict)
 
     def open(self) -> Codec:
-        """The codec, on the job's device."""
+        """The codec, on the job's device; this process may be on a machine that cannot write the other formats."""
+        require_formats(self.settings.against, "--against")
         return self.settings.load()
 
     def do(self, tool: Codec, item: Batch, report: OnProgress) -> list[Record]:
@@ -70,6 +74,9 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
         records: dict[int, Record] = {}
         sizes: dict[tuple[int, ...], dict[int, _Opened]] = {}
         for place, source in enumerate(item):
+            if known := self.known.get(source.relative.as_posix()):
+                records[place] = self._completed(source, known)
+                continue
             with _failures_recorded(source, records, place):
                 opened = _open(source, self.settings)
                 sizes.setdefault(opened.picture.pixels.shape, {})[place] = opened
@@ -90,7 +97,8 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
     def lost(self, item: Batch, reason: str) -> list[Record]:
         """The record of an image that is set aside."""
         remedy = "if memory is short, scale the image down or use fewer --jobs"
-        return [_failed(source, f"{source.path}: {reason}; {remedy}") for source in item]
+        failed = [_failed(source, f"{source.path}: {reason}; {remedy}") for source in item]
+        return [self._kept(record) for record in failed]
 
     def clean_up(self, item: Batch) -> None:
         """Remove the temporary files of the streams and the crops."""
@@ -151,6 +159,28 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
             for place, opened, result in zip(places, images, results, strict=True)
         }
 
+    def _completed(self, source: Source, record: Record) -> Record:
+        """The record of an image that is done, with the formats that it lacks."""
+        failed: dict[int, Record] = {}
+        with _failures_recorded(source, failed, 0):
+            picture, _ = _read(source.path)
+            return record | self._against(picture, record["optimised"]["psnr"], record.get("against", {}))
+        return self._kept(failed[0])
+
+    def _kept(self, failed: Record) -> Record:
+        """A failure's record; that of an image that is done stays, with a note."""
+        known = self.known.get(failed["source"])
+        if known is None:
+            return failed
+        return known | {"notes": [*known["notes"], f"not compared with other formats ({failed['error']})"]}
+
+    def _against(self, picture: Picture, psnr: float, known: Mapping[str, int | None]) -> Record:
+        missing = [name for name in self.settings.against if name not in known]
+        if not missing:
+            return {}
+        found = {name: bytes_at(picture.pixels, psnr, FORMATS[name]) for name in missing}
+        return {"against": {**known, **found}}
+
     def _write(self, opened: _Opened, result: Result, late: list[str]) -> Record:
         source = opened.source
         stream, crop = self._written_for(source)
@@ -159,6 +189,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
         return (
             result.record()
             | opened.identity
+            | self._against(opened.picture, result.optimised.psnr, {})
             | {
                 "source": source.relative.as_posix(),
                 "output": output_name(source, self.settings.suffix),

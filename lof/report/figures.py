@@ -73,8 +73,10 @@ def short_count(value: int) -> str:
     return f"{value // 1000}k" if value < 10**7 else f"{value // 10**6}M"
 
 
-def size(value: int) -> str:
-    """``812 B``, ``4.91 kB``, ``125 MB``, in powers of 1000."""
+def size(value: int | None) -> str:
+    """``812 B``, ``4.91 kB``, ``125 MB``, in powers of 1000; ``–`` for ``None``."""
+    if value is None:
+        return ABSENT
     if value < 1000:
         return f"{value} B"
     scaled = float(value)

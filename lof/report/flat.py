@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable
 from typing import Any
 
+from lof.pictures.formats import FORMATS
 from lof.report.figures import printable
 from lof.report.records import Record
 
@@ -25,7 +26,18 @@ _TEXTS = ("source", "state", "error", "output", "codec", "quality", "profile", "
 _SIZES = ("width_px", "height_px", "source_bytes")
 _EFFORTS = ("rate_change_percent", "gradient_evaluations", "seconds")
 
-COLUMNS = (*_TEXTS, *_SIZES, *_SIDES, *_EFFORTS, "notes", "source_sha256", "output_sha256")
+_AGAINST = {name: f"{name}_bytes_at_same_psnr" for name in FORMATS}
+
+COLUMNS = (
+    *_TEXTS,
+    *_SIZES,
+    *_SIDES,
+    *_AGAINST.values(),
+    *_EFFORTS,
+    "notes",
+    "source_sha256",
+    "output_sha256",
+)
 
 
 def to_csv(records: Iterable[Record]) -> str:
@@ -46,6 +58,7 @@ def _flat(record: Record) -> Record:
         return record
     return record | {
         **{column: record[side][key] for column, (side, key) in _SIDES.items()},
+        **{_AGAINST[name]: size for name, size in record.get("against", {}).items()},
         "width_px": record["width"],
         "height_px": record["height"],
         "source_bytes": record["source_size"],

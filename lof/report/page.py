@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import lof
 from lof.report import figures, plots
 from lof.report.crops import address, colour_bar, panels
-from lof.report.records import Record, by_change, distinct, failed, in_order, measured, number, totals
+from lof.report.records import Record, beside, by_change, distinct, failed, in_order, measured, number, totals
 from lof.results import Crops
 
 MOST_CROPS = 200
@@ -37,6 +37,7 @@ def render(records: Sequence[Record], *, title: str, crops: Callable[[Record], C
             origin=f"lof {lof.__version__}, {date.today()}, {platform.machine()} with {os.cpu_count()} CPUs, "
             f"{platform.system()}, Python {platform.python_version()}",
             totals=totals(rows),
+            beside=beside(rows),
             settings=_settings(rows),
             failed=_clean(failed(ordered)),
             rows=_clean(rows),

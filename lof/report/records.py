@@ -3,7 +3,8 @@
 A record is ``Result.record()`` with ``source``, ``output``, ``source_size``, ``source_sha256``,
 ``output_sha256``, ``notes`` and ``state`` (``done``, ``failed``, ``skipped``). A failed one has ``source``,
 ``state`` and ``error`` only. JSON has no infinity: the PSNR of a lossless result is the string ``"inf"``
-there, and either form is understood here. MS-SSIM is ``None`` (``null``) where the image is too small.
+there, and either form is understood here. MS-SSIM is ``None`` (``null``) where the image is too small. ``against``,
+where other formats were asked for, has the bytes that each needs at the same PSNR, ``None`` where it does not reach it.
 """
 
 from __future__ import annotations
@@ -94,6 +95,46 @@ def totals(records: Iterable[Record]) -> Totals | None:
         seconds=sum(row["seconds"] for row in rows),
         plain=sum(row["kept"] == "plain" for row in rows),
     )
+
+
+@dataclass(frozen=True)
+class Beside:
+    """lof's files beside another format's of the same PSNR, over the pictures for which both are known.
+
+    Attributes:
+        name: the format's.
+        asked: pictures for which it was asked, also those whose PSNR it does not reach.
+        theirs, ours: bytes.
+    """
+
+    name: str
+    asked: int
+    pictures: int
+    theirs: int
+    ours: int
+
+    @property
+    def label(self) -> str:
+        """The name, and of how many pictures the figures are where that is not all of them."""
+        few = f" ({self.pictures} of {self.asked} pictures)" if self.pictures < self.asked else ""
+        return f"{self.name}{few}"
+
+    @property
+    def change(self) -> float | None:
+        """By how much lof's files are larger, as a share."""
+        return self.ours / self.theirs - 1 if self.theirs else None
+
+
+def beside(records: Iterable[Record]) -> list[Beside]:
+    """One for each format that was asked for."""
+    rows = [row for row in measured(records) if "against" in row]
+    found = []
+    for name in dict.fromkeys(name for row in rows for name in row["against"]):
+        asked = [(row["against"][name], row["optimised"]["size"]) for row in rows if name in row["against"]]
+        known = [pair for pair in asked if pair[0] is not None]
+        theirs, ours = (sum(pair[i] for pair in known) for i in (0, 1))
+        found.append(Beside(name, len(asked), len(known), theirs, ours))
+    return found
 
 
 def distinct(records: Iterable[Record], key: str) -> list[Any]:

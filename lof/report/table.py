@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lof.report import figures
-from lof.report.records import Record, by_change, failed, in_order, measured, number, totals
+from lof.report.records import Record, beside, by_change, failed, in_order, measured, number, totals
 
 MOST_ROWS = 40
 _LEAST_NAME = 12
@@ -61,6 +61,18 @@ def summary_table(records: Sequence[dict[str, Any]]) -> Table:
             figures.duration(total.seconds),
             style="bold",
         )
+    return table
+
+
+def beside_table(records: Sequence[dict[str, Any]]) -> Table:
+    """A row for each other format: its bytes at the same PSNR, lof's, and by how much lof's are more."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("at the same PSNR")
+    for name in ("theirs", "lof", "lof's bytes"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for one in beside(records):
+        change = Text(figures.ABSENT) if one.change is None else _change(one.change)
+        table.add_row(one.label, figures.size(one.theirs), figures.size(one.ours), change)
     return table
 
 

@@ -93,6 +93,19 @@ def test_other_settings_do_everything_again(finished: Path, settings: JobSetting
     assert len(plan(finished, settings)) == 2
 
 
+def test_other_formats_are_found_for_what_is_done_without_a_search(finished: Path) -> None:
+    before, rows = streams(finished / "out"), {}
+    for against in (("webp",), ("webp", "jpeg"), ()):
+        summary, _ = run(finished, replace(QUICK, against=against))
+        assert (summary.done, summary.skipped) == ((len(before), 0) if against else (0, len(before)))
+        for record in summary.records:
+            assert rows.get(record["source"], {}).items() <= record["against"].items()
+            rows[record["source"]] = record["against"]
+            assert record["seconds"] > 0
+    assert all(row["webp"] < row["jpeg"] for row in rows.values())
+    assert streams(finished / "out") == before
+
+
 def test_streams_of_other_settings_are_not_replaced_unless_asked(finished: Path) -> None:
     before = hashes(finished / "out")
     with pytest.raises(UsageError, match=r"made with other settings \(2 of these images\).* --redo"):

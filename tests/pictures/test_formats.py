@@ -1,134 +1,58 @@
-"""Formats beside the five usual ones, and what each of them would lose without a word."""
+"""Other formats at a wanted PSNR: between which files the answer lies, and where there is none."""
 
 from __future__ import annotations
 
-import io
-import struct
-import sys
-from pathlib import Path
+import math
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from numpy.typing import NDArray
 
-from lof.errors import ImageError
-from lof.files.inputs import find
-from lof.pictures.reading import read_picture
-
-RGB = np.random.default_rng(1).integers(0, 256, (24, 32, 3), dtype=np.uint8)
-SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+from lof.errors import UsageError
+from lof.metrics import mse, psnr
+from lof.pictures.formats import FORMATS, bytes_at, decode, require_formats
 
 
-def save(path: Path, **options: object) -> Path:
-    Image.fromarray(RGB).save(path, **options)  # type: ignore[arg-type]
-    return path
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("a.jp2", {}),
-        ("a.j2k", {}),
-        ("a.avif", {"quality": 100, "subsampling": "4:4:4"}),
-        ("a.ppm", {}),
-        ("a.gif", {}),
-    ],
-)
-def test_other_formats_are_read_as_pillow_reads_them(
-    tmp_path: Path, name: str, options: dict[str, object]
+@pytest.mark.parametrize("name", ["jpeg", "webp"])
+@pytest.mark.parametrize("target", [30.0, 38.0])
+def test_the_bytes_lie_between_the_files_next_to_the_psnr(
+    crop: NDArray[np.uint8], name: str, target: float
 ) -> None:
-    path = save(tmp_path / name, **options)
-    with Image.open(path) as image:
-        expected = np.asarray(image.convert("RGB"))
-    assert np.array_equal(read_picture(path).pixels, expected)
-    assert [source.path for source in find([str(tmp_path)]).sources] == [path]
+    kind = FORMATS[name]
+    found = bytes_at(crop, target, kind)
+    between = []
+    for variant in kind.variants:
+        files = [kind.encode(crop, variant, quality) for quality in range(1, 101)]
+        reached = [psnr(mse(crop, decode(data))) for data in files]
+        crossings = [i for i in range(99) if reached[i] < target <= reached[i + 1]]
+        between.append([(len(files[i]), len(files[i + 1])) for i in crossings])
+    assert found is not None
+    assert any(low <= found <= high for pairs in between for low, high in pairs)
+    assert found <= min(max(high for _, high in pairs) for pairs in between if pairs)
 
 
-def test_the_first_frame_of_a_gif_is_taken_with_a_note(tmp_path: Path) -> None:
-    first, second = (Image.fromarray(pixels).quantize(16) for pixels in (RGB, 255 - RGB))
-    first.save(tmp_path / "a.gif", save_all=True, append_images=[second])
-    picture = read_picture(tmp_path / "a.gif")
-    assert np.array_equal(picture.pixels, np.asarray(first.convert("RGB")))
-    assert picture.notes == ("first of 2 frames in the file taken", "palette expanded")
+def test_a_slow_encoder_is_asked_near_the_answer_only(crop: NDArray[np.uint8]) -> None:
+    found = bytes_at(crop[:64, :64], 34.0, FORMATS["avif"])
+    kind = FORMATS["avif"]
+    sizes = {len(kind.encode(crop[:64, :64], variant, q)) for variant in kind.variants for q in (50, 90)}
+    assert found is not None
+    assert min(sizes) / 4 < found < max(sizes)
 
 
-def test_greys_and_plain_text_of_pnm_are_read(tmp_path: Path) -> None:
-    (tmp_path / "a.pgm").write_bytes(b"P2\n2 1\n15\n0 15\n")
-    assert read_picture(tmp_path / "a.pgm").pixels.tolist() == [[[0] * 3, [255] * 3]]
+def test_where_a_format_cannot_go_there_is_no_answer(crop: NDArray[np.uint8]) -> None:
+    assert bytes_at(crop, 80.0, FORMATS["webp"]) is None
+    assert bytes_at(crop, math.inf, FORMATS["jpeg"]) is None
+    wide = np.zeros((1, 17000, 3), np.uint8)  # WebP holds 16383 pixels on a side
+    assert bytes_at(wide, 40.0, FORMATS["webp"]) is None
+    assert bytes_at(wide, 40.0, FORMATS["jpeg"]) is not None
 
 
-def deep_jp2() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(RGB).save(buffer, "JPEG2000", no_jp2=True)
-    data = bytearray(buffer.getvalue())
-    for component in range(3):
-        data[data.index(b"\xff\x4f\xff\x51") + 42 + 3 * component] = 11  # 12 bits
-    return bytes(data)
+def test_the_worst_file_stands_for_all_that_is_worse(crop: NDArray[np.uint8]) -> None:
+    assert bytes_at(crop, 5.0, FORMATS["webp"]) == len(FORMATS["webp"].encode(crop, "4:2:0", 1))
+    one = np.full((1, 1, 3), 7, np.uint8)
+    assert bytes_at(one, math.inf, FORMATS["webp"]) is not None
 
 
-def deep_avif() -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(RGB).save(buffer, "AVIF")
-    data = bytearray(buffer.getvalue())
-    data[data.index(b"av1C") + 6] |= 0x40
-    pixi = data.index(b"pixi") + 9
-    data[pixi : pixi + 3] = bytes([10] * 3)
-    return bytes(data)
-
-
-@pytest.mark.parametrize(
-    "content", [b"P6\n1 1\n65535\n" + bytes(6), b"P6\n1 1\n1023\n" + bytes(6), deep_jp2(), deep_avif()]
-)
-def test_more_than_8_bits_per_channel_are_refused(content: bytes) -> None:
-    with pytest.raises(ImageError, match="a: has more than 8 bits per channel; "):
-        read_picture("a", content)
-
-
-def test_the_profile_of_a_jpeg_2000_is_kept_and_other_boxes_noted(tmp_path: Path) -> None:
-    data = save(tmp_path / "a.jp2").read_bytes()
-    colour = data.index(b"colr") - 4
-    (old,) = struct.unpack_from(">I", data, colour)
-    new = struct.pack(">I4sBBB", 11 + len(SRGB), b"colr", 2, 0, 0) + SRGB
-    header = data.index(b"jp2h") - 4
-    (length,) = struct.unpack_from(">I", data, header)
-    grown = struct.pack(">I", length + len(new) - old)
-    uuid = struct.pack(">I4s", 24, b"uuid") + bytes(16)
-    data = (
-        data[:header]
-        + grown
-        + data[header + 4 : colour]
-        + new
-        + data[colour + old : header + length]
-        + (uuid + data[header + length :])
-    )
-    picture = read_picture("a.jp2", data)
-    assert picture.icc == SRGB
-    assert picture.notes == ("boxes of JPEG 2000 dropped (uuid)",)
-
-
-def test_wide_colours_of_an_avif_are_noted(tmp_path: Path) -> None:
-    data = bytearray(save(tmp_path / "a.avif").read_bytes())
-    assert read_picture("a.avif", bytes(data)).notes == ()
-    struct.pack_into(">HH", data, data.index(b"colrnclx") + 8, 12, 13)
-    notes = read_picture("a.avif", bytes(data)).notes
-    assert notes == ("colour description (primaries 12, transfer 13) dropped",)
-
-
-HEIC = struct.pack(">I4s4sI4s4s", 24, b"ftyp", b"heic", 0, b"mif1", b"heic") + bytes(40)
-
-
-def test_heic_without_its_plug_in_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ImageError, match=r"a\.heic: is HEIC, which needs the package pillow-heif; run pip"):
-        read_picture("a.heic", HEIC)
-
-
-def test_heic_is_read_with_its_plug_in(tmp_path: Path) -> None:
-    import pillow_heif
-
-    path = tmp_path / "a.heic"
-    pillow_heif.from_pillow(Image.fromarray(RGB)).save(path, quality=-1, chroma=444, icc_profile=SRGB)
-    picture = read_picture(path)
-    assert np.abs(picture.pixels.astype(int) - RGB).mean() < 3
-    with pytest.raises(ImageError, match=r"damaged or cut short|no readable"):
-        read_picture("a.heic", HEIC)
+def test_an_unknown_format_is_one_clear_error() -> None:
+    with pytest.raises(UsageError, match=r"^--against bpg: .*; use jpeg, webp, avif, jxl$"):
+        require_formats(["webp", "bpg"], "--against")
