@@ -1,8 +1,8 @@
 """Archives: trees of images as streams and a manifest, made to be interrupted, checked and improved.
 
 :func:`create` reads sources and writes the archive, :func:`verify` checks it, :func:`restore` gives the tree
-back, :func:`improve` searches further from the streams that are there. How the archive survives a kill at any
-moment stands in :mod:`lof.archive.store`, what it looks like on disk in ``FORMAT.md``.
+back, :func:`improve` searches further from the streams that are there, :func:`rebuild` makes a lost manifest anew. How
+the archive survives a kill at any moment stands in :mod:`lof.archive.store`, how it looks on disk in ``FORMAT.md``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from lof.archive.entries import Limits, Source
 from lof.archive.events import Checked, Event, OnEvent, Settled, Unchanged
 from lof.archive.improve import Improved, improve
 from lof.archive.manifest import Manifest, Total
+from lof.archive.rebuild import Rebuilt, rebuild
 from lof.archive.restore import Restored, restore
 from lof.archive.schema import Row
 from lof.archive.sources import open_sources, size_of
@@ -30,6 +31,7 @@ __all__ = [
     "OnEvent",
     "Planned",
     "Policy",
+    "Rebuilt",
     "Restored",
     "Row",
     "Settled",
@@ -42,6 +44,7 @@ __all__ = [
     "improve",
     "open_sources",
     "plan",
+    "rebuild",
     "restore",
     "size_of",
     "verify",

@@ -316,7 +316,7 @@ def _planned(decision: Decision) -> Planned:
 def _refuse_other_sources(manifest: Manifest, sources: Sequence[Source], moved: bool) -> None:
     known = {row.name: row.path for row in manifest.sources()}
     for source in sources:
-        before = known.get(source.name, str(source.path))
+        before = known.get(source.name) or str(source.path)  # a rebuilt manifest does not know
         if before != str(source.path) and not moved:
             raise UsageError(
                 f"{source.path}: the archive holds {source.name} from {before} already; "

@@ -61,6 +61,10 @@ _PUT = (
 )
 
 
+class DamagedManifest(ArchiveError):
+    """A manifest that cannot be read any more, or holds what lof never writes."""
+
+
 _WORDS = [(name, get_args(words)) for name, words in (("kind", Kind), ("origin", Origin), ("state", State))]
 
 
@@ -306,10 +310,10 @@ class Manifest:
         except (UnicodeDecodeError, MemoryError) as error:  # of sqlite3, about damaged files
             raise self._damaged(type(error).__name__) from error
 
-    def _damaged(self, what: object) -> ArchiveError:
-        return ArchiveError(
-            f"{self.path}: damaged ({' '.join(str(what).split())}); copy it back from a backup: "
-            "the streams beside it are whole and `lof decode` reads them"
+    def _damaged(self, what: object) -> DamagedManifest:
+        return DamagedManifest(
+            f"{self.path}: damaged ({' '.join(str(what).split())}); copy it back from a backup, or make a new one "
+            "of the files beside it with `lof archive rebuild`"
         )
 
 

@@ -7,8 +7,9 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 from lof.archive.entries import chunks
 from lof.archive.schema import Row
@@ -36,7 +37,7 @@ def content(folder: Path, row: Row) -> Iterator[bytes]:
     """
     digest = hashlib.sha256()
     try:
-        with _opened(folder, row.object) as file:
+        with opened(folder, row.object) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size != row.object_size:
                 raise _changed(row)
@@ -69,7 +70,12 @@ def is_whole(folder: Path, row: Row) -> bool:
 
 
 @contextmanager
-def _opened(folder: Path, name: str) -> Iterator[BinaryIO]:
+def opened(folder: Path, name: str) -> Iterator[BufferedReader]:
+    """The object of that name, whatever it holds.
+
+    Raises:
+        OSError: it is missing or cannot be read, or it or a folder on the way is a link.
+    """
     *folders, last = name.split("/")
     above = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

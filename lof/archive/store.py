@@ -178,6 +178,25 @@ def _names_in(archive: Path, folder: str) -> frozenset[str]:
 
 
 @contextmanager
+def locked(folder: Path) -> Iterator[Path]:
+    """Keep other processes out of an archive whose manifest need not be there; gives its private folder.
+
+    Raises:
+        OutputError: the folder cannot be written, or another process is at work in it.
+    """
+    private = folder / PRIVATE
+    try:
+        make_folders(private)
+        lock = _lock(folder, fcntl.LOCK_EX, private / "lock")
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        yield private
+    finally:
+        os.close(lock)
+
+
+@contextmanager
 def reading(folder: Path) -> Iterator[Manifest]:
     """The manifest of an archive that nobody changes meanwhile; others may read too.
 

@@ -45,19 +45,23 @@ def keep_weights(dst: Path, codec: Codec) -> None:
 
 def kept_weights(dst: Path, row: Row) -> Path | None:
     """Folder of the kept weights of a streamed row; ``None`` where lof ships the very same, or none are kept."""
-    from lof.codecs import codec_spec, weights_name
-
-    fingerprint = row.fingerprint or ""
     if row.codec is None or row.metric is None or row.quality is None:
         return None
+    return kept_for(dst, row.codec, row.metric, row.quality, row.fingerprint or "")
+
+
+def kept_for(dst: Path, codec: str, metric: str, quality: float, fingerprint: str) -> Path | None:
+    """The same for a codec, by the first 8 or all hexadecimal digits of its fingerprint."""
+    from lof.codecs import codec_spec, weights_name
+
     try:
-        shipped = codec_spec(row.codec).rate_point(row.metric, row.quality).fingerprint
+        shipped = codec_spec(codec).rate_point(metric, quality).fingerprint or ""
     except UnknownCodecError:
         return None
-    if re.fullmatch("[0-9a-f]{64}", fingerprint) is None or fingerprint == shipped:
+    if re.fullmatch("[0-9a-f]{8}([0-9a-f]{56})?", fingerprint) is None or shipped.startswith(fingerprint):
         return None
     folder = _folder(dst, fingerprint)
-    path = folder / weights_name(row.codec, row.metric, row.quality)
+    path = folder / weights_name(codec, metric, quality)
     links = any(
         place.is_symlink() for place in (path, folder, dst / WEIGHTS)
     )  # to anything, in a stranger's archive

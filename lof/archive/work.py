@@ -204,8 +204,8 @@ def _columns(
         "psnr": measured.psnr,
         "ms_ssim": measured.ms_ssim,
         "cost": measured.cost,
-        "pixels_sha256": _pixels_digest(result.pixels),
-        "symbols_sha256": _symbols_digest(symbols),
+        "pixels_sha256": pixels_digest(result.pixels),
+        "symbols_sha256": symbols_digest(symbols),
         "seconds": seconds,
         "notes": "\n".join(picture.notes),
     }
@@ -267,8 +267,8 @@ class Decode(Work[DecodeItem, None, Decoded]):
             codec_of(parsed, name=item.path, weights=item.weights)
             checked = True
             picture, symbols = decode_stream(parsed, name=item.path, weights=item.weights)
-            rounded = _pixels_digest(picture.pixels) != item.pixels_sha256
-            if rounded and _symbols_digest(symbols) != item.symbols_sha256:
+            rounded = pixels_digest(picture.pixels) != item.pixels_sha256
+            if rounded and symbols_digest(symbols) != item.symbols_sha256:
                 return Decoded(error=_OTHER_SYMBOLS)
             data = b"" if item.format is None else image_bytes(picture, item.format, **_OPTIONS[item.format])
             return Decoded(data, rounded=rounded)
@@ -295,14 +295,22 @@ def format_of(head: bytes) -> str | None:
     return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
-def _pixels_digest(pixels: Pixels) -> str:
+def format_named(path: str) -> str | None:
+    """The format that a file's name announces, ``None`` if it is none that lof reads."""
+    from PIL import Image
+
+    known = Image.registered_extensions().get(Path(path).suffix.lower())
+    return known if known in FORMATS else None
+
+
+def pixels_digest(pixels: Pixels) -> str:
     """SHA-256 over the size and the bytes of an image, (H, W, 3) uint8."""
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]} ".encode())
     digest.update(pixels.tobytes())
     return digest.hexdigest()
 
 
-def _symbols_digest(symbols: Mapping[str, ArrayLike]) -> str:
+def symbols_digest(symbols: Mapping[str, ArrayLike]) -> str:
     """SHA-256 over the names, the shapes and the values, as little-endian int64, of a stream's symbols."""
     digest = hashlib.sha256()
     for name, given in sorted(symbols.items()):

@@ -16,7 +16,7 @@ from lof.codecs import DEFAULT_CODEC
 
 archive = typer.Typer(
     name="archive",
-    help="Recompress whole trees into streams and a manifest: create, status, verify, restore, improve.",
+    help="Recompress whole trees into streams and a manifest: create, status, verify, restore, improve, rebuild.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
@@ -298,6 +298,37 @@ def restore(
     _end(restored, archive_display.show_restored, json=json)
 
 
+_REBUILD = (
+    "Make a new manifest from what lies in the archive, where the old one is lost or damaged.\n\n"
+    "Every stream is decoded and every stored file is read. Empty folders, links, times, permission bits and the "
+    "figures of quality are lost with the old manifest. A damaged one is kept below DST/.lof. What cannot be read "
+    "is named and gets no row.\n\n"
+    "If it was stopped or killed, the same command continues. A later `create` searches again for the images that "
+    "are still in a source."
+)
+
+
+@archive.command("rebuild", help=_REBUILD)
+def rebuild(
+    dst: Dst,
+    *,
+    weights: options.Weights = None,
+    jobs: options.Readers = None,
+    ray: options.Ray = None,
+    num_gpus: options.NumGpus = None,
+    json: Json = False,
+) -> None:
+    """Rebuild the manifest; the help stands in ``_REBUILD``."""
+    from lof.archive import rebuild as rebuild_manifest
+    from lof.cli import archive_display
+    from lof.pools import make_pool
+
+    pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
+    with archive_display.ArchiveLines(None, json=json, by_files=True) as display:
+        rebuilt = rebuild_manifest(dst, pool, weights=weights, on_event=display)
+    _end(rebuilt, archive_display.show_rebuilt, json=json)
+
+
 _IMPROVE = (
     "Search further, starting from the latents in the streams. A stream is replaced only by a better one that has "
     "been decoded. Codec, quality and λ of each stream stay.\n\n"
@@ -353,7 +384,7 @@ def improve(
         precision=precision,
     )
     found = open_sources(
-        source or [path for path in known if Path(path).exists()], dst, Limits(ratio=max_ratio)
+        source or [path for path in known if path and Path(path).exists()], dst, Limits(ratio=max_ratio)
     )
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
     with archive_display.ArchiveLines(total, json=json, by_files=True) as display:

@@ -19,6 +19,7 @@ from lof.archive import (
     Improved,
     Manifest,
     Planned,
+    Rebuilt,
     Restored,
     Row,
     Settled,
@@ -196,6 +197,19 @@ def show_restored(restored: Restored) -> None:
     _show_rounded(console, restored.rounded)
 
 
+def show_rebuilt(rebuilt: Rebuilt) -> None:
+    """What the new manifest names and what it does not."""
+    console = Console(highlight=False)
+    _list(console, "left out", rebuilt.errors, len(rebuilt.errors))
+    parts = [
+        f"the new manifest names {figures.plural(rebuilt.streams, 'stream')}",
+        figures.plural(rebuilt.stored, "stored file"),
+    ]
+    _sum_up(console, "", parts, {}, rebuilt.errors, rebuilt.seconds)
+    if rebuilt.aside:
+        console.print(f"the damaged one is kept in {rebuilt.aside}", style="dim")
+
+
 def show_improved(improved: Improved) -> None:
     """What was replaced and what was not."""
     console = Console(highlight=False)
@@ -275,7 +289,8 @@ def _sizes(totals: Sequence[Total]) -> tuple[str, str, str, str]:
 
 
 def _means(totals: Iterable[Total]) -> str:
-    streamed = [total for total in totals if total.state == "streamed"]
+    # Of rebuilt rows nobody knows the quality.
+    streamed = [total for total in totals if total.state == "streamed" and not total.why]
     number = sum(total.files for total in streamed)
     if not number:
         return "no streams"
