@@ -20,7 +20,7 @@ import torch
 from PIL import Image, features
 from safetensors.torch import load
 
-from lof.api import decode_stream, encode
+from lof.api import decode_stream, encode, repack
 from lof.archive import Manifest, open_sources, restore, verify
 from lof.archive.entries import chunks
 from lof.codecs import codec_spec
@@ -71,6 +71,17 @@ def jpeg_seeds() -> dict[str, bytes]:
     """Streams that are JPEG files, with and without lof's comment and metadata."""
     rich = Image.open(FIXTURES / "photos" / "b.jpg")
     return {"jpeg": encode(rich, codec="jpeg"), "foreign": (FIXTURES / "photos" / "b.jpg").read_bytes()}
+
+
+def read_repack(data: bytes, folder: Path) -> object:
+    """Pack a JPEG anew."""
+    unpack(data, "case", MAX_PIXELS)
+    return len(repack(data, name="case")) <= len(data)
+
+
+def repack_seeds() -> dict[str, bytes]:
+    """JPEG files of every kind that is at hand."""
+    return {name: data for name, data in picture_seeds().items() if data[:2] == b"\xff\xd8"} | jpeg_seeds()
 
 
 def read_container(data: bytes, folder: Path) -> object:
@@ -269,6 +280,7 @@ def manifest_seeds() -> dict[str, bytes]:
 TARGETS: Mapping[str, Target] = {
     "container": Target(read_container, container_seeds, spoil_stream),
     "stream": Target(read_stream, stream_seeds, spoil_stream),
+    "repack": Target(read_repack, repack_seeds, spoil_stream),
     "manifest": Target(read_manifest, manifest_seeds, spoil_manifest),
     "archive": Target(read_archive, manifest_seeds, spoil_manifest),
     "job": Target(read_job, job_seeds, spoil_manifest),

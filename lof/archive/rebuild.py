@@ -233,9 +233,10 @@ def _refuse_whole(dst: Path) -> None:
 def _swap(dst: Path, place: Path) -> str:
     """Put the new manifest where the old one was, which is kept with what SQLite left beside it."""
     aside = ""
-    for suffix in ("-wal", "-shm", ""):  # a manifest without its journal would be another one
+    (dst / f"{NAME}-shm").unlink(missing_ok=True)
+    for suffix in ("-wal", ""):  # a manifest without its journal would be another one
         old = dst / f"{NAME}{suffix}"
-        if old.exists():
+        if old.exists() and (old.stat().st_size or not suffix):
             aside = f"{place.parent.name}/damaged-{time.strftime('%Y%m%d-%H%M%S')}"
             make_folders(dst / aside)
             os.replace(old, dst / aside / old.name)

@@ -55,7 +55,22 @@ def _root(
             show_default=False,
         ),
     ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            metavar="",
+            help="Print to stderr where in the code an error arose. Of images, with one worker only.",
+        ),
+    ] = False,
 ) -> None:
+    if verbose:
+        from rich.logging import RichHandler
+
+        details = logging.getLogger("lof")
+        details.addHandler(RichHandler(console=Console(stderr=True), show_level=False, show_path=False))
+        details.setLevel(logging.DEBUG)
     if log_file is not None:
         try:
             lines = logging.FileHandler(log_file, encoding="utf-8")
@@ -99,6 +114,7 @@ def main() -> None:
     try:
         app(prog_name="lof")  # which python -m lof is too
     except LofError as problem:
+        logging.getLogger("lof").debug("the error arose here", exc_info=True)
         line = printable(" ".join(str(problem).split()))
         error.print(f"[bold red]lof:[/] {escape(line)}")
         LOG.error("lof: %s", line)

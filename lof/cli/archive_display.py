@@ -97,7 +97,8 @@ def show_status(manifest: Manifest, *, json: bool) -> None:
     console.print(", ".join(figures.plural(number, name) for number, name in others if number))
     for source in sources:
         left_out = ", ".join(json_format.loads(source["exclude"]))
-        line = f"source {source['name']}: {source['path']}{left_out and f' without {left_out}'}"
+        where = source["path"] or "it is not known where it was"
+        line = f"source {source['name']}: {where}{left_out and f' without {left_out}'}"
         console.print(escape(figures.printable(line)), soft_wrap=True)
     _list(console, "failed", failures, manifest.count_failures())
 
@@ -284,7 +285,10 @@ def _totals_table(totals: Sequence[Total]) -> Table:
 def _sizes(totals: Sequence[Total]) -> tuple[str, str, str, str]:
     files = sum(total.files for total in totals)
     before, after = sum(total.size for total in totals), sum(total.object_size for total in totals)
-    change = figures.percent(after / before - 1) if before and after else figures.ABSENT
+    known = (
+        before and after and not any(t.state == "streamed" and t.why for t in totals)
+    )  # rebuilt: no source
+    change = figures.percent(after / before - 1) if known else figures.ABSENT
     return figures.count(files), figures.size(before), figures.size(after), change
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -103,6 +104,19 @@ def files(folder: Path) -> list[str]:
 
 
 DAMAGED = "b.jpg.lof: is damaged or cut short (its checksum does not match); copy it again from its source"
+
+
+def test_verbose_tells_where_an_error_arose(
+    run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    details = logging.getLogger("lof")
+    monkeypatch.setattr(details, "handlers", [])
+    monkeypatch.setattr(details, "level", details.level)
+    assert "Traceback" not in run("decode", "missing.lof").err
+    told = run("-v", "decode", "missing.lof")
+    assert told.code == 2
+    assert "Traceback" in told.err
+    assert "missing.lof" in told.err.splitlines()[-1]
 
 
 def test_decoding_gives_the_pixels_and_metadata_of_the_api(run: Run, folder: Path, stream: bytes) -> None:
