@@ -139,12 +139,12 @@ def optimize_batch(
         for picture, region in zip(pictures, maps, strict=True)
     ]
     tensors = [_to_tensor(picture) for picture in pictures]
-    guesses = [codec.analyse(codec.pad(tensor)) for tensor in tensors]
-    plain = [_plain(codec, guess) for guess in guesses]
+    begun = [codec.begin(picture) for picture in pictures]
+    plain = [_plain(codec, each.plain) for each in begun]
     baselines = [writer.write(symbols) for writer, symbols in zip(writers, plain, strict=True)]
     starts = [
-        guess if stream is None else _latents_in(stream, codec, guess, height, width)
-        for guess, stream in zip(guesses, warm_starts or [None] * len(guesses), strict=True)
+        each.start if stream is None else _latents_in(stream, codec, each.plain, height, width)
+        for each, stream in zip(begun, warm_starts or [None] * len(begun), strict=True)
     ]
     found = search(
         codec,
@@ -159,7 +159,7 @@ def optimize_batch(
         on_progress=on_progress,
     )
     results = []
-    for writer, symbols, first, best in zip(writers, plain, baselines, found, strict=True):
+    for writer, each, symbols, first, best in zip(writers, begun, plain, baselines, found, strict=True):
         baseline = first
         searched = writer.write(codec.widen(best.symbols) if portable else best.symbols)
         bigger = never_bigger and len(searched.data) > len(baseline.data)
@@ -185,6 +185,7 @@ def optimize_batch(
                 seed=seed,
                 metric=metric,
                 trace=best.trace,
+                note=each.note,
             )
         )
     return results
@@ -208,7 +209,7 @@ def encode(
     picture = image if isinstance(image, Picture) else picture_of(image)
     codec = codec.for_size(*picture.pixels.shape[:2])
     format = format or container_for(codec.name)
-    symbols = _plain(codec, codec.analyse(codec.pad(_to_tensor(picture))))
+    symbols = _plain(codec, codec.begin(picture).plain)
     return _pack(codec, picture, codec.widen(symbols) if portable else symbols, format)
 
 

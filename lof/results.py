@@ -60,7 +60,7 @@ class Result:
     """One image, optimised. ``data`` is the file; everything else is about it.
 
     ``kept`` is ``"search"``, or ``"plain"`` where the search did not lower the cost and the plain
-    encoding is what ``data`` holds.
+    encoding is what ``data`` holds. ``note`` says what the search started from, where that is not the plain encoding.
     """
 
     data: bytes
@@ -78,6 +78,7 @@ class Result:
     seed: int
     metric: str
     trace: list[TracePoint] = field(default_factory=list)
+    note: str = ""
 
     @property
     def rate_change(self) -> float:

@@ -207,7 +207,7 @@ def _columns(
         "pixels_sha256": pixels_digest(result.pixels),
         "symbols_sha256": symbols_digest(symbols),
         "seconds": seconds,
-        "notes": "\n".join(picture.notes),
+        "notes": "\n".join([*picture.notes, *filter(None, [result.note])]),
     }
 
 

@@ -30,14 +30,15 @@ from lof.codecs.registry import (
 )
 
 if TYPE_CHECKING:
-    from lof.codecs.base import Codec, Coded, Decoded, Latents, Quantize, hard_rounding
+    from lof.codecs.base import Begun, Codec, Coded, Decoded, Latents, Quantize, hard_rounding
     from lof.codecs.weights import weights_name
 
-_CONTRACT = ("Codec", "Coded", "Decoded", "Latents", "Quantize", "hard_rounding")
+_CONTRACT = ("Begun", "Codec", "Coded", "Decoded", "Latents", "Quantize", "hard_rounding")
 
 __all__ = [
     "DEFAULT_CODEC",
     "QUALITY_UNIT",
+    "Begun",
     "Codec",
     "CodecSpec",
     "Coded",

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lof.errors import UsageError
+from lof.pictures.picture import Picture
 from lof.profiles import Profile
 
 _MS_SSIM_LAMBDA = 1280.0
@@ -78,6 +79,21 @@ class Decoded:
     image: Tensor
     symbols: dict[str, Tensor]
     values: Latents
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What one picture's encodings begin with.
+
+    Attributes:
+        plain: latents of the plain encoding, unrounded.
+        start: latents that the search starts from.
+        note: what the report says about that, if anything.
+    """
+
+    plain: Latents
+    start: Latents
+    note: str = ""
 
 
 class Codec(ABC):
@@ -231,6 +247,12 @@ class Codec(ABC):
         Padding, cropping, synthesis and strings are then those of that size.
         """
         return self
+
+    def begin(self, picture: Picture) -> Begun:
+        """Where the encodings of a picture begin; by default both with the encoder's guess."""
+        pixels = torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].float() / 255
+        guess = self.analyse(self.pad(pixels))
+        return Begun(guess, guess)
 
     def plan(self, profile: Profile) -> Profile:
         """The profile as this codec is searched with; most are searched with it as it is."""

@@ -194,7 +194,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
                 "source": source.relative.as_posix(),
                 "output": output_name(source, self.settings.suffix),
                 "output_sha256": hashlib.sha256(result.data).hexdigest(),
-                "notes": [*opened.notes, *late],
+                "notes": [*opened.notes, *filter(None, [result.note]), *late],
                 "state": "done",
             }
         )

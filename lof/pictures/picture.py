@@ -38,11 +38,13 @@ class Picture:
             ``reso``: pixels per unit across and down (big-endian uint32 each), then one byte: 1 for the
             metre, 0 where the two give only the shape of a pixel. The chunk ``pHYs`` of PNG is the same.
         notes: what was done to get here, in order: ``"orientation 6 applied"``, ``"palette expanded"``.
+        source: the JPEG that ``pixels`` were decoded from, where nothing was done to them since.
     """
 
     pixels: NDArray[np.uint8]
     boxes: Mapping[bytes, bytes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    source: bytes | None = None
 
     @property
     def icc(self) -> bytes | None:

@@ -130,26 +130,42 @@ def _to_picture(image: Image.Image, max_pixels: int, fits: Callable[[int, int], 
         notes.append(f"first of {count} {FIRST_TAKEN[image.format]} in the file taken")
     if profile := jp2_profile(image):
         image.info["icc_profile"] = profile
+    source = _jpeg_of(image)
     loaded, turned = _load(image)
     boxes, orientation = take_boxes(image, notes, turned)
     icc = boxes.pop(ICC, None)
     grey = loaded.mode in GREY
     if loaded.mode == "CMYK":
         rgb, icc = from_cmyk(loaded, icc, notes)
+        source = None
     else:
-        rgb = without_alpha(loaded, notes)
+        opaque = without_alpha(loaded, notes)
         if loaded.mode in ("P", "PA"):
             notes.append("palette expanded")
         if grey:
             notes.append("grey expanded to RGB")
-        rgb, icc = fit_profile(rgb, grey, icc, notes)
+        rgb, icc = fit_profile(opaque, grey, icc, notes)
+        source = source if rgb is opaque else None
     if icc is not None:
         boxes = {ICC: icc} | boxes
     if turned in _TURNS or orientation in _TURNS:
         notes.append(f"orientation {turned if turned in _TURNS else orientation} applied")
     if orientation in _TURNS:
         rgb = rgb.transpose(_TURNS[orientation])
-    return Picture(np.array(rgb, dtype=np.uint8, order="C"), boxes, tuple(notes))
+        source = None
+    return Picture(np.array(rgb, dtype=np.uint8, order="C"), boxes, tuple(notes), source)
+
+
+def _jpeg_of(image: Image.Image) -> bytes | None:
+    """The file of a JPEG that has not been decoded yet."""
+    file = getattr(image, "fp", None)
+    if image.format not in ("JPEG", "MPO") or file is None:
+        return None
+    place = file.tell()
+    file.seek(0)
+    content: bytes = file.read()
+    file.seek(place)
+    return content
 
 
 def _load(image: Image.Image) -> tuple[Image.Image, int]:

@@ -67,12 +67,13 @@ class Search:
     def hard(self, latents: Mapping[str, Tensor]) -> Evaluation:
         """The true cost under hard rounding, without gradients; about a third of a gradient evaluation.
 
-        Where the bits of the elements do not add up to the strings' length, the strings are written: ``bits_of``
-        shows the way, and what was gained on it alone never counts.
+        Where the bits of the elements do not add up to the strings' length, the strings are written and decoded:
+        ``bits_of`` shows the way, and what was gained on it alone never counts.
         """
         with torch.no_grad():
-            evaluation = self.objective.evaluate(self.codec.code(latents, self.codec.rounded))
-            if self.codec.exact_bits:
+            exact = not self.codec.exact_bits
+            evaluation = self.objective.evaluate(self.codec.code(latents, self.codec.rounded), exact=exact)
+            if not exact:
                 return evaluation
             return self.objective.at_rate(evaluation, self.codec.rate(symbols_of(evaluation.coded)))
 

@@ -1,4 +1,4 @@
-"""JPEG behind lof's contract: quantisation tables, levels of three planes, and whether colour is halved."""
+"""JPEG behind lof's contract: quantisation tables, levels of three planes, and the sampling of colour."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lof.codecs.base import Codec, Coded, Decoded, Latents, Quantize
+from lof.codecs.base import Begun, Codec, Coded, Decoded, Latents, Quantize
 from lof.codecs.jpeg import files
-from lof.codecs.jpeg.latents import PLANES, coefficients_in, latents_of, levels_of, used
+from lof.codecs.jpeg.files import Sampling
+from lof.codecs.jpeg.latents import PLANES, coefficients_in, latents_of, levels_of, samplings_of, used
 from lof.codecs.jpeg.planes import BLOCK, doubled, plane_of, rgb_of
 from lof.codecs.jpeg.repack import repacked
-from lof.codecs.jpeg.search import refine
+from lof.codecs.jpeg.search import LARGEST_STEP, refine
 from lof.codecs.registry import Request
 from lof.errors import StreamError
 from lof.machine.devices import resolve_device
+from lof.pictures.picture import Picture
 from lof.profiles import OwnStage, Profile
 
 _MIDDLE: Final = 1024
@@ -37,8 +39,8 @@ class JpegCodec(Codec):
     """JPEG at one of libjpeg's qualities: it decides the plain encoding, and the search's λ.
 
     The latents are ``tables``, (B, 2, 8, 8), the steps of luma and chroma; the levels ``y``, ``cb`` and ``cr``,
-    (B, 64, h, w), by frequency and block; and ``halved``, (B, 1, 1, 1): 1 where the colour planes have half the rows
-    and columns (4:2:0). Their levels then stand in the first quarter of the blocks, with 0 in the others.
+    (B, 64, h, w), by frequency and block; and ``halved``, (B, 1, 1, 1), one of the numbers of :class:`Sampling`. Levels
+    of colour planes with fewer blocks than luma stand in the first ones, with 0 in the others.
     """
 
     latents = ("tables", *PLANES, "halved")
@@ -65,7 +67,29 @@ class JpegCodec(Codec):
     def analyse(self, images: Tensor) -> Latents:
         """See :meth:`Codec.analyse`; libjpeg-turbo's own levels, and beside them what was rounded away."""
         found = [self._plain(one) for one in images]
-        return {name: torch.cat([one[name] for one in found]).to(self.device) for name in self.latents}
+        return {name: torch.cat([one[name] for one in found]) for name in self.latents}
+
+    def begin(self, picture: Picture) -> Begun:
+        """See :meth:`Codec.begin`: grey pictures have one plane, and the search of a JPEG starts from what it says."""
+        pixels = torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].float() / 255
+        # A profile for RGB does not fit a file with one plane.
+        grey = picture.icc is None and bool((picture.pixels == picture.pixels[..., :1]).all())
+        guess = self._plain(self.pad(pixels)[0], grey)
+        if picture.source is None:
+            return Begun(guess, guess)
+        try:
+            found = files.read(picture.source)
+            if not 1 <= found.tables.min() <= found.tables.max() <= LARGEST_STEP:
+                raise StreamError(f"has quantisation steps beyond 1 to {LARGEST_STEP}")
+        except StreamError as error:
+            why, _, _ = str(error).partition(";")
+            return Begun(
+                guess, guess, f"original: what this JPEG decodes to; coded anew from its pixels, as it {why}"
+            )
+        start = {name: tensor.to(self.device) for name, tensor in latents_of(found).items()}
+        if grey:
+            start |= {name: guess[name] for name in ("cb", "cr", "halved")}
+        return Begun(guess, start, "original: what this JPEG decodes to; searched from its own coefficients")
 
     def code(
         self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False
@@ -73,6 +97,8 @@ class JpegCodec(Codec):
         """See :meth:`Codec.code`. Bits are a stand-in: JPEG prices runs, not elements."""
         halved = quantize("halved", latents["halved"])
         steps = quantize("tables", latents["tables"] - _MIDDLE)
+        grey = used(halved, latents["cb"])[:, :, :1, :1] == 0  # such a file has one table
+        steps = torch.where(grey, steps[:, :1], steps)
         coded = {
             "tables": Coded(steps, steps + _MIDDLE, _next_to_nothing),
             "halved": Coded(halved, halved, _next_to_nothing),
@@ -93,8 +119,13 @@ class JpegCodec(Codec):
         steps = values["tables"].flatten(2)[..., None, None]
         luma = plane_of(values["y"] * steps[:, 0])
         chroma = torch.cat([plane_of(values[name] * steps[:, 1]) for name in PLANES[1:]], 1)
-        halved = values["halved"] > 0.5
-        return rgb_of(luma, torch.where(halved, self._doubled(chroma), chroma))
+        samplings = samplings_of(values["halved"])
+        return rgb_of(
+            luma,
+            torch.cat(
+                [self._doubled(one, kind) for one, kind in zip(chroma.split(1), samplings, strict=True)]
+            ),
+        )
 
     def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
         """See :meth:`Codec.compress`: one string, a whole JPEG file without metadata."""
@@ -149,20 +180,21 @@ class JpegCodec(Codec):
         padded_height, padded_width = self.padded_size(height, width)
         return 0, padded_height - height, 0, padded_width - width
 
-    def _plain(self, image: Tensor) -> Latents:
+    def _plain(self, image: Tensor, grey: bool = False) -> Latents:
         """Latents of one image, (3, H, W) with H and W padded."""
         height, width = self.size or image.shape[1:]
         pixels = image[:, :height, :width].mul(255).round().byte().permute(1, 2, 0)
+        pixels = pixels[..., 0] if grey else pixels
         found = files.read(files.plain_file(np.ascontiguousarray(pixels.cpu().numpy()), int(self.quality)))
         latents = latents_of(found)
-        levels = levels_of(image[None].cpu(), latents["tables"], halved=True)
+        levels = levels_of(image[None].cpu(), latents["tables"], found.sampling)
         for name in PLANES:
             latents[name] += (levels[name] - latents[name]).clamp(-_NUDGE, _NUDGE)
-        return latents
+        return {name: latents[name].to(self.device) for name in self.latents}
 
     def _written(self, found: files.Coefficients) -> bytes:
         """The file, which was written already where a search or a report asks for it again."""
-        sides = repr((found.height, found.width, found.halved)).encode()
+        sides = repr((found.height, found.width, found.sampling)).encode()
         parts = [sides, *(array.tobytes() for array in (found.tables, *found.planes))]
         key = hashlib.sha256(b"".join(parts)).digest()
         if key not in self._packed:
@@ -180,14 +212,17 @@ class JpegCodec(Codec):
         spare = (0, width - image.shape[3], 0, height - image.shape[2])
         return F.pad(image, spare, mode="replicate").to(self.device)
 
-    def _doubled(self, chroma: Tensor) -> Tensor:
-        """The colour planes at full size from their first quarter; beyond the image they repeat its edge."""
+    def _doubled(self, chroma: Tensor, sampling: Sampling) -> Tensor:
+        """The colour planes of one image at full size from their first blocks; edges of images are repeated."""
+        if sampling in (Sampling.FULL, Sampling.GREY):
+            return chroma
+        down, across = sampling.divisors
         rows, columns = chroma.shape[-2:]
         height, width = self.size or (rows, columns)
-        small = chroma[..., : -(-height // 2), : -(-width // 2)]
-        spare = (0, -(-columns // 2) - small.shape[3], 0, -(-rows // 2) - small.shape[2])
+        small = chroma[..., : -(-height // down), : -(-width // across)]
+        spare = (0, -(-columns // across) - small.shape[3], 0, -(-rows // down) - small.shape[2])
         padded = F.pad(small, spare, mode="replicate") if any(spare) else small
-        return doubled(padded)[..., :rows, :columns]
+        return doubled(padded, sampling.divisors)[..., :rows, :columns]
 
 
 def _next_to_nothing(residual: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ import io
 import re
 import tempfile
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import jpeglib
 import mozjpeg_lossless_optimization as mozjpeg
@@ -19,64 +20,72 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lof.errors import StreamError
+from lof.errors import ImageError, StreamError
+from lof.pictures.refusing import pillow_errors_mapped
 
-Planes = tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int16]]
-"""Levels of Y, Cb and Cr, each (rows, columns, 8, 8) in blocks, frequencies in natural order."""
+Planes = tuple[NDArray[np.int16], ...]
+"""Levels of Y, Cb and Cr, or of Y alone, each (rows, columns, 8, 8) in blocks, frequencies in natural order."""
 
 jpeglib.version.set("turbo210")
 
 METADATA: Final = (*range(0xE0, 0xF0), 0xFE)
 _SEGMENT: Final = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
-_HALVED: Final = np.array([[2, 2], [1, 1], [1, 1]])
-_FULL: Final = np.ones((3, 2), int)
-UNREADABLE: Final = (OSError, ValueError, SyntaxError, RuntimeError)
+
+
+class Sampling(IntEnum):
+    """How many samples of colour there are. The numbers stand in the digests of files."""
+
+    FULL = 0  # 4:4:4
+    HALF = 1  # 4:2:0
+    HALF_COLUMNS = 2  # 4:2:2
+    HALF_ROWS = 3  # 4:4:0
+    GREY = 4  # 4:0:0: none
+
+    @property
+    def divisors(self) -> tuple[int, int]:
+        """By what the rows and the columns of colour planes are divided."""
+        return 1 + (self in (self.HALF, self.HALF_ROWS)), 1 + (self in (self.HALF, self.HALF_COLUMNS))
 
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What a colour JPEG says.
+    """What a JPEG says.
 
     Attributes:
         height, width: of the image, in pixels.
-        planes: levels; of Cb and Cr in a quarter of the blocks where ``halved``.
+        planes: levels; of Cb and Cr in as many blocks as ``sampling`` leaves.
         tables: (2, 8, 8) steps of luma and of chroma, in natural order.
-        halved: whether the colour planes have half the rows and columns (4:2:0); otherwise all (4:4:4).
     """
 
     height: int
     width: int
     planes: Planes
     tables: NDArray[np.uint16]
-    halved: bool
+    sampling: Sampling
 
 
-def plain_file(pixels: NDArray[np.uint8], quality: int, halved: bool = True) -> bytes:
+def plain_file(pixels: NDArray[np.uint8], quality: int) -> bytes:
     """libjpeg-turbo's own progressive file with optimised Huffman codes.
 
     Args:
-        pixels: (H, W, 3) RGB.
+        pixels: (H, W, 3) RGB, coded as 4:2:0, or (H, W) grey.
         quality: 1 to 100.
     """
     file = io.BytesIO()
-    Image.fromarray(pixels).save(
-        file, "JPEG", quality=quality, subsampling=2 if halved else 0, optimize=True, progressive=True
-    )
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality, optimize=True, progressive=True)
     return file.getvalue()
 
 
 def written(found: Coefficients) -> bytes:
     """The smallest file of these coefficients: sequential or progressive, with Huffman codes of their own."""
-    same = bool((found.tables[0] == found.tables[1]).all())
-    y, cb, cr = (np.ascontiguousarray(plane, np.int16) for plane in found.planes)
+    same = found.sampling == Sampling.GREY or bool((found.tables[0] == found.tables[1]).all())
+    planes = [np.ascontiguousarray(plane, np.int16) for plane in found.planes]
     image = jpeglib.from_dct(
-        Y=y,
-        Cb=cb,
-        Cr=cr,
+        **dict(zip(("Y", "Cb", "Cr"), planes, strict=False)),
         qt=found.tables[:1] if same else found.tables,
-        quant_tbl_no=[0, 0, 0] if same else None,
+        quant_tbl_no=[0] * len(planes) if same else None,
     )
-    image.samp_factor = _HALVED if found.halved else _FULL
+    image.samp_factor = np.array([found.sampling.divisors, (1, 1), (1, 1)][: len(planes)])
     image.height, image.width = found.height, found.width
     with tempfile.TemporaryDirectory(prefix="lof-") as folder:
         path = Path(folder) / "one.jpg"
@@ -87,37 +96,51 @@ def written(found: Coefficients) -> bytes:
 
 
 def read(data: bytes) -> Coefficients:
-    """The coefficients of a JPEG in YCbCr, 4:2:0 or 4:4:4.
+    """The coefficients of a JPEG that is grey, or YCbCr with one of the :class:`Sampling`.
 
     What is missing at its end is 0; :func:`decoded` refuses such a file.
 
     Raises:
         StreamError: it is another kind of JPEG, or damaged.
     """
-    with tempfile.TemporaryDirectory(prefix="lof-") as folder:
-        path = Path(folder) / "one.jpg"
-        path.write_bytes(bare(data))
-        try:
-            image = jpeglib.read_dct(str(path))
-            y, cb, cr = image.Y, image.Cb, image.Cr
-        except UNREADABLE as error:
-            raise StreamError(
-                f"its coefficients cannot be read ({error}); encode the picture again"
-            ) from error
-    factors = np.asarray(image.samp_factor).tolist()
-    if cb is None or cr is None or factors not in (_HALVED.tolist(), _FULL.tolist()):
-        raise StreamError("is a JPEG of another kind than YCbCr 4:2:0 and 4:4:4; optimize it as a picture")
-    numbers = np.asarray(image.quant_tbl_no).tolist()
-    if numbers[1] != numbers[2]:
+    image, planes, tables = coefficients(data)
+    factors = np.asarray(image.samp_factor)
+    kinds = [
+        kind
+        for kind in list(Sampling)[: Sampling.GREY]
+        if np.array_equal(factors, factors[-1] * [kind.divisors, (1, 1), (1, 1)])
+    ]
+    if image.jpeg_color_space.name == "JCS_GRAYSCALE":
+        kinds = [Sampling.GREY]
+    elif not kinds or image.jpeg_color_space.name != "JCS_YCbCr":
+        raise StreamError(
+            "is a JPEG of another kind than grey and YCbCr 4:4:4, 4:2:2, 4:4:0 and 4:2:0; optimize it as a picture"
+        )
+    if not np.array_equal(tables[min(1, len(tables) - 1)], tables[-1]):
         raise StreamError("has other quantisation tables for Cb than for Cr; optimize it as a picture")
-    tables = np.asarray(image.qt)
-    pair = tables[[0, min(1, len(tables) - 1)]] if numbers[0] != numbers[1] else tables[[0, 0]]
     return Coefficients(
-        int(image.height), int(image.width), (y, cb, cr), pair.astype(np.uint16), factors == _HALVED.tolist()
+        int(image.height), int(image.width), planes, tables[[0, -1]].astype(np.uint16), kinds[0]
     )
 
 
-def bare(data: bytes) -> bytes:
+def coefficients(data: bytes) -> tuple[Any, Planes, NDArray[np.uint16]]:
+    """What jpeglib says about any JPEG, and for each of its planes levels and steps.
+
+    Raises:
+        StreamError: it cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="lof-") as folder:
+        path = Path(folder) / "one.jpg"
+        path.write_bytes(_bare(data))
+        try:
+            image = jpeglib.read_dct(str(path))
+            planes = tuple(p for p in (image.Y, image.Cb, image.Cr, image.K) if p is not None)
+            return image, planes, np.asarray(image.qt)[np.asarray(image.quant_tbl_no)]
+        except (OSError, ValueError, RuntimeError, IndexError) as error:
+            raise StreamError(f"its coefficients cannot be read ({error}); keep it as it is") from error
+
+
+def _bare(data: bytes) -> bytes:
     """A JPEG without application segments and comments: jpeglib ends the process where one is empty."""
     parts, start, at = list[bytes](), 0, 2
     while match := _SEGMENT.search(data, at):
@@ -130,16 +153,19 @@ def bare(data: bytes) -> bytes:
     return b"".join(parts) + data[start:]
 
 
-def decoded(data: bytes) -> NDArray[np.uint8]:
+def decoded(data: bytes, *, raw: bool = False) -> NDArray[np.uint8]:
     """The pixels, (H, W, 3) RGB, that libjpeg-turbo decodes.
 
+    Args:
+        raw: whether they come as they are stored, grey and inks (CMYK) too.
+
     Raises:
-        StreamError: damaged, cut short, or no colour JPEG.
+        StreamError: damaged, cut short, or of inks.
     """
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-            if image.mode != "RGB":
-                raise StreamError("is no colour JPEG; optimize it as a picture")
-            return np.array(image)
-    except UNREADABLE as error:
-        raise StreamError(f"is no whole JPEG ({error}); encode the picture again") from error
+        with pillow_errors_mapped(), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            if not raw and image.mode not in ("RGB", "L"):
+                raise StreamError("is a JPEG of another kind than grey and YCbCr; optimize it as a picture")
+            return np.array(image if raw else image.convert("RGB"))
+    except ImageError as error:
+        raise StreamError(str(error)) from error

@@ -40,9 +40,16 @@ def coefficients_of(plane: Tensor) -> Tensor:
     return torch.einsum("fp,bphw->bfhw", _WAVES.to(plane), F.pixel_unshuffle(plane, BLOCK))
 
 
-def doubled(plane: Tensor) -> Tensor:
-    """Twice the rows and columns by libjpeg-turbo's "fancy" upsampling: a quarter from the farther neighbour."""
-    for rows in (True, False):
+def doubled(plane: Tensor, divisors: tuple[int, int]) -> Tensor:
+    """Rows and columns that were halved, doubled by libjpeg-turbo's "fancy" upsampling: a quarter from the farther
+    neighbour.
+
+    Args:
+        divisors: by what rows and columns were divided, 1 or 2.
+    """
+    for rows, divisor in zip((True, False), divisors, strict=True):
+        if divisor == 1:
+            continue
         plane = plane if rows else plane.transpose(2, 3)
         padded = F.pad(plane, (0, 0, 1, 1), mode="replicate")
         near = 0.75 * plane
@@ -65,12 +72,13 @@ def ycbcr_of(images: Tensor) -> Tensor:
     return samples - torch.tensor([128.0, 0, 0]).to(samples).reshape(1, 3, 1, 1)
 
 
-def gains(halved: bool) -> Tensor:
+def gains(divisors: tuple[int, int]) -> Tensor:
     """(3, 64): squared error in grey levels, over R, G and B, of a coefficient of Y, Cb or Cr that is off by 1.
 
-    Of planes with half the rows and columns it is what the upsampling makes of a wave, on the average of its phases.
+    Of planes with half the rows or columns it is what the upsampling makes of a wave, on the average of its phases.
     """
     colour = TO_RGB.square().sum(0)
-    one = 1.25 + 0.75 * torch.cos(torch.arange(BLOCK) * math.pi / BLOCK) if halved else torch.ones(BLOCK)
-    waves = torch.outer(one, one).flatten()
+    halved = 1.25 + 0.75 * torch.cos(torch.arange(BLOCK) * math.pi / BLOCK)
+    down, across = (halved if divisor == 2 else torch.ones(BLOCK) for divisor in divisors)
+    waves = torch.outer(down, across).flatten()
     return colour[:, None] * torch.stack([torch.ones(64), waves, waves])

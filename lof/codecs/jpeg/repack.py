@@ -6,20 +6,15 @@ All segments of metadata stay. That the picture is the same is not taken on trus
 
 from __future__ import annotations
 
-import io
 import re
 import subprocess
 import sys
-import tempfile
 from collections import Counter
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import jpeglib
 import numpy as np
-from PIL import Image
 
-from lof.codecs.jpeg.files import METADATA, UNREADABLE, bare
+from lof.codecs.jpeg.files import METADATA, coefficients, decoded
 from lof.errors import StreamError
 
 _MARKER: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
@@ -43,15 +38,16 @@ def repacked(data: bytes) -> bytes:
             f"holds {spare} bytes behind its picture (a film or further pictures), which would be lost; "
             "keep it as it is"
         )
-    pixels, coefficients = _pixels(data), _coefficients(data)
+    pixels, (_, planes, tables) = decoded(data, raw=True), coefficients(data)
     # mozjpeg ends the process where it is to write what a JPEG of 8 bits cannot hold.
-    if any(np.abs(plane.astype(int)).max(initial=0) > _LARGEST for plane in coefficients[:-1]):
+    if any(np.abs(plane.astype(int)).max(initial=0) > _LARGEST for plane in planes):
         raise StreamError("is damaged (coefficients out of range); replace it with the complete file")
     packed = _packed(data)
+    _, new_planes, new_tables = coefficients(packed)
     same = (
-        np.array_equal(pixels, _pixels(packed))
+        np.array_equal(pixels, decoded(packed, raw=True))
         and _metadata(packed)[0] == before
-        and all(map(np.array_equal, coefficients, _coefficients(packed)))
+        and all(map(np.array_equal, (*planes, tables), (*new_planes, new_tables)))
     )
     if not same:
         raise StreamError("would not be the same picture after packing; keep it as it is")
@@ -81,25 +77,3 @@ def _metadata(data: bytes) -> tuple[Counter[bytes], int]:
             found[bytes([kind]) + data[at : at + size]] += 1
         at += size
     raise StreamError("is no JPEG, or one cut short; replace it with the complete file")
-
-
-def _pixels(data: bytes) -> Any:
-    try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-            return np.array(image)
-    except UNREADABLE as error:
-        raise StreamError(f"is damaged or cut short ({error}); replace it with the complete file") from error
-
-
-def _coefficients(data: bytes) -> list[Any]:
-    """Levels of every plane, and the tables."""
-    with tempfile.TemporaryDirectory(prefix="lof-") as folder:
-        path = Path(folder) / "one.jpg"
-        path.write_bytes(bare(data))
-        try:
-            image = jpeglib.read_dct(str(path))
-            planes = [image.Y, image.Cb, image.Cr, image.K]
-        except UNREADABLE as error:
-            raise StreamError(f"its coefficients cannot be read ({error}); keep it as it is") from error
-    tables = np.asarray(image.qt)[np.asarray(image.quant_tbl_no)]
-    return [*(plane for plane in planes if plane is not None), tables]

@@ -3,7 +3,8 @@
 Around any picture the distortion is a parabola of each coefficient, whose lowest point follows from the gradient. A
 round moves the coefficients of some planes to that point and quantises them by :mod:`lof.codecs.jpeg.trellis`, with the
 prices that the levels before had in Huffman tables of their own. So luma makes up for what halved colour loses. Colour
-at half and at full size are both tried, and each picture goes on with what suits it. Every round's file is counted.
+at half and at full size are both tried, and each picture goes on with what suits it. A picture that comes from a JPEG
+is also quantised from the levels in there, on their own grid. Every round's file is counted.
 """
 
 from __future__ import annotations
@@ -19,14 +20,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lof.codecs.base import Latents
-from lof.codecs.jpeg.latents import PLANES, levels_of, used_blocks
+from lof.codecs.jpeg.files import Sampling
+from lof.codecs.jpeg.latents import PLANES, levels_of, samplings_of, used_blocks
 from lof.codecs.jpeg.planes import gains
 from lof.codecs.jpeg.trellis import ZIGZAG, prices_of, quantise
 
 STEP: Final = 2.8
 """Steps are this over the root of what a coefficient's squared error costs; chosen on CID22's validation set."""
+LARGEST_STEP: Final = 255
+"""Of tables that every decoder takes."""
 _ZONE: Final = 0.4
 """What is added to magnitudes before they are cut to whole levels, for the prices of the first round."""
+_COARSER: Final = 1.2
+"""How much larger steps on a JPEG's own grid are before they are rounded to multiples; chosen on the same set."""
+_SAME: Final = 1e-4
+"""A start with less distortion is the original itself, a JPEG."""
 _TURNS: Final = (PLANES[1:], PLANES[:1])
 """What is requantised in turn: luma and colour at once would make up for each other's errors twice."""
 _BACK: Final = np.argsort(ZIGZAG)
@@ -61,14 +69,20 @@ def refine(search: Any, evaluations: int) -> None:
         search: as for :meth:`lof.codecs.Codec.refine`.
         evaluations: gradient evaluations that may be spent.
     """
-    full = _start(search, False, {})
-    half = _start(search, True, {"y": full.latents["y"]})
-    costs = []
-    for point in (full, half):
-        found = search.hard(point.latents)
-        search.offer(point.latents, found)
-        costs.append(found.cost)
-    point = half.where((costs[1] <= costs[0]).reshape(-1, 1, 1, 1), full)
+    known = samplings_of(search.latents["halved"])
+    grey = [sampling == Sampling.GREY for sampling in known]
+    point = _start(search, [Sampling.GREY if one else Sampling.FULL for one in grey])
+    others = []
+    if not all(grey):
+        half = [Sampling.GREY if one else Sampling.HALF for one in grey]
+        others.append(_start(search, half, luma=point.latents["y"]))
+    if any(trace[0].distortion < _SAME for trace in search.traces):
+        others.append(_start(search, known, own=True))
+    cost = _offered(search, point)
+    for other in others:
+        other_cost = _offered(search, other)
+        which = other_cost <= cost
+        point, cost = other.where(which.reshape(-1, 1, 1, 1), point), cost.minimum(other_cost)
     stale = 0
     for turn in range(evaluations):
         point = _turned(search, point, _TURNS[turn % len(_TURNS)])
@@ -79,8 +93,27 @@ def refine(search: Any, evaluations: int) -> None:
             break
 
 
-def _start(search: Any, halved: bool, known: Latents) -> _Point:
-    """The images with tables that suit λ, quantised; ``known`` are planes for which that is done."""
+def _offered(search: Any, point: _Point) -> Tensor:
+    found = search.hard(point.latents)
+    search.offer(point.latents, found)
+    cost: Tensor = found.cost
+    return cost
+
+
+def _start(
+    search: Any,
+    samplings: Sequence[Sampling],
+    *,
+    luma: Tensor | None = None,
+    own: bool = False,
+) -> _Point:
+    """The images quantised anew.
+
+    Args:
+        luma: its levels, where they are known already.
+        own: from the levels that the search began with. Steps are those odd multiples of theirs that come near to what
+            suits λ: half of what lies on a grid falls between two steps of an even multiple of it.
+    """
     codec, objective = search.codec, search.objective
     images = codec.pad(objective.target)
     with torch.no_grad():
@@ -88,20 +121,33 @@ def _start(search: Any, halved: bool, known: Latents) -> _Point:
     cost = 0.5 * objective.pixels * objective.error_curvature(now) / 255**2
     # With a region, the pixels that count most decide the steps; where errors cost less, more levels become 0.
     typical = cost.square().mean((1, 2, 3), keepdim=True) / cost.mean((1, 2, 3), keepdim=True)
-    gain = gains(halved).to(cost)
-    tables = (STEP / (typical * torch.stack([gain[0], gain[1:].mean(0)]).reshape(1, 2, 64, 1)).sqrt()).round()
-    tables = tables.clamp(1, 255).reshape(-1, 2, 8, 8)
+    gain = torch.stack([gains(sampling.divisors) for sampling in samplings]).to(cost)
+    tables = (STEP / (typical * torch.stack([gain[:, 0], gain[:, 1:].mean(1)], 1)[..., None]).sqrt()).round()
+    tables = tables.clamp(1, LARGEST_STEP).reshape(-1, 2, 8, 8)
+    if own:
+        before = search.latents["tables"]
+        multiple = 2 * ((_COARSER * tables / before - 1) / 2).round().clamp_min(0) + 1
+        tables = torch.where(before * multiple > LARGEST_STEP, before, before * multiple)
+        ratio = (before / tables).reshape(-1, 2, 64, 1, 1)
+        levels = {name: search.latents[name] * ratio[:, min(p, 1)] for p, name in enumerate(PLANES)}
+    else:
+        each = [
+            levels_of(images[i : i + 1], tables[i : i + 1], sampling) for i, sampling in enumerate(samplings)
+        ]
+        levels = {name: torch.cat([one[name] for one in each]) for name in PLANES}
     steps = tables.reshape(-1, 2, 64, 1, 1)
-    levels = levels_of(images, tables, halved=halved)
-    by_block = _by_block(codec.pad(cost.expand(-1, -1, *objective.target.shape[-2:])), halved)
+    by_block = _by_block(codec.pad(cost.expand(-1, -1, *objective.target.shape[-2:])), samplings)
     weights = {
-        name: by_block[min(plane, 1)] * gain[plane].reshape(1, 64, 1, 1) * steps[:, min(plane, 1)].square()
+        name: by_block[min(plane, 1)] * gain[:, plane, :, None, None] * steps[:, min(plane, 1)].square()
         for plane, name in enumerate(PLANES)
     }
-    latents = levels | {"tables": tables, "halved": torch.full_like(typical, float(halved))}
+    halved = torch.tensor(samplings, dtype=torch.float32, device=tables.device).reshape(-1, 1, 1, 1)
     about = {name: levels[name].sign() * (levels[name].abs() + _ZONE).floor() for name in PLANES}
-    point = _Point(latents | about | known, weights)
-    return _quantised(point, {name: levels[name] for name in PLANES if name not in known})
+    point = _Point(about | {"tables": tables, "halved": halved}, weights)
+    if luma is None:
+        return _quantised(point, levels)
+    point.latents["y"] = luma
+    return _quantised(point, {name: levels[name] for name in PLANES[1:]})
 
 
 def _turned(search: Any, point: _Point, names: Sequence[str]) -> _Point:
@@ -124,8 +170,10 @@ def _quantised(point: _Point, values: Latents) -> _Point:
     latents = dict(point.latents)
     for name, plane in values.items():
         latents[name] = torch.zeros_like(plane)
-        for index, halved in enumerate(point.latents["halved"].flatten().tolist()):
-            part = used_blocks(plane, halved and name != "y")
+        for index, sampling in enumerate(samplings_of(point.latents["halved"])):
+            part = used_blocks(plane, Sampling.FULL if name == "y" else sampling)
+            if not plane[index][part].numel():
+                continue
             prices = prices_of(_rows(point.latents[name][index][part]).astype(np.int32))
             weights = _rows(point.weights[name][index][part])
             levels = quantise(_rows(plane[index][part]), weights, prices, torch.get_num_threads())
@@ -140,13 +188,14 @@ def _rows(plane: Tensor) -> NDArray[np.float32]:
     return plane.flatten(1).T.cpu().numpy()[:, ZIGZAG]
 
 
-def _by_block(cost: Tensor, halved: bool) -> tuple[Tensor, Tensor]:
+def _by_block(cost: Tensor, samplings: Sequence[Sampling]) -> tuple[Tensor, Tensor]:
     """(B, 1, H, W) to its means over the blocks of luma and of colour, both (B, 1, h, w), at least a little."""
-    least = 1e-3 * cost.mean((1, 2, 3), keepdim=True)
-    luma = F.avg_pool2d(cost, 8).maximum(least)
-    if not halved:
-        return luma, luma
+    luma = F.avg_pool2d(cost, 8).maximum(1e-3 * cost.mean((1, 2, 3), keepdim=True))
+    colour = torch.ones_like(luma)
     rows, columns = luma.shape[-2:]
-    colour = F.avg_pool2d(F.pad(luma, (0, columns % 2, 0, rows % 2), mode="replicate"), 2)
-    spare = (0, columns - colour.shape[3], 0, rows - colour.shape[2])
-    return luma, F.pad(colour, spare, mode="constant", value=1.0)
+    for index, sampling in enumerate(samplings):
+        down, across = sampling.divisors
+        even = F.pad(luma[index : index + 1], (0, columns % across, 0, rows % down), mode="replicate")
+        means = F.avg_pool2d(even, (down, across))
+        colour[index, :, : means.shape[2], : means.shape[3]] = means[0]
+    return luma, colour

@@ -88,7 +88,7 @@ def test_what_would_lose_something_or_is_damaged_is_one_clear_error(
         whole + b"film": "holds 4 bytes behind its picture",
         whole[: len(whole) // 2]: "is no JPEG, or one cut short",
         path.read_bytes(): "is a JPEG that mozjpeg does not read",
-        b"\xff\xd8\xff\xd9": "is damaged or cut short",
+        b"\xff\xd8\xff\xd9": "no readable JPEG",
         b"\x89PNG": "is no stream",
     }
     for data, message in spoilt.items():
