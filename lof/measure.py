@@ -56,12 +56,23 @@ class TrueCost:
                 raise SearchError("the image is too small for MS-SSIM; optimise mse")
             case _:
                 raise ValueError(f"unknown metric {self.metric!r}")
-        return Measured(size, rate, error, psnr(error), similarity, rate + self.lmbda * distortion)
+        cost = rate + self.lmbda * distortion
+        return Measured(size, rate, error, psnr(error), similarity, cost, *self._inside_and_outside(decoded))
 
     def _weighted(self, decoded: Pixels) -> float:
         assert self.region is not None
-        error = np.square(self.original.astype(np.float32) - decoded).mean(2)
-        return float((self.region * error).mean(dtype=np.float64))
+        return float((self.region * self._errors(decoded)).mean(dtype=np.float64))
+
+    def _inside_and_outside(self, decoded: Pixels) -> tuple[float | None, float | None]:
+        if self.region is None or not (inside := self.region > 1).any():
+            return None, None
+        errors = self._errors(decoded)
+        return tuple(psnr(float(errors[part].mean(dtype=np.float64))) for part in (inside, ~inside))  # type: ignore[return-value]
+
+    def _errors(self, decoded: Pixels) -> NDArray[np.float32]:
+        """Squared error of each pixel, the mean of its channels, (H, W)."""
+        errors: NDArray[np.float32] = np.square(self.original.astype(np.float32) - decoded).mean(2)
+        return errors
 
 
 def region_of(weights: NDArray[Any], height: int, width: int) -> Region:

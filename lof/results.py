@@ -12,11 +12,15 @@ Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
 
 class Crops(NamedTuple):
-    """The same cut of the original, the plain encoding and the optimised one: (h, w, 3) uint8, to 256×256."""
+    """The same cut of the original, the plain encoding and the optimised one: (h, w, 3) uint8, to 256×256.
+
+    ``region`` is the whole picture, scaled to that size: how much each pixel counts, from black for nothing to white.
+    """
 
     original: Pixels
     baseline: Pixels
     optimised: Pixels
+    region: Pixels | None = None
 
 
 STEEPEST = 1.2
@@ -34,6 +38,8 @@ class Measured:
         psnr: ``10 log10(255² / mse)`` in dB; infinity for a lossless result.
         ms_ssim: multi-scale SSIM in 0…1, or ``None`` where a side is shorter than its window allows.
         cost: ``bpp + λ·D`` in bits per pixel, with D what was optimised (``mse``, or ``1 - ms_ssim``).
+        psnr_inside, psnr_outside: of the pixels that count more than the mean and of the others, in dB; ``None``
+            without a region, and for one that is the same everywhere.
     """
 
     size: int
@@ -42,6 +48,8 @@ class Measured:
     psnr: float
     ms_ssim: float | None
     cost: float
+    psnr_inside: float | None = None
+    psnr_outside: float | None = None
 
 
 @dataclass(frozen=True)

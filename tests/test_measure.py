@@ -49,6 +49,8 @@ def test_ms_ssim_counts_what_is_missing_to_one(pair: tuple[Pixels, Pixels]) -> N
 def test_what_cannot_be_measured_is_refused(pair: tuple[Pixels, Pixels]) -> None:
     with pytest.raises(SearchError, match="too small for MS-SSIM"):
         TrueCost(pair[0][:64], 8, "ms-ssim").measure(1, pair[1][:64])
+    measured = TrueCost(pair[0], 0.02, region=region_of(np.ones((192, 192)), 192, 192)).measure(1, pair[1])
+    assert (measured.psnr_inside, measured.psnr_outside) == (None, None)  # it is the same everywhere
     with pytest.raises(SearchError, match="a region needs the metric mse"):
         TrueCost(pair[0], 8, "ms-ssim", region_of(np.ones((192, 192)), 192, 192)).measure(1, pair[1])
     with pytest.raises(ValueError, match="unknown metric 'vmaf'"):

@@ -91,6 +91,7 @@ def main() -> None:
     """Run the command line: exit code 0, 1 (something failed), 2 (wrong usage), 130 (interrupted)."""
     from lof.cli import (  # noqa: F401
         archive,
+        archive_rebuild,
         codecs,
         decode,
         inspect,

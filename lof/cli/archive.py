@@ -159,7 +159,7 @@ def create(
             on_event=display,
         )
     tied = None if codec_spec(settings.codec).portable else settings.codec
-    _end(summary, lambda summary: archive_display.show_created(summary, dst, tied), json=json)
+    end(summary, lambda summary: archive_display.show_created(summary, dst, tied), json=json)
 
 
 @archive.command("status")
@@ -228,7 +228,7 @@ def verify(
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
     with archive_display.ArchiveLines(files, json=json, by_files=True) as display:
         verdict = verify_archive(dst, pool, weights=weights, on_event=display)
-    _end(verdict, archive_display.show_verdict, json=json)
+    end(verdict, archive_display.show_verdict, json=json)
 
 
 _RESTORE = (
@@ -295,38 +295,7 @@ def restore(
             weights=weights,
             on_event=display,
         )
-    _end(restored, archive_display.show_restored, json=json)
-
-
-_REBUILD = (
-    "Make a new manifest from what lies in the archive, where the old one is lost or damaged.\n\n"
-    "Every stream is decoded and every stored file is read. Empty folders, links, times, permission bits and the "
-    "figures of quality are lost with the old manifest. A damaged one is kept below DST/.lof. What cannot be read "
-    "is named and gets no row.\n\n"
-    "If it was stopped or killed, the same command continues. A later `create` searches again for the images that "
-    "are still in a source."
-)
-
-
-@archive.command("rebuild", help=_REBUILD)
-def rebuild(
-    dst: Dst,
-    *,
-    weights: options.Weights = None,
-    jobs: options.Readers = None,
-    ray: options.Ray = None,
-    num_gpus: options.NumGpus = None,
-    json: Json = False,
-) -> None:
-    """Rebuild the manifest; the help stands in ``_REBUILD``."""
-    from lof.archive import rebuild as rebuild_manifest
-    from lof.cli import archive_display
-    from lof.pools import make_pool
-
-    pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
-    with archive_display.ArchiveLines(None, json=json, by_files=True) as display:
-        rebuilt = rebuild_manifest(dst, pool, weights=weights, on_event=display)
-    _end(rebuilt, archive_display.show_rebuilt, json=json)
+    end(restored, archive_display.show_restored, json=json)
 
 
 _IMPROVE = (
@@ -389,7 +358,7 @@ def improve(
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
     with archive_display.ArchiveLines(total, json=json, by_files=True) as display:
         improved = improve_archive(dst, found, settings, pool, on_event=display)
-    _end(improved, archive_display.show_improved, json=json)
+    end(improved, archive_display.show_improved, json=json)
 
 
 def _files(dst: Path) -> int:
@@ -399,7 +368,7 @@ def _files(dst: Path) -> int:
         return sum(total.files for total in manifest.totals() if total.kind == "file")
 
 
-def _end(outcome: Any, show: Callable[[Any], None], *, json: bool) -> NoReturn:
+def end(outcome: Any, show: Callable[[Any], None], *, json: bool) -> NoReturn:
     from lof.cli.archive_display import show_json
 
     if json:

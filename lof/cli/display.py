@@ -70,10 +70,12 @@ def show_ignored(found: Found) -> None:
 def show_summary(summary: Summary, reports: Sequence[Location]) -> None:
     """The table, what was done to the pictures on the way, and where the reports are."""
     from lof.report.records import beside
-    from lof.report.table import beside_table, summary_table
+    from lof.report.table import beside_table, region_line, summary_table
 
     console = Console(highlight=False)
     console.print(summary_table(summary.records))
+    if line := region_line(summary.records):
+        console.print(line)
     if beside(summary.records):
         console.print()
         console.print(beside_table(summary.records))

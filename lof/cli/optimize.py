@@ -105,6 +105,17 @@ def optimize(
             rich_help_panel=options.OUTPUT,
         ),
     ] = "",
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGION",
+            help="Where quality counts more: x,y,width,height=weight in pixels, as 40,20,200,100=4, once or more; or "
+            "a grey picture of the images' size, white counting most and black not at all; or a folder of "
+            "such pictures, with the paths of the images.",
+            show_default=False,
+            rich_help_panel=options.SEARCH,
+        ),
+    ] = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     jobs: options.Jobs = None,
@@ -156,6 +167,7 @@ def optimize(
     from lof.jobs.batches import size_of
     from lof.jobs.cost import Cost, measured_cost
     from lof.jobs.effort import choose, parse_duration
+    from lof.pictures.region import Regions
     from lof.pools import make_pool, threads_per_worker
     from lof.profiles import load_profile
 
@@ -174,10 +186,12 @@ def optimize(
             strip=strip,
             portable=not no_portable,
             never_bigger=never_bigger,
+            regions=regions,
             against=tuple(dict.fromkeys(name.strip().lower() for name in against.split(",") if name.strip())),
         )
 
     started = time.time()
+    regions = Regions.parse(tuple(region or ()))
     if profile != AUTO and (budget or deadline):
         raise UsageError("--budget and --deadline go with --profile auto only")
     place = parse(out)

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import PurePosixPath
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from lof.files.atomic import write_atomically
@@ -25,23 +26,48 @@ def crop_path(out: Location, source: PurePosixPath | str) -> Location:
     return out / FOLDER / "crops" / f"{name}.png"
 
 
-def write_crop(path: Location, original: Pixels, baseline: Pixels, optimised: Pixels) -> None:
-    """Keep the cut of up to 256×256 where the error fell most, as one PNG: the three side by side."""
+def write_crop(
+    path: Location,
+    original: Pixels,
+    baseline: Pixels,
+    optimised: Pixels,
+    region: NDArray[np.float32] | None = None,
+) -> None:
+    """Keep the cut of up to 256×256 where the error fell most, as one PNG: the three side by side.
+
+    Args:
+        region: weights of the pixels, (H, W); its picture is kept beside the cut.
+    """
     top, left = _where_it_fell_most(original, baseline, optimised)
     cut = slice(top, top + SIDE), slice(left, left + SIDE)
     side_by_side = np.concatenate([image[cut] for image in (original, baseline, optimised)], axis=1)
     write_atomically(path, png_bytes(Picture(side_by_side)))
+    if region is not None:
+        grey = Image.fromarray((region * (255 / max(float(region.max()), 1e-30))).round().astype(np.uint8))
+        grey.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+        write_atomically(_map_path(path), png_bytes(Picture(np.asarray(grey.convert("RGB")))))
 
 
 def read_crop(path: Location) -> Crops | None:
     """What :func:`write_crop` kept, or ``None`` where that is gone."""
-    try:
-        with open_read(path) as file, Image.open(file, formats=("PNG",)) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError):
+    pixels = _read(path)
+    if pixels is None:
         return None
     width = pixels.shape[1] // 3
-    return Crops(*(pixels[:, i * width : (i + 1) * width] for i in range(3)))
+    original, baseline, optimised = (pixels[:, i * width : (i + 1) * width] for i in range(3))
+    return Crops(original, baseline, optimised, _read(_map_path(path)))
+
+
+def _map_path(path: Location) -> Location:
+    return path.parent / f"{path.name.removesuffix('.png')}-region.png"
+
+
+def _read(path: Location) -> Pixels | None:
+    try:
+        with open_read(path) as file, Image.open(file, formats=("PNG",)) as image:
+            return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError):
+        return None
 
 
 def _where_it_fell_most(original: Pixels, baseline: Pixels, optimised: Pixels) -> tuple[int, int]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lof.containers import container, container_for
 from lof.errors import UsageError
 from lof.pictures.formats import require_formats
+from lof.pictures.region import Regions
 from lof.profiles import Profile
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class JobSettings:
         strip: leave ICC profile, EXIF and other metadata out of the streams.
         portable: write streams that CPUs with other instructions read too, as for :func:`lof.optimize`.
         never_bigger: keep the plain encoding where the better file would have more bytes.
+        regions: how much each pixel counts.
         against: names of :data:`lof.pictures.formats.FORMATS`, whose bytes at the same PSNR are found too.
 
     Raises:
@@ -52,6 +54,7 @@ class JobSettings:
     strip: bool = False
     portable: bool = True
     never_bigger: bool = False
+    regions: Regions | None = None
     against: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -59,6 +62,8 @@ class JobSettings:
             raise UsageError(f"lambda {self.lmbda}: must be a number above 0")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}: must be a whole number from 0 to {2**63 - 1}")
+        if self.regions is not None and self.metric != "mse":
+            raise UsageError("--region: needs the metric mse")
         object.__setattr__(self, "format", self.format or container_for(self.codec))
         container(self.format)
         require_formats(self.against, "--against")
@@ -107,6 +112,7 @@ class JobSettings:
             self.strip,
             self.portable,
             # So that older digests stay as they are:
+            *([self.regions.digest] if self.regions else []),
             *([self.metric] if self.metric != codec.metric else []),
             *(["never bigger"] if self.never_bigger else []),
         ]

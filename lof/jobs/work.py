@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lof.containers import container
 from lof.errors import ImageError, LofError, one_line
@@ -41,6 +44,7 @@ class _Opened:
     picture: Picture
     notes: list[str]
     identity: Record
+    weights: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +153,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
                 format=self.settings.format,
                 portable=self.settings.portable,
                 never_bigger=self.settings.never_bigger,
+                regions=_regions(images),
                 on_progress=progressed,
             )
         except LofError as error:  # the search does not know the file's name
@@ -184,7 +189,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
     def _write(self, opened: _Opened, result: Result, late: list[str]) -> Record:
         source = opened.source
         stream, crop = self._written_for(source)
-        write_crop(crop, opened.picture.pixels, result.baseline_pixels, result.pixels)
+        write_crop(crop, opened.picture.pixels, result.baseline_pixels, result.pixels, opened.weights)
         write_atomically(stream, result.data)
         return (
             result.record()
@@ -226,7 +231,27 @@ def _failed(source: Source, error: str) -> Record:
 def _open(source: Source, settings: JobSettings) -> _Opened:
     picture, identity = _read(source.path)
     picture, notes = _without_metadata(picture, settings)
-    return _Opened(source, picture, notes, identity)
+    weights = None
+    if settings.regions is not None:
+        try:
+            weights = settings.regions.weights(source.relative, *picture.pixels.shape[:2])
+        except ImageError as error:
+            raise ImageError(f"{source.path}: {error}") from error
+        notes += (
+            []
+            if weights is not None
+            else [f"no map of it in {settings.regions.maps}: all pixels count the same"]
+        )
+    return _Opened(source, picture, notes, identity, weights)
+
+
+def _regions(images: Sequence[_Opened]) -> list[NDArray[Any]] | None:
+    if all(opened.weights is None for opened in images):
+        return None
+    return [
+        np.ones(opened.picture.pixels.shape[:2]) if opened.weights is None else opened.weights
+        for opened in images
+    ]
 
 
 def _read(path: Location) -> tuple[Picture, Record]:

@@ -38,6 +38,7 @@ def panels(crops: Crops, *, lossless: bool) -> dict[str, Any]:
         scale=scale,
         baseline_error=float(before.mean()),
         optimised_error=float(after.mean()),
+        region=None if crops.region is None else _address(crops.region, lossless),
     )
 
 

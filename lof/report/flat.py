@@ -18,6 +18,8 @@ _MEASURES = {
     "ms_ssim": "ms_ssim",
     "mse": "mse",
     "cost_bpp": "cost",
+    "psnr_inside_db": "psnr_inside",
+    "psnr_outside_db": "psnr_outside",
 }
 _SIDES = {
     f"{side}_{column}": (side, key) for column, key in _MEASURES.items() for side in ("baseline", "optimised")
@@ -57,7 +59,7 @@ def _flat(record: Record) -> Record:
     if "optimised" not in record:
         return record
     return record | {
-        **{column: record[side][key] for column, (side, key) in _SIDES.items()},
+        **{column: record[side].get(key) for column, (side, key) in _SIDES.items()},
         **{_AGAINST[name]: size for name, size in record.get("against", {}).items()},
         "width_px": record["width"],
         "height_px": record["height"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import fmean
 from typing import Any
 
 from rich.cells import cell_len
@@ -74,6 +75,19 @@ def beside_table(records: Sequence[dict[str, Any]]) -> Table:
         change = Text(figures.ABSENT) if one.change is None else _change(one.change)
         table.add_row(one.label, figures.size(one.theirs), figures.size(one.ours), change)
     return table
+
+
+def region_line(records: Sequence[dict[str, Any]]) -> str | None:
+    """Mean PSNR inside and outside of the regions, before→after; ``None`` without regions."""
+    rows = [row for row in measured(records) if row["optimised"].get("psnr_inside") is not None]
+    if not rows:
+        return None
+    means = {
+        key: [fmean(min(float(row[side][key]), 99.0) for row in rows) for side in ("baseline", "optimised")]
+        for key in ("psnr_inside", "psnr_outside")
+    }
+    inside, outside = ("→".join(map(figures.decibels, pair)) for pair in means.values())
+    return f"region: PSNR {inside} dB inside, {outside} dB outside"
 
 
 def _cells(row: Record) -> tuple[Any, ...]:

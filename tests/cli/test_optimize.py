@@ -188,6 +188,46 @@ def test_no_stream_is_bigger_than_the_plain_one_where_that_is_asked_for() -> Non
         assert json.loads(result.stdout)["kept"] == kept
 
 
+def test_a_region_raises_the_quality_inside_and_is_in_the_reports() -> None:
+    save("in/a.png")
+    write_profile("longer.toml", 12)
+    outcomes = []
+    for options in (("--region", "0,0,48,96=8"), ("--region", "in.png"), ()):
+        Image.fromarray(np.pad(np.full((80, 48), 240, np.uint8), ((0, 0), (0, 48)), constant_values=30)).save(
+            "in.png"
+        )
+        result = lof_optimize("in", "--redo", "--json", *options, profile="longer.toml")
+        outcomes.append(json.loads(result.stdout)["optimised"])
+    rectangle, picture, none = outcomes
+    assert rectangle["psnr_inside"] == picture["psnr_inside"] > rectangle["psnr_outside"]
+    assert rectangle["psnr_inside"] > none["psnr"] > rectangle["psnr_outside"]
+    assert none["psnr_inside"] is None
+    assert "region: PSNR" in lof_optimize("in", "--redo", "--region", "0,0,48,96=8").stdout
+    page = Path("lof-out/report.html").read_text()
+    assert "inside the region, dB" in page
+    assert 'alt="the region"' in page
+    assert "made with other settings" in str(lof_optimize("in", "--region", "0,0,40,96=8").exception)
+
+
+def test_a_folder_of_regions_has_the_paths_of_the_images() -> None:
+    for name in ("in/a.png", "in/below/b.png", "in/c.png", "in/d.png"):
+        save(name)
+    for name, width in (("masks/a.png", 96), ("masks/below/b.png", 96), ("masks/d.png", 95)):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.tile(np.arange(width, dtype=np.uint8), (80, 1))).save(name)
+    result = lof_optimize("in", "--region", "masks", "--json")
+    assert result.exit_code == 1
+    found = {row["source"]: row for row in map(json.loads, result.stdout.splitlines())}
+    inside = {
+        name: row["optimised"]["psnr_inside"] is not None for name, row in found.items() if "optimised" in row
+    }
+    assert inside == {"a.png": True, "below/b.png": True, "c.png": False}
+    assert found["c.png"]["notes"] == ["no map of it in masks: all pixels count the same"]
+    assert "is 96×80, but its map masks/d.png 95×80" in found["d.png"]["error"]
+    again = lof_optimize("in/a.png", "-o", "other", "--region", "200,0,5,5=2", "--json")
+    assert "is 96×80 and has no pixel in --region 200,0,5,5" in json.loads(again.stdout)["error"]
+
+
 def test_a_dry_run_of_a_new_job_creates_no_folder() -> None:
     save("in/a.png")
     assert lof_optimize("in", "-o", "out", "--dry-run").exit_code == 0
@@ -207,6 +247,9 @@ def test_a_dry_run_of_a_new_job_creates_no_folder() -> None:
         ["in", "--precision", "fp8"],
         ["in", "--device", "abacus"],
         ["in", "--jobs", "0"],
+        ["in", "--region", "1,2,3=4"],
+        ["in", "--region", "missing.png"],
+        ["in", "--region", "1,2,3,4=5", "--metric", "ms-ssim"],
         ["in", "--seed", str(10**23)],
         ["in", "--no-such-option"],
         [],
