@@ -369,6 +369,7 @@ def _files(dst: Path) -> int:
 
 
 def end(outcome: Any, show: Callable[[Any], None], *, json: bool) -> NoReturn:
+    """Show what a command came to, and exit with its code."""
     from lof.cli.archive_display import show_json
 
     if json:
