@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import math
 
 import numpy as np
+from PIL import Image
 
 from lof.errors import ImageError
 from lof.results import Pixels
 
 MS_SSIM_MIN_SIDE = 161  # five scales of an 11-pixel window: (11 - 1)·2⁴ must be less than the shorter side
+SSIMULACRA2_MIN_SIDE = 8
 _CHUNK = 1 << 22
 
 
@@ -58,6 +61,30 @@ def ms_ssim(a: Pixels, b: Pixels) -> float | None:
     with torch.inference_mode():
         x, y = (torch.tensor(image).permute(2, 0, 1)[None].float() for image in (a, b))
         return float(pytorch_msssim.ms_ssim(x, y, data_range=255))
+
+
+def ssimulacra2(a: Pixels, b: Pixels) -> float | None:
+    """SSIMULACRA2, 100 for equal pictures and less the worse, also below 0; ``None`` for a side under 8.
+
+    Takes some 10 seconds and 500 MB for a megapixel.
+
+    Args:
+        a: ``(H, W, 3)`` uint8, the original.
+        b: the same shape.
+
+    Raises:
+        ImageError: the shapes differ.
+        ImportError: the package ssimulacra2 is not installed.
+    """
+    _check_same_shape(a, b)
+    if min(a.shape[:2]) < SSIMULACRA2_MIN_SIDE:
+        return None
+    from ssimulacra2 import compute_ssimulacra2
+
+    files = [io.BytesIO(), io.BytesIO()]
+    for file, pixels in zip(files, (a, b), strict=True):
+        Image.fromarray(pixels).save(file, "PPM")
+    return float(compute_ssimulacra2(*files))
 
 
 def bpp(size_bytes: int, height: int, width: int) -> float:

@@ -93,6 +93,7 @@ def main() -> None:
         archive,
         archive_rebuild,
         codecs,
+        compare,
         decode,
         inspect,
         optimize,

@@ -12,12 +12,12 @@ from PIL import Image
 from lof.files.atomic import write_atomically
 from lof.files.storage import Location, open_read
 from lof.jobs.manifest import FOLDER
+from lof.pictures.cuts import heaviest_cut
 from lof.pictures.picture import Picture
 from lof.pictures.writing import png_bytes
 from lof.results import Crops, Pixels
 
 SIDE = 256
-_STEP = 32
 
 
 def crop_path(out: Location, source: PurePosixPath | str) -> Location:
@@ -38,8 +38,8 @@ def write_crop(
     Args:
         region: weights of the pixels, (H, W); its picture is kept beside the cut.
     """
-    top, left = _where_it_fell_most(original, baseline, optimised)
-    cut = slice(top, top + SIDE), slice(left, left + SIDE)
+    before, after = (np.square(original.astype(np.int32) - image).sum(2) for image in (baseline, optimised))
+    cut = heaviest_cut(before - after, SIDE, SIDE)
     side_by_side = np.concatenate([image[cut] for image in (original, baseline, optimised)], axis=1)
     write_atomically(path, png_bytes(Picture(side_by_side)))
     if region is not None:
@@ -68,16 +68,3 @@ def _read(path: Location) -> Pixels | None:
             return np.asarray(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError):
         return None
-
-
-def _where_it_fell_most(original: Pixels, baseline: Pixels, optimised: Pixels) -> tuple[int, int]:
-    before, after = (np.square(original.astype(np.int32) - image).sum(2) for image in (baseline, optimised))
-    # Sums over all that is above and to the left, of which four give that of any cut.
-    sums = np.pad((before - after).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    height, width = original.shape[:2]
-    tops = np.minimum(np.arange(0, max(1, height - SIDE + _STEP), _STEP), max(0, height - SIDE))[:, None]
-    lefts = np.minimum(np.arange(0, max(1, width - SIDE + _STEP), _STEP), max(0, width - SIDE))
-    bottoms, rights = np.minimum(tops + SIDE, height), np.minimum(lefts + SIDE, width)
-    gains = sums[bottoms, rights] - sums[tops, rights] - sums[bottoms, lefts] + sums[tops, lefts]
-    row, column = np.unravel_index(gains.argmax(), gains.shape)
-    return int(tops[row, 0]), int(lefts[column])

@@ -30,7 +30,10 @@ _REMEDIES = {
 
 
 def require_memory(
-    needed: int, device: torch.device | None, what: str, work: Literal["search", "decode", "read"] = "search"
+    needed: int,
+    device: torch.device | None,
+    what: str,
+    work: Literal["search", "decode", "read", "compare"] = "search",
 ) -> None:
     """Refuse work that cannot fit, before the system's out-of-memory killer does.
 

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import io
 import math
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image
 
-from lof.errors import ImageError, LowMemoryError, MissingExtraError, UsageError, require
+from lof.errors import ImageError, LowMemoryError, MissingExtraError, UsageError
 from lof.metrics import mse, psnr
-from lof.pictures.refusing import pillow_errors_mapped
+from lof.pictures.refusing import load_jxl, pillow_errors_mapped
 from lof.results import Pixels
 
-JXL_PLUGIN: Final = "pillow_jxl"
 _WORST, _MIDDLE = 1, 50  # of what encoders call quality; Pillow takes 0 of JPEG for its default
 
 
@@ -76,7 +73,6 @@ def require_formats(names: Iterable[str], option: str) -> None:
         if name not in FORMATS:
             raise UsageError(f"{option} {name}: is no format that lof knows; use {', '.join(FORMATS)}")
         if name == "jxl":
-            require(JXL_PLUGIN, "jxl", f"{option} {name}")
             load_jxl()
         Image.init()
         if FORMATS[name].pillow not in Image.SAVE:
@@ -84,17 +80,6 @@ def require_formats(names: Iterable[str], option: str) -> None:
                 f"{option} {name} needs a Pillow that writes it, which this one does not; "
                 "install it with: pip install --force-reinstall --only-binary :all: pillow"
             )
-
-
-def load_jxl() -> None:
-    """Let Pillow read and write JPEG XL.
-
-    Raises:
-        ImportError: its plugin is not installed.
-    """
-    # The plugin logs every file unless told otherwise before it is imported.
-    os.environ.setdefault("RUST_LOG", "error")
-    import_module(JXL_PLUGIN)
 
 
 def decode(data: bytes) -> Pixels:

@@ -22,6 +22,7 @@ from lof.pictures.metadata import ORIENTATION, take_boxes
 from lof.pictures.picture import ICC, Picture
 from lof.pictures.refusing import (
     FIRST_TAKEN,
+    FORMATS,
     MAX_PIXELS,
     check_kind,
     check_size,
@@ -50,6 +51,7 @@ def read_picture(
     *,
     max_pixels: int = MAX_PIXELS,
     fits: Callable[[int, int], None] | None = None,
+    formats: tuple[str, ...] | None = FORMATS,
 ) -> Picture:
     """Read a JPEG, PNG, WebP, TIFF, BMP, GIF, JPEG 2000, AVIF or PNM file; its content decides, not its suffix.
 
@@ -61,6 +63,8 @@ def read_picture(
         max_pixels: more are refused before any is decoded; at most 2²⁸.
         fits: called with height and width as the header has them, before any pixel is decoded; what it raises
             ends the reading. For work that needs more memory than reading does.
+        formats: other ones, in Pillow's words; for ``None`` all that it knows, and JPEG XL where pillow-jxl-plugin is
+            installed. For looking at pictures only: what is deeper or animated is known of ``FORMATS`` alone.
 
     Raises:
         ImageError: missing, unreadable, damaged, no image of these formats, over 65535 pixels on a side or
@@ -69,7 +73,7 @@ def read_picture(
     """
     try:
         with _opened(path, content) as file, pillow_errors_mapped():
-            return _to_picture(open_image(file), max_pixels, fits)
+            return _to_picture(open_image(file, formats), max_pixels, fits)
     except (ImageError, LowMemoryError) as error:
         raise type(error)(f"{path}: {error}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
 import struct
@@ -11,11 +12,12 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import BinaryIO
 
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageFile, UnidentifiedImageError
 
-from lof.errors import ImageError, LowMemoryError, one_line
+from lof.errors import ImageError, LowMemoryError, MissingExtraError, one_line, require
 from lof.files.storage import Location, is_remote, read_bytes
 from lof.machine.memory import require_memory
 from lof.pictures.colour import GREY
@@ -34,6 +36,8 @@ FIRST_TAKEN = {"MPO": "pictures", "GIF": "frames"}
 _MODES = GREY | {"P", "PA", "RGB", "RGBX", "RGBA", "RGBa", "CMYK"}
 _DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 _SAMPLES_PER_PIXEL = 277  # a TIFF's tag
+_JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+_JXL_PLUGIN = "pillow_jxl"
 _HEIC = re.compile(rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)", re.DOTALL)
 
 # What Pillow's readers raise on files that are damaged or made to hurt.
@@ -107,16 +111,21 @@ def pillow_errors_mapped() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS, Image.WARN_POSSIBLE_FORMATS, ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
-def open_image(file: BinaryIO) -> Image.Image:
-    """What Pillow makes of a file's header; no pixel is decoded.
+def open_image(file: BinaryIO, formats: tuple[str, ...] | None = FORMATS) -> Image.Image:
+    """What Pillow makes of a file's header; no pixel is decoded, but for JPEG XL.
+
+    Args:
+        formats: in Pillow's words; for ``None`` all that it knows, and JPEG XL.
 
     Raises:
-        ImageError: it is HEIC, and the plug-in that reads it is not installed.
+        ImageError: it is HEIC or JPEG XL, and the plug-in that reads it is not installed.
     """
     head = file.read(64)
     file.seek(0)
+    if formats is None and head.startswith(_JXL):
+        return _open_jxl(file)
     if not _HEIC.match(head) or b"avif" in head:
-        return Image.open(file, formats=FORMATS)
+        return Image.open(file, formats=formats)
     try:
         from pillow_heif import register_heif_opener
     except ImportError as error:
@@ -125,6 +134,31 @@ def open_image(file: BinaryIO) -> Image.Image:
         ) from error
     register_heif_opener()
     return Image.open(file, formats=("HEIF",))
+
+
+def load_jxl() -> None:
+    """Let Pillow read and write JPEG XL.
+
+    Raises:
+        MissingExtraError: its plug-in is not installed.
+    """
+    require(_JXL_PLUGIN, "jxl", "JPEG XL")
+    # It logs every file unless told otherwise before it is imported.
+    os.environ.setdefault("RUST_LOG", "error")
+    import_module(_JXL_PLUGIN)
+
+
+def _open_jxl(file: BinaryIO) -> Image.Image:
+    try:
+        load_jxl()
+    except MissingExtraError as error:
+        raise ImageError(f"is {error}") from error
+    image = Image.open(file, formats=("JXL",))
+    if not image.jpeg:  # type: ignore[attr-defined]  # a JPEG in other bytes is still to be turned, others are upright
+        tags = image.getexif()
+        if tags.pop(ExifTags.Base.Orientation, None):
+            image.info["exif"] = tags.tobytes()
+    return image
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:

@@ -30,12 +30,11 @@ def render(records: Sequence[Record], *, title: str, crops: Callable[[Record], C
     shown = by_change(rows, MOST_CROPS)
     lossless = len(shown) <= LOSSLESS_UP_TO
     return (
-        _environment()
+        environment()
         .get_template("report.html")
         .render(
             title=figures.printable(title),
-            origin=f"lof {lof.__version__}, {date.today()}, {platform.machine()} with {os.cpu_count()} CPUs, "
-            f"{platform.system()}, Python {platform.python_version()}",
+            origin=origin(),
             totals=totals(rows),
             beside=beside(rows),
             settings=_settings(rows),
@@ -51,6 +50,14 @@ def render(records: Sequence[Record], *, title: str, crops: Callable[[Record], C
             lossless_pictures=len(rows) - len(plots.drawable(rows)),
             bar=colour_bar(),
         )
+    )
+
+
+def origin() -> str:
+    """By what, when and on which kind of machine a page was made."""
+    return (
+        f"lof {lof.__version__}, {date.today()}, {platform.machine()} with {os.cpu_count()} CPUs, "
+        f"{platform.system()}, Python {platform.python_version()}"
     )
 
 
@@ -76,7 +83,8 @@ def _clean(value: Any) -> Any:
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """What templates are rendered by; everything is escaped."""
     environment = Environment(
         loader=PackageLoader("lof.report"),
         autoescape=True,

@@ -19,7 +19,7 @@ MOST_ROWS = 40
 _LEAST_NAME = 12
 
 
-class _MiddleCut:
+class MiddleCut:
     """A name on one line, cut in its middle to whatever width the table leaves it."""
 
     def __init__(self, name: str) -> None:
@@ -93,7 +93,7 @@ def region_line(records: Sequence[dict[str, Any]]) -> str | None:
 def _cells(row: Record) -> tuple[Any, ...]:
     before, after = row["baseline"], row["optimised"]
     return (
-        _MiddleCut(row["source"]),
+        MiddleCut(row["source"]),
         _arrow(figures.bits_per_pixel, before["bpp"], after["bpp"]),
         _arrow(figures.decibels, number(before["psnr"]), number(after["psnr"])),
         _arrow(figures.similarity, before["ms_ssim"], after["ms_ssim"]),
