@@ -62,7 +62,7 @@ def optimize(
         metric: what is optimised, ``mse`` or ``ms-ssim``: by a codec made for it, where there is one of that name, or
             else by one made for the other. What a loaded codec was made for, or ``mse``, if ``None``.
         profile: ``fast``, ``medium``, ``high``, ``max``, the path of a TOML file, or a profile.
-        lmbda: λ of ``bpp + λ·D``; :meth:`Codec.lambda_for` the metric if ``None``.
+        lmbda: λ of ``bpp + λ·D``; :meth:`~lof.codecs.Codec.lambda_for` the metric if ``None``.
         seed: of the search's random numbers. Same image, profile, seed and device: same bytes.
         device: where the search runs; see :func:`lof.load_codec`.
         format: name of the container, ``lof``, ``jpeg`` or ``compressai``; the codec's own if ``None``. See

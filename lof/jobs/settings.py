@@ -27,7 +27,7 @@ class JobSettings:
         quality: rate point of the codec; its default if ``None``.
         metric: what is optimised, as for :func:`lof.optimize`.
         weights: folder with weights, as for :func:`lof.load_codec`.
-        lmbda: λ of ``bpp + λ·D``; :meth:`Codec.lambda_for` the metric if ``None``.
+        lmbda: λ of ``bpp + λ·D``; :meth:`~lof.codecs.Codec.lambda_for` the metric if ``None``.
         format: name of the container; the codec's own if empty.
         precision: ``auto``, ``bf16`` or ``fp32``, of the search's synthesis.
         strip: leave ICC profile, EXIF and other metadata out of the streams.

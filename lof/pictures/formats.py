@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from lof.errors import ImageError, LowMemoryError, MissingExtraError, UsageError
 from lof.metrics import mse, psnr
@@ -43,7 +43,13 @@ class Format:
         """A file of pixels, (H, W, 3) uint8, at a quality from 1 to ``best``."""
         buffer = io.BytesIO()
         settings = {**self.options, **self.variants[variant]}
-        Image.fromarray(pixels).save(buffer, self.pillow, quality=quality, **settings)
+        before = ImageFile.MAXBLOCK
+        try:
+            # Progressive JPEGs must fit in it, or writing them fails.
+            ImageFile.MAXBLOCK = max(before, 2 * pixels.size)
+            Image.fromarray(pixels).save(buffer, self.pillow, quality=quality, **settings)
+        finally:
+            ImageFile.MAXBLOCK = before
         return buffer.getvalue()
 
 

@@ -1,6 +1,7 @@
 """Reports of a job: tables for people, spreadsheets and programs, and one page to look at.
 
-Reads records only (see :mod:`lof.report.records`); knows no codec and no torch.
+Reads records only (see :mod:`lof.report.records`); knows no codec and no torch. :mod:`lof.report.comparison` looks at
+pictures instead, and measures them.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ import lof
 from lof.cli import app, compare  # noqa: F401
 from lof.errors import OutputError, StreamError, UsageError
 from lof.metrics import ms_ssim, mse, psnr
+from lof.pictures.refusing import load_jxl
 from lof.report import comparison
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -159,6 +160,24 @@ def test_large_pictures_are_cut_where_the_errors_are(
     assert original.shape == (32, 32, 3)
     assert (original != other).any(2).sum() == 16 * 16
     assert "this page shows the same 32 × 32 pixels of each" in page
+
+
+def test_jpeg_xl_is_turned_once_whatever_its_exif_says(photo: Image.Image) -> None:
+    pytest.importorskip("pillow_jxl")
+    load_jxl()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photo.transpose(Image.Transpose.ROTATE_90).save("turned.jpg", quality=95, exif=exif)
+    with Image.open("turned.jpg") as jpeg:
+        jpeg.save("of-jpeg.jxl", lossless_jpeg=True)  # the JPEG's orientation holds
+    photo.save(
+        "upright.jxl", quality=90, exif=exif.tobytes()
+    )  # JPEG XL has one of its own, which its decoder has applied
+    result = run("photo.png", "turned.jpg", "of-jpeg.jxl", "upright.jxl", "--json", "--no-page")
+    assert result.exit_code == 0, result.stderr
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert rows[0]["psnr"] == rows[1]["psnr"] > 35
+    assert rows[2]["psnr"] > 35
 
 
 def test_a_picture_of_one_pixel_can_be_compared() -> None:

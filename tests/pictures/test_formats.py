@@ -45,6 +45,8 @@ def test_where_a_format_cannot_go_there_is_no_answer(crop: NDArray[np.uint8]) ->
     wide = np.zeros((1, 17000, 3), np.uint8)  # WebP holds 16383 pixels on a side
     assert bytes_at(wide, 40.0, FORMATS["webp"]) is None
     assert bytes_at(wide, 40.0, FORMATS["jpeg"]) is not None
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)  # over 8 bits per pixel
+    assert bytes_at(noise, 38.0, FORMATS["jpeg"]) is not None
 
 
 def test_the_worst_file_stands_for_all_that_is_worse(crop: NDArray[np.uint8]) -> None:
