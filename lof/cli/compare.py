@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -58,32 +59,27 @@ def compare(
     from lof.files.atomic import write_atomically
     from lof.metrics import ssimulacra2
     from lof.report import comparison
-    from lof.report.records import to_json
 
     names = [original, *inputs]
     if not no_page:
         _refuse_to_overwrite(out, names)
-    display = Display(quiet=quiet or json)
+    display = Display(json=json, quiet=quiet)
     with_ssimulacra2 = importlib.util.find_spec("ssimulacra2") is not None
     first = comparison.original_of(original, *_read(original, weights, download))
     found: list[Compared] = []
     for name in inputs:
         try:
-            with display.console.status(
-                f"measuring {escape(printable(name))}…"
-            ):  # on a terminal, until it is done
+            status = display.console.status(f"measuring {escape(printable(name))}…")
+            with status if display.moving else nullcontext():
                 one = comparison.compare(first, name, *_read(name, weights, download))
                 if with_ssimulacra2 and one.picture.pixels[..., 0].size <= MEASURED_UP_TO:
                     score = ssimulacra2(first.picture.pixels, one.picture.pixels)
                     one = replace(one, measures=one.measures | {"ssimulacra2": score})
         except LofError as error:
-            display.say(str(error), mark="[bold red]failed[/] ")
-            if json:
-                print(to_json({"file": name, "original": original, "error": str(error)}), flush=True)
+            display.ended(name, {"file": name, "original": original, "error": str(error)}, error=str(error))
             continue
         found.append(replace(one, picture=_on_disk(one.picture)))
-        if json:
-            print(to_json(one.record() | {"original": original, "original_size": first.size}), flush=True)
+        display.ended(name, one.record() | {"original": original, "original_size": first.size})
     if found and not no_page:
         write_atomically(out, comparison.comparison_page(first, found).encode())
     if found and not (json or quiet):
@@ -128,11 +124,15 @@ def _is_ours(path: Location, data: bytes) -> bool:
 
 
 def _on_disk(picture: Picture) -> Picture:
-    """The same picture in a temporary file, so that many large ones do not fill the memory."""
+    """The same picture in a temporary file, so that many large ones do not fill the memory; where there is room."""
     import numpy as np
 
-    with TemporaryFile() as file:
-        pixels = np.memmap(file, np.uint8, "w+", shape=picture.pixels.shape)
+    try:
+        with TemporaryFile() as file:
+            os.posix_fallocate(file.fileno(), 0, picture.pixels.size)
+            pixels = np.memmap(file, np.uint8, "r+", shape=picture.pixels.shape)
+    except OSError:
+        return picture
     pixels[:] = picture.pixels
     return replace(picture, pixels=pixels)
 
