@@ -152,7 +152,7 @@ def _open_jxl(file: BinaryIO) -> Image.Image:
     try:
         load_jxl()
     except MissingExtraError as error:
-        raise ImageError(f"is {error}") from error
+        raise ImageError(str(error)) from error
     image = Image.open(file, formats=("JXL",))
     if not image.jpeg:  # type: ignore[attr-defined]  # a JPEG in other bytes is still to be turned, others are upright
         tags = image.getexif()
