@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lof.errors import LofError
     from lof.pictures.reading import read_picture
     from lof.profiles import load_profile
-    from lof.results import Measured, Result
+    from lof.results import Measured, Result, Target
 
 # compressai 1.2.8 compiles helpers with torch.jit, which newer PyTorch deprecates at import.
 for _kind in (FutureWarning, DeprecationWarning):
@@ -34,6 +34,7 @@ _HOMES = {
     "LofError": "lof.errors",
     "Measured": "lof.results",
     "Result": "lof.results",
+    "Target": "lof.results",
     "decode": "lof.api",
     "encode": "lof.api",
     "load_codec": "lof.codecs",
@@ -48,6 +49,7 @@ __all__ = [
     "LofError",
     "Measured",
     "Result",
+    "Target",
     "__version__",
     "decode",
     "encode",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,23 +12,22 @@ import torch
 
 from lof.codecs import DEFAULT_CODEC, Codec, Latents, codec_for, codec_spec, load_codec
 from lof.containers import Stream, container, container_for, container_of, unpack
-from lof.containers.digest import check_digest, symbols_digest
+from lof.containers.digest import check_digest
+from lof.encoding import Writer, arrays_of, plain_symbols, tensor_of
 from lof.errors import StreamError, UsageError
 from lof.machine.memory import require_memory
 from lof.measure import TrueCost, region_of
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import Profile, load_profile
-from lof.results import Measured, Pixels, Result
-from lof.search import Progress, search, symbols_of
+from lof.results import Result, Target
+from lof.search import Progress, search
+from lof.targets import Ladder, reach_target
 
 if TYPE_CHECKING:
     from PIL import Image
 
     ImageLike = Image.Image | np.ndarray[Any, Any] | torch.Tensor | Picture
-
-Symbols = Mapping[str, torch.Tensor]
-"""Rounded residuals by latent tensor, as :meth:`Codec.compress` takes them."""
 
 _MEANT = 0.25  # of a quantisation step, which a warm start may be away from the stream's latents
 
@@ -49,6 +47,7 @@ def optimize(
     warm_start: bytes | None = None,
     portable: bool = True,
     never_bigger: bool = False,
+    target: Target | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Search better latents for one image and write them; the standard decoder reads the result.
@@ -72,12 +71,37 @@ def optimize(
         portable: write files that CPUs with other instructions read too (:meth:`Codec.widen`), the plain encoding
             included.
         never_bigger: keep the plain encoding where the better file would have more bytes.
+        target: a size or a quality to come to, such as ``Target(bytes=200_000)`` or ``Target(psnr=38)``, over all
+            qualities of a codec that is named, and over λ. With ``quality``, or a loaded codec, λ alone moves.
         on_progress: called after every gradient evaluation.
 
     Raises:
-        LofError: one of its kinds, with one line that says what to do.
+        LofError: one of its kinds, with one line that says what to do. For a target: :class:`lof.errors.TargetError`
+            where no file meets it, and ``UsageError`` beside ``lmbda`` or ``warm_start``.
     """
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
+    if target is not None:
+        if lmbda is not None or warm_start is not None:
+            raise UsageError(
+                "a target decides on λ itself, and starts by itself; leave out lmbda and warm_start"
+            )
+        ladder = (
+            Ladder.of_one(codec)
+            if isinstance(codec, Codec)
+            else _ladder(codec_for(codec, plan.name), quality, metric, device)
+        )
+        return optimize_to(
+            image,
+            target,
+            ladder,
+            plan,
+            metric=metric,
+            seed=seed,
+            format=format,
+            region=region,
+            portable=portable,
+            on_progress=on_progress,
+        )
     if not isinstance(codec, Codec):
         name = codec_for(codec, plan.name)
         codec = load_codec(name, quality, metric=codec_spec(name).made_for(metric or "mse"), device=device)
@@ -95,6 +119,35 @@ def optimize(
         never_bigger=never_bigger,
         on_progress=on_progress,
     )[0]
+
+
+def optimize_to(
+    image: ImageLike,
+    target: Target,
+    ladder: Ladder,
+    profile: Profile,
+    *,
+    metric: str | None = None,
+    seed: int = 0,
+    format: str | None = None,
+    region: np.ndarray[Any, Any] | None = None,
+    portable: bool = True,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """:func:`optimize` with a target, at the qualities of a :class:`lof.targets.Ladder`; the rest is as there."""
+    picture = image if isinstance(image, Picture) else picture_of(image)
+    return reach_target(
+        picture,
+        target,
+        ladder,
+        profile,
+        format=format or container_for(ladder.load(ladder.start).name),
+        metric=metric,
+        seed=seed,
+        region=None if region is None else region_of(region, *picture.pixels.shape[:2]),
+        portable=portable,
+        on_progress=on_progress,
+    )
 
 
 def optimize_batch(
@@ -135,12 +188,11 @@ def optimize_batch(
     require_memory(needed, codec.device, f"a {width}×{height} image")
     maps = [None] * len(pictures) if regions is None else [region_of(one, height, width) for one in regions]
     writers = [
-        _Writer(codec, picture, format, TrueCost(picture.pixels, lmbda, metric, region))
+        Writer(codec, picture, format, TrueCost(picture.pixels, lmbda, metric, region))
         for picture, region in zip(pictures, maps, strict=True)
     ]
-    tensors = [_to_tensor(picture) for picture in pictures]
     begun = [codec.begin(picture) for picture in pictures]
-    plain = [_plain(codec, each.plain) for each in begun]
+    plain = [plain_symbols(codec, each.plain) for each in begun]
     baselines = [writer.write(symbols) for writer, symbols in zip(writers, plain, strict=True)]
     starts = [
         each.start if stream is None else _latents_in(stream, codec, each.plain, height, width)
@@ -148,7 +200,7 @@ def optimize_batch(
     ]
     found = search(
         codec,
-        torch.cat(tensors),
+        torch.cat([tensor_of(picture) for picture in pictures]),
         plan,
         initial={name: torch.cat([start[name] for start in starts]) for name in codec.latents},
         lmbda=lmbda,
@@ -209,8 +261,9 @@ def encode(
     picture = image if isinstance(image, Picture) else picture_of(image)
     codec = codec.for_size(*picture.pixels.shape[:2])
     format = format or container_for(codec.name)
-    symbols = _plain(codec, codec.begin(picture).plain)
-    return _pack(codec, picture, codec.widen(symbols) if portable else symbols, format)
+    symbols = plain_symbols(codec, codec.begin(picture).plain)
+    writer = Writer(codec, picture, format, TrueCost(picture.pixels, codec.lmbda, codec.metric))
+    return writer.pack(codec.widen(symbols) if portable else symbols)
 
 
 def repack(data: bytes, *, name: str = "file") -> bytes:
@@ -263,7 +316,7 @@ def decode_stream(
         decoded = codec.decompress(stream.strings, stream.height, stream.width)
     except StreamError as error:
         raise StreamError(f"{name}: {error}") from error
-    symbols = _arrays(codec, decoded.symbols)
+    symbols = arrays_of(codec, decoded.symbols)
     check_digest(stream, symbols, name)
     return Picture(container(stream.container).to_pixels(decoded.image), stream.boxes), symbols
 
@@ -285,31 +338,6 @@ def codec_of(
             f"(fingerprint {stream.fingerprint.hex()}, here {codec.fingerprint[:4].hex()}); name theirs with --weights"
         )
     return codec
-
-
-@dataclass(frozen=True)
-class _Written:
-    """A file, and what the standard decoder makes of it."""
-
-    data: bytes
-    pixels: Pixels
-    measured: Measured
-
-
-@dataclass(frozen=True)
-class _Writer:
-    """Writes symbols of one picture, reads the file back with the standard decoder, and measures what came out."""
-
-    codec: Codec
-    picture: Picture
-    format: str
-    cost: TrueCost
-
-    def write(self, symbols: Symbols) -> _Written:
-        data = _pack(self.codec, self.picture, symbols, self.format)
-        decoded = self.codec.decompress(unpack(data).strings, *self.picture.pixels.shape[:2])
-        pixels = container(self.format).to_pixels(decoded.image)
-        return _Written(data, pixels, self.cost.measure(len(data), pixels))
 
 
 def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: int) -> Latents:
@@ -336,38 +364,14 @@ def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: i
     return latents
 
 
-def _plain(codec: Codec, latents: Latents) -> Symbols:
-    """The encoder's guess, rounded where a standard encoder rounds it."""
-    with torch.no_grad():
-        return symbols_of(codec.code(latents, codec.rounded, exact=True))
+def _ladder(name: str, quality: float | None, metric: str | None, device: str) -> Ladder:
+    spec = codec_spec(name)
+    made_for = spec.made_for(metric or "mse")
 
+    def load(quality: float) -> Codec:
+        return load_codec(name, quality, metric=made_for, device=device)
 
-def _pack(codec: Codec, picture: Picture, symbols: Symbols, format: str) -> bytes:
-    kind = container(format)
-    kind.require(codec.name)
-    height, width = picture.pixels.shape[:2]
-    stream = Stream(
-        codec=codec.name,
-        quality=codec.quality,
-        metric=codec.metric,
-        height=height,
-        width=width,
-        strings=tuple(codec.compress(symbols)),
-        fingerprint=codec.fingerprint[:4],
-        digest=symbols_digest(_arrays(codec, symbols)),
-        boxes={box: data for box, data in picture.boxes.items() if kind.keeps(box)},
-    )
-    return kind.pack(stream)
-
-
-def _arrays(codec: Codec, symbols: Symbols) -> dict[str, np.ndarray[Any, Any]]:
-    """Symbols in decoding order, as the digest takes them."""
-    return {name: symbols[name].cpu().numpy() for name in codec.latents}
-
-
-def _to_tensor(picture: Picture) -> torch.Tensor:
-    """(1, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].float() / 255
+    return Ladder.of(spec, made_for, load) if quality is None else Ladder.of_one(load(quality))
 
 
 def _positive(lmbda: float) -> float:

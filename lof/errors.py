@@ -46,6 +46,10 @@ class SearchError(LofError):
     """The search cannot run as asked (an objective that this image cannot have)."""
 
 
+class TargetError(LofError):
+    """No file of the codec has the size or the quality that is asked for."""
+
+
 class LowMemoryError(LofError):
     """Too little memory is free here. It says nothing about the file, which may be whole."""
 

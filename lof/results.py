@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lof.errors import UsageError
 
 Pixels = NDArray[np.uint8]  # (H, W, 3), RGB
 
@@ -25,6 +28,55 @@ class Crops(NamedTuple):
 
 STEEPEST = 1.2
 """Largest ``-d log(rate) / d log(distortion)`` believed: neighbouring rate points show 0.9 to 1.2."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a file is to be: not above a size, or not below a quality, and as close to it as can be. One of these:
+
+    Attributes:
+        bytes: size of the whole file, metadata included, 1 or more.
+        bpp: the same in bits per pixel.
+        psnr: in dB, of all pixels.
+        ms_ssim: above 0, below 1.
+
+    Raises:
+        UsageError: none is given, or several, or a value that is out of range.
+    """
+
+    bytes: int | None = None
+    bpp: float | None = None
+    psnr: float | None = None
+    ms_ssim: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) != 1:
+            raise UsageError("target: give exactly one of bytes, bpp, psnr and ms_ssim")
+        ((name, value),) = given.items()
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if name == "bytes" and not (number and value >= 1 and value == int(value)):
+            raise UsageError(f"target of {value} bytes: must be a whole number from 1")
+        if not (number and value > 0):
+            raise UsageError(f"target {name} {value}: must be a number above 0")
+        if name == "ms_ssim" and value >= 1:
+            raise UsageError(f"target ms_ssim {value}: must be below 1")
+
+    @property
+    def is_size(self) -> bool:
+        """Whether it is an upper limit of the size; otherwise a lower one of the quality."""
+        return self.bytes is not None or self.bpp is not None
+
+    def size(self, height: int, width: int) -> int | None:
+        """The most bytes that a file of such an image may have; ``None`` for a quality."""
+        return self.bytes if self.bpp is None else int(self.bpp * height * width / 8)
+
+    def __str__(self) -> str:
+        if self.bytes is not None:
+            return f"{self.bytes} bytes"
+        if self.bpp is not None:
+            return f"{self.bpp:.10g} bpp"
+        return f"{self.psnr:.10g} dB" if self.psnr is not None else f"MS-SSIM {self.ms_ssim:.10g}"
 
 
 @dataclass(frozen=True)
@@ -69,6 +121,8 @@ class Result:
 
     ``kept`` is ``"search"``, or ``"plain"`` where the search did not lower the cost and the plain
     encoding is what ``data`` holds. ``note`` says what the search started from, where that is not the plain encoding.
+    With a ``target``, the baseline is the best plain encoding that meets it, whatever its quality, or the nearest to it
+    where none does.
     """
 
     data: bytes
@@ -87,6 +141,7 @@ class Result:
     metric: str
     trace: list[TracePoint] = field(default_factory=list)
     note: str = ""
+    target: Target | None = None
 
     @property
     def rate_change(self) -> float:
@@ -122,4 +177,5 @@ class Result:
             "evaluations": self.evaluations,
             "seconds": self.seconds,
             "trace": [asdict(point) for point in self.trace],
+            **({} if self.target is None else {"target": str(self.target)}),
         }

@@ -15,7 +15,7 @@ from lof.archive.events import OnEvent, Outcome, Settled, listener
 from lof.archive.schema import Row
 from lof.archive.store import Store
 from lof.archive.weights import kept_weights
-from lof.archive.work import Kept, Search, SearchItem, Streamed
+from lof.archive.work import FOR_TARGET, Kept, Search, SearchItem, Streamed
 from lof.errors import ArchiveError, UsageError
 from lof.jobs import JobSettings
 from lof.pools import Pool
@@ -29,7 +29,7 @@ class Improved(Outcome):
         before, after: bytes of the replaced streams.
         gain: mean relative change of their cost, rate + λ·distortion; -0.01 is 1 % lower.
         kept: streams whose search found nothing better.
-        tried: streams that the same search was tried on before.
+        tried: streams that the same search was tried on before, and those that were made for a target.
         missing: streams whose original is not in the sources.
     """
 
@@ -122,7 +122,8 @@ class _Improve:
         self.on_event(Settled(row))
 
     def _look_at(self, entry: Entry, row: Row) -> Iterator[SearchItem]:
-        if row.tried == self.search:
+        made_for_target = any(note.startswith(FOR_TARGET) for note in row.notes.split("\n"))
+        if row.tried == self.search or made_for_target:
             self.summary.tried += 1
             return
         try:

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from lof.search import Progress
 
 NOT_SMALLER, BELOW_FLOOR = "stream not smaller", "below the quality floor"
+FOR_TARGET = "made for a target of "
+"""Begins the note of a stream that `lof archive improve` leaves as it is: it knows λ, but no target."""
 NO_IMAGE, REFUSED, TOO_LARGE, LOST = "no image", "image not taken", "file too large", "search failed"
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -150,22 +152,36 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
     def _search(
         self, item: SearchItem, report: Callable[[Progress], None], started: float
     ) -> Streamed | Kept:
-        from lof.api import optimize
+        from lof.api import optimize, optimize_to
 
         picture = read_picture(item.path, item.data)
         settings = item.settings or self.settings
         codec = settings.load()
-        result = optimize(
-            picture,
-            codec=codec,
-            profile=settings.profile,
-            metric=settings.metric,
-            lmbda=settings.lmbda,
-            seed=settings.seed,
-            warm_start=item.stream,
-            portable=settings.portable,
-            on_progress=report,
-        )
+        if settings.target is not None:
+            result = optimize_to(
+                picture,
+                settings.target,
+                settings.ladder(),
+                settings.profile,
+                metric=settings.metric,
+                seed=settings.seed,
+                portable=settings.portable,
+                on_progress=report,
+            )
+            codec = settings.load(quality=result.quality)
+            picture = replace(picture, notes=(*picture.notes, f"{FOR_TARGET}{settings.target}"))
+        else:
+            result = optimize(
+                picture,
+                codec=codec,
+                profile=settings.profile,
+                metric=settings.metric,
+                lmbda=settings.lmbda,
+                seed=settings.seed,
+                warm_start=item.stream,
+                portable=settings.portable,
+                on_progress=report,
+            )
         seconds = time.perf_counter() - started
         if len(result.data) >= len(item.data):
             return Kept(

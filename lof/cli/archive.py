@@ -12,6 +12,7 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
+from lof.cli._targets import MinMsSsim, MinPsnr, TargetBpp, TargetBytes, TargetMsSsim, TargetPsnr, target_of
 from lof.codecs import DEFAULT_CODEC
 
 archive = typer.Typer(
@@ -68,24 +69,14 @@ def create(
     metric: options.Metric = "mse",
     profile: options.Profile = "medium",
     lmbda: options.Lambda = None,
+    target_bytes: TargetBytes = None,
+    target_bpp: TargetBpp = None,
+    target_psnr: TargetPsnr = None,
+    target_ms_ssim: TargetMsSsim = None,
     seed: options.Seed = 0,
     weights: options.Weights = None,
-    min_psnr: Annotated[
-        float | None,
-        typer.Option(
-            help="In dB. An image whose stream would be below is stored as it is.", show_default=False
-        ),
-    ] = None,
-    min_ms_ssim: Annotated[
-        float | None,
-        typer.Option(
-            "--min-ms-ssim",
-            min=0,
-            max=1,
-            help="An image whose stream would be below, or that is too small for it, is stored as it is.",
-            show_default=False,
-        ),
-    ] = None,
+    min_psnr: MinPsnr = None,
+    min_ms_ssim: MinMsSsim = None,
     redo: Annotated[
         bool, options.flag("--redo", "Search again for streams that were made with other settings.")
     ] = False,
@@ -138,6 +129,7 @@ def create(
         seed=seed,
         device=device,
         precision=precision,
+        target=target_of(target_bytes, target_bpp, target_psnr, target_ms_ssim),
     )
     limits = Limits(ratio=max_ratio, member=max_member * 10**9)
     found = open_sources(sources, dst, limits, exclude or ())

@@ -18,6 +18,7 @@ from lof.jobs import Event, Finished, JobSettings, Plan, Skipped, Summary, plan_
 from lof.jobs.events import Record
 from lof.pictures.reading import read_size
 from lof.report import figures
+from lof.report.records import reached
 
 _MOST_NOTES = 20
 
@@ -138,6 +139,7 @@ def _line(record: Record) -> str:
         f"{figures.percent(record['rate_change'])} at equal quality"
         if record["kept"] == "search"
         else "plain encoding kept",
+        *reached(record),
         figures.plural(record["evaluations"], "evaluation"),
         figures.duration(record["seconds"]),
         *(
@@ -163,7 +165,7 @@ def _row(source: Source, settings: JobSettings, known: str | None) -> Record:
         "state": state,
         "width": width,
         "height": height,
-        "evaluations": settings.profile.evaluations if state == "todo" else 0,
+        "evaluations": settings.evaluations if state == "todo" else 0,
         "error": error,
     }
 
@@ -171,7 +173,7 @@ def _row(source: Source, settings: JobSettings, known: str | None) -> Record:
 def _print_sums(console: Console, rows: Sequence[Record], plan: Plan, settings: JobSettings) -> None:
     states = Counter(row["state"] for row in rows)
     pixels = sum(row["width"] * row["height"] for row in rows if row["state"] == "todo")
-    each = settings.profile.evaluations
+    each = settings.evaluations
     console.print(
         f"\n{states['todo']} to do, {pixels / 1e6:.1f} megapixels, at most {figures.count(states['todo'] * each)} "
         f"gradient evaluations ({figures.count(each)} for each image, profile {settings.profile.name})"

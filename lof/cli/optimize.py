@@ -9,6 +9,7 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
+from lof.cli._targets import TargetBpp, TargetBytes, TargetMsSsim, TargetPsnr, target_of
 from lof.codecs import DEFAULT_CODEC
 from lof.containers import CONTAINERS
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from lof.profiles import Profile
 
 GPU_BATCH = 8
+TARGET_EFFORT = 1.5
+"""Time of a search with a target over that of one without, as `--profile auto` counts it."""
 AUTO = "auto"
 
 _HELP = (
@@ -83,6 +86,10 @@ def optimize(
         ),
     ] = None,
     lmbda: options.Lambda = None,
+    target_bytes: TargetBytes = None,
+    target_bpp: TargetBpp = None,
+    target_psnr: TargetPsnr = None,
+    target_ms_ssim: TargetMsSsim = None,
     seed: options.Seed = 0,
     weights: options.Weights = None,
     no_portable: options.NoPortable = False,
@@ -187,11 +194,14 @@ def optimize(
             portable=not no_portable,
             never_bigger=never_bigger,
             regions=regions,
+            target=target,
             against=tuple(dict.fromkeys(name.strip().lower() for name in against.split(",") if name.strip())),
         )
 
     started = time.time()
     regions = Regions.parse(tuple(region or ()))
+    target = target_of(target_bytes, target_bpp, target_psnr, target_ms_ssim)
+    effort = 1.0 if target is None else TARGET_EFFORT
     if profile != AUTO and (budget or deadline):
         raise UsageError("--budget and --deadline go with --profile auto only")
     place = parse(out)
@@ -215,8 +225,8 @@ def optimize(
             cost_of,
             # All sources, also those that are done: a resumed job picks the same again.
             [size[0] * size[1] for source in found.sources if (size := size_of(source))],
-            budget=None if budget is None else parse_duration(budget),
-            deadline=None if deadline is None else parse_duration(deadline),
+            budget=None if budget is None else parse_duration(budget) / effort,
+            deadline=None if deadline is None else parse_duration(deadline) / effort,
             workers=jobs or 1,
         )
         console.print(choice.reason)

@@ -73,6 +73,10 @@ class Points:
         qualities = ends if gapless else ", ".join(f"{q:.10g}" for q in known)
         raise UnknownCodecError(f"codec {codec}: no quality {quality:.10g}; it has {qualities}")
 
+    def qualities(self, metric: str) -> list[float]:
+        """Every quality that there is for a metric, lowest first."""
+        return sorted(quality for known, quality in self.points if known == metric)
+
     def listed(self) -> dict[Key, RatePoint]:
         """All rate points, in the order in which they were registered."""
         return dict(self.points)
@@ -110,6 +114,11 @@ class Continuous:
         share = (quality - self.lowest) / (self.highest - self.lowest)
         low, high = map(math.log, self.lmbda)
         return RatePoint(math.exp(low + share * (high - low)), self.fingerprint)
+
+    def qualities(self, metric: str) -> list[float]:
+        """Every quality that there is for a metric, lowest first."""
+        ends = math.ceil(self.lowest * QUALITY_UNIT), math.floor(self.highest * QUALITY_UNIT)
+        return [n / QUALITY_UNIT for n in range(ends[0], ends[1] + 1)] if metric == self.metric else []
 
     def listed(self) -> dict[Key, RatePoint]:
         """Rate points at the whole qualities, for lists and examples."""

@@ -14,9 +14,11 @@ from lof.errors import UsageError
 from lof.pictures.formats import require_formats
 from lof.pictures.region import Regions
 from lof.profiles import Profile
+from lof.results import Target
 
 if TYPE_CHECKING:
     from lof.codecs import Codec
+    from lof.targets import Ladder
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class JobSettings:
         portable: write streams that CPUs with other instructions read too, as for :func:`lof.optimize`.
         never_bigger: keep the plain encoding where the better file would have more bytes.
         regions: how much each pixel counts.
+        target: as for :func:`lof.optimize`; without ``quality``, all qualities are used.
         against: names of :data:`lof.pictures.formats.FORMATS`, whose bytes at the same PSNR are found too.
 
     Raises:
@@ -56,10 +59,13 @@ class JobSettings:
     never_bigger: bool = False
     regions: Regions | None = None
     against: tuple[str, ...] = ()
+    target: Target | None = None
 
     def __post_init__(self) -> None:
         if self.lmbda is not None and not (self.lmbda > 0 and math.isfinite(self.lmbda)):
             raise UsageError(f"lambda {self.lmbda}: must be a number above 0")
+        if self.lmbda is not None and self.target is not None:
+            raise UsageError(f"lambda {self.lmbda}: a target decides on it itself; leave one of the two out")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}: must be a whole number from 0 to {2**63 - 1}")
         if self.regions is not None and self.metric != "mse":
@@ -73,8 +79,13 @@ class JobSettings:
         """What output names end in."""
         return container(self.format).suffix
 
-    def load(self, device: str | None = None) -> Codec:
-        """The codec, on the job's device or another one.
+    @property
+    def evaluations(self) -> int:
+        """Gradient evaluations for each image, at most."""
+        return self.profile.evaluations if self.target is None else 4 * self.profile.evaluations
+
+    def load(self, device: str | None = None, quality: float | None = None) -> Codec:
+        """The codec, on the job's device or another one, and at its quality or another one.
 
         Raises:
             UsageError: no such codec, device or precision, or the format cannot hold its streams.
@@ -84,7 +95,7 @@ class JobSettings:
 
         codec = load_codec(
             self.codec,
-            self.quality,
+            self.quality if quality is None else quality,
             metric=codec_spec(self.codec).made_for(self.metric),
             weights=self.weights,
             device=device or self.device,
@@ -92,6 +103,16 @@ class JobSettings:
         )
         container(self.format).require(codec.name)
         return codec
+
+    def ladder(self) -> Ladder:
+        """The codec at the qualities at which a target may be met; errors are those of :meth:`load`."""
+        from lof.codecs import codec_spec
+        from lof.targets import Ladder
+
+        if self.quality is not None:
+            return Ladder.of_one(self.load())
+        spec = codec_spec(self.codec)
+        return Ladder.of(spec, spec.made_for(self.metric), lambda quality: self.load(quality=quality))
 
     def digest(self, codec: Codec) -> str:
         """16 hexadecimal digits: with equal ones, a finished image need not be done again.
@@ -115,5 +136,6 @@ class JobSettings:
             *([self.regions.digest] if self.regions else []),
             *([self.metric] if self.metric != codec.metric else []),
             *(["never bigger"] if self.never_bigger else []),
+            *([f"target {self.target}", self.quality] if self.target else []),
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

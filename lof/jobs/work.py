@@ -85,7 +85,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
                 opened = _open(source, self.settings)
                 sizes.setdefault(opened.picture.pixels.shape, {})[place] = opened
         for group in sizes.values():
-            if len(group) > 1:
+            if len(group) > 1 and self.settings.target is None:
                 try:
                     records |= self._search(group, tool, report)
                     continue
@@ -143,7 +143,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
                 raise StopSearch
 
         try:
-            results = optimize_batch(
+            results = self._to_target(images, progressed) or optimize_batch(
                 [opened.picture for opened in images],
                 codec,
                 self.settings.profile,
@@ -185,6 +185,30 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
             return {}
         found = {name: bytes_at(picture.pixels, psnr, FORMATS[name]) for name in missing}
         return {"against": {**known, **found}}
+
+    def _to_target(self, images: list[_Opened], on_progress: Callable[[Progress], None]) -> list[Result]:
+        """Files of the size or the quality that is asked for; none where nothing is."""
+        from lof.api import optimize_to
+
+        settings = self.settings
+        if settings.target is None:
+            return []
+        ladder = settings.ladder()
+        return [
+            optimize_to(
+                opened.picture,
+                settings.target,
+                ladder,
+                settings.profile,
+                metric=settings.metric,
+                seed=settings.seed,
+                format=settings.format,
+                region=opened.weights,
+                portable=settings.portable,
+                on_progress=on_progress,
+            )
+            for opened in images
+        ]
 
     def _write(self, opened: _Opened, result: Result, late: list[str]) -> Record:
         source = opened.source

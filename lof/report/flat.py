@@ -24,7 +24,19 @@ _MEASURES = {
 _SIDES = {
     f"{side}_{column}": (side, key) for column, key in _MEASURES.items() for side in ("baseline", "optimised")
 }
-_TEXTS = ("source", "state", "error", "output", "codec", "quality", "profile", "lambda", "seed", "kept")
+_TEXTS = (
+    "source",
+    "state",
+    "error",
+    "output",
+    "codec",
+    "quality",
+    "profile",
+    "lambda",
+    "seed",
+    "kept",
+    "target",
+)
 _SIZES = ("width_px", "height_px", "source_bytes")
 _EFFORTS = ("rate_change_percent", "gradient_evaluations", "seconds")
 

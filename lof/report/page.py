@@ -14,7 +14,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import lof
 from lof.report import figures, plots
 from lof.report.crops import address, colour_bar, panels
-from lof.report.records import Record, beside, by_change, distinct, failed, in_order, measured, number, totals
+from lof.report.records import (
+    Record,
+    beside,
+    by_change,
+    distinct,
+    failed,
+    in_order,
+    measured,
+    number,
+    reached,
+    totals,
+)
 from lof.results import Crops
 
 MOST_CROPS = 200
@@ -65,10 +76,12 @@ def _settings(rows: Sequence[Record]) -> list[tuple[str, str]]:
     """What the pictures were made with, each value once."""
     if not rows:
         return []
+    targets = sorted({row["target"] for row in rows if "target" in row})
     return [
         ("codec", "; ".join(sorted({f"{row['codec']}, quality {row['quality']:.10g}" for row in rows}))),
         ("profile", ", ".join(map(str, distinct(rows, "profile")))),
         ("λ", ", ".join(f"{value:g}" for value in distinct(rows, "lambda"))),
+        *([("target", ", ".join(targets))] if targets else []),
         ("seed", ", ".join(map(str, distinct(rows, "seed")))),
     ]
 
@@ -96,6 +109,7 @@ def environment() -> Environment:
         "bpp": figures.bits_per_pixel,
         "db": lambda value: figures.decibels(number(value)),
         "percent": figures.percent,
+        "reached": reached,
         "decimal": figures.decimal,
         "count": figures.count,
         "size": figures.size,

@@ -38,6 +38,22 @@ def measured(records: Iterable[Record]) -> list[Record]:
     return [record for record in records if record["state"] != "failed" and "optimised" in record]
 
 
+def reached(record: Record) -> list[str]:
+    """What was asked for and what it came to, as ``19 998 bytes for 20000 bytes``; nothing where nothing was."""
+    target, found = record.get("target"), record.get("optimised")
+    if not target or not found:
+        return []
+    if target.endswith("bytes"):
+        return [f"{found['size']} for {target}"]
+    if target.endswith("bpp"):
+        return [f"{found['bpp']:.4f} for {target}"]
+    return [
+        f"{number(found['psnr']):.3f} for {target}"
+        if target.endswith("dB")
+        else f"{found['ms_ssim']:.5f} for {target}"
+    ]
+
+
 def failed(records: Iterable[Record]) -> list[Record]:
     """Those that have an error instead."""
     return [record for record in records if record["state"] == "failed"]

@@ -31,11 +31,13 @@ class Found:
 
     Attributes:
         symbols: (1, C, h, w) int32 by latent tensor: what :meth:`Codec.compress` takes.
+        latents: (1, C, h, w) float32, before they are rounded to these symbols: where another search can start.
         evaluations: gradient evaluations spent.
         trace: best true cost after each check, in the search's precision.
     """
 
     symbols: dict[str, Tensor]
+    latents: Latents
     evaluations: int
     trace: list[TracePoint]
 
@@ -83,6 +85,7 @@ def search(
     return [
         Found(
             {name: tensor[index : index + 1].cpu() for name, tensor in state.best_symbols.items()},
+            {name: tensor[index : index + 1] for name, tensor in state.best.items()},
             state.evaluations,
             state.traces[index],
         )

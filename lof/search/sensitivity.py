@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
 from lof.codecs import Latents
 from lof.search.expected import decoded, expected_bits
@@ -54,11 +55,10 @@ def distortion_curvature(state: Search, latents: Latents) -> Latents:
     signs = 2 * torch.round(state.noise.uniform(image.shape)) - 1
     probing = signs * state.objective.error_curvature(image).sqrt()
     probes = torch.autograd.grad((image * probing).sum(), list(values.values()))
-    found = {}
-    for name, probe in zip(values, probes, strict=True):
-        raw = probe.square()
-        place = torch.nn.functional.avg_pool2d(raw.mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
-        found[name] = (
-            raw.mean((2, 3), keepdim=True) * place / place.mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
-        )
-    return found
+    return {name: smoothed(probe.square()) for name, probe in zip(values, probes, strict=True)}
+
+
+def smoothed(raw: Tensor) -> Tensor:
+    """One probe of a curvature, (B, C, h, w), as the product of its channel's mean and its place's mean."""
+    place = torch.nn.functional.avg_pool2d(raw.mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
+    return raw.mean((2, 3), keepdim=True) * place / place.mean((1, 2, 3), keepdim=True).clamp_min(1e-20)

@@ -1,0 +1,108 @@
+"""The options that ask for a size or a quality, and what they come to."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from lof.cli._options import SEARCH
+from lof.errors import UsageError
+from lof.results import Target
+
+_SIZE = re.compile(r"(\d+\.?\d*|\.\d+)\s*([kMG]?)(i?)B?", re.IGNORECASE)
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3}
+
+TargetBytes = Annotated[
+    str | None,
+    typer.Option(
+        "--target-bytes",
+        help="The most bytes for each file, such as 200k or 1.5M (k is 1000): the best file that is not larger, "
+        "over all qualities, or at --quality alone.",
+        metavar="SIZE",
+        show_default=False,
+        rich_help_panel=SEARCH,
+    ),
+]
+TargetBpp = Annotated[
+    float | None,
+    typer.Option(
+        "--target-bpp",
+        help="The same in bits per pixel.",
+        metavar="BITS",
+        show_default=False,
+        rich_help_panel=SEARCH,
+    ),
+]
+TargetPsnr = Annotated[
+    float | None,
+    typer.Option(
+        "--target-psnr",
+        help="The least PSNR of each file in dB: the smallest file that is not below.",
+        metavar="DB",
+        show_default=False,
+        rich_help_panel=SEARCH,
+    ),
+]
+TargetMsSsim = Annotated[
+    float | None,
+    typer.Option(
+        "--target-ms-ssim",
+        help="The least MS-SSIM of each file, below 1.",
+        metavar="SHARE",
+        show_default=False,
+        rich_help_panel=SEARCH,
+    ),
+]
+
+MinPsnr = Annotated[
+    float | None,
+    typer.Option(help="In dB. An image whose stream would be below is stored as it is.", show_default=False),
+]
+MinMsSsim = Annotated[
+    float | None,
+    typer.Option(
+        "--min-ms-ssim",
+        min=0,
+        max=1,
+        help="An image whose stream would be below, or that is too small for it, is stored as it is.",
+        show_default=False,
+    ),
+]
+
+
+def target_of(
+    size: str | None, bpp: float | None, psnr: float | None, ms_ssim: float | None
+) -> Target | None:
+    """What the options ask for, if anything.
+
+    Raises:
+        UsageError: several of them, or a value that is out of range.
+    """
+    given = [
+        name
+        for name, value in zip(("bytes", "bpp", "psnr", "ms-ssim"), (size, bpp, psnr, ms_ssim), strict=True)
+        if value is not None
+    ]
+    if not given:
+        return None
+    if len(given) > 1:
+        raise UsageError(f"{' and '.join(f'--target-{name}' for name in given)}: give one of them")
+    try:
+        return Target(bytes=None if size is None else parse_size(size), bpp=bpp, psnr=psnr, ms_ssim=ms_ssim)
+    except UsageError as error:
+        raise UsageError(f"--target-{given[0]}: {error}") from error
+
+
+def parse_size(text: str) -> int:
+    """Bytes of ``200000``, ``200k``, ``200 kB``, ``1.5M`` or ``64KiB``.
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{text!r} is no size; give one such as 200k, 1.5M or 200000")
+    number, unit, binary = match.groups()
+    return int(float(number) * (1024 if binary else 1000) ** _UNITS[unit.lower()])

@@ -1,0 +1,298 @@
+"""Sizes and qualities that are asked for: never missed, never worse than a plain encoding, the same again."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+import lof
+import lof.cli.archive
+import lof.cli.optimize
+from lof import Target
+from lof.cli import app
+from lof.codecs import codec_spec, load_codec
+from lof.errors import LofError, TargetError, UsageError
+from lof.profiles import parse_profile
+from lof.search import Objective, trades
+
+Pixels = NDArray[np.uint8]
+
+SHORT = parse_profile({"name": "short", "stage": [{"kind": "mean-field", "evaluations": 6}]})
+
+
+def met(target: Target, result: lof.Result) -> bool:
+    """Whether the file does what was asked for; by its bytes and its decoded pixels alone."""
+    height, width = result.pixels.shape[:2]
+    limit = target.size(height, width)
+    return len(result.data) <= limit if limit is not None else result.optimised.psnr >= (target.psnr or 0)
+
+
+class TestTarget:
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {},
+            {"bytes": 1, "psnr": 30},
+            {"bytes": 0},
+            {"bytes": -5},
+            {"bytes": 1.5},
+            {"bytes": True},
+            {"bpp": 0},
+            {"bpp": math.nan},
+            {"psnr": math.inf},
+            {"psnr": "38"},
+            {"ms_ssim": 1},
+        ],
+    )
+    def test_what_nobody_can_want_is_refused(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(UsageError, match=r"^target"):
+            Target(**wrong)
+
+    def test_a_rate_is_a_size_rounded_down(self) -> None:
+        assert Target(bpp=0.5).size(10, 10) == 6
+        assert Target(psnr=38).size(10, 10) is None
+        assert [
+            str(Target(**{k: v})) for k, v in (("bytes", 9), ("bpp", 0.5), ("psnr", 38), ("ms_ssim", 0.98))
+        ] == [
+            "9 bytes",
+            "0.5 bpp",
+            "38 dB",
+            "MS-SSIM 0.98",
+        ]
+
+
+class TestReached:
+    # Those that a plain encoding meets, and some that none does.
+    @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(
+        side=st.tuples(st.integers(1, 70), st.integers(1, 70)),
+        target=st.one_of(
+            st.builds(Target, bytes=st.integers(100, 2000)),
+            st.builds(Target, bpp=st.floats(0.2, 30)),
+            st.builds(Target, psnr=st.floats(5, 28)),
+        ),
+        codec=st.sampled_from(["tiny", "lapped-tiny", "jpeg"]),
+    )
+    def test_any_target_is_met_or_refused_and_any_size_is_taken(
+        self, photograph: Pixels, side: tuple[int, int], target: Target, codec: str
+    ) -> None:
+        image = np.ascontiguousarray(photograph[100 : 100 + side[0], 100 : 100 + side[1]])
+        try:
+            result = lof.optimize(image, codec=codec, profile=SHORT, target=target)
+        except TargetError as error:
+            assert "no file of" in str(error)  # noqa: PT017
+            assert "\n" not in str(error)  # noqa: PT017
+            return
+        assert met(target, result)
+        assert np.array_equal(lof.decode(result.data).pixels, result.pixels)
+        if met(target, plain_of(result)):  # never worse than the plain encoding, where one meets it
+            better = "mse" if target.size(*side) is not None else "size"
+            assert getattr(result.optimised, better) <= getattr(result.baseline, better)
+
+    def test_a_size_is_met_to_the_per_cent_and_a_quality_to_the_hundredth(self, crop: Pixels) -> None:
+        by_size = lof.optimize(crop, codec="jpeg", profile=SHORT, target=Target(bytes=4000))
+        assert 0.985 * 4000 <= len(by_size.data) <= 4000
+        assert by_size.optimised.psnr > by_size.baseline.psnr
+        by_psnr = lof.optimize(crop, codec="jpeg", profile=SHORT, target=Target(psnr=32))
+        assert 32 <= by_psnr.optimised.psnr <= 32.05
+        assert by_psnr.optimised.size < by_psnr.baseline.size
+        of_network = lof.optimize(
+            crop, codec="mean-scale-96", quality=4, profile=SHORT, target=Target(bytes=1850)
+        )
+        assert 0.985 * 1850 <= len(of_network.data) <= 1850
+        assert of_network.optimised.mse < of_network.baseline.mse
+
+    def test_qualities_of_a_codec_with_few_are_all_tried(self, crop: Pixels) -> None:
+        points = [q for _, q in codec_spec("mean-scale-96").rate_points]
+        assert len(points) == 4
+        image = crop[:64, :64]
+        sizes = [len(lof.encode(image, codec="mean-scale-96", quality=quality)) for quality in (2, 5)]
+        chosen = [
+            lof.optimize(image, codec="mean-scale-96", profile=SHORT, target=Target(bytes=size)).quality
+            for size in sizes
+        ]
+        assert chosen[0] < chosen[1]
+
+    def test_ms_ssim_of_the_decoded_pixels_is_met(self, photograph: Pixels) -> None:
+        image = np.ascontiguousarray(photograph[32:200, 128:296])
+        result = lof.optimize(image, codec="jpeg", profile=SHORT, target=Target(ms_ssim=0.97))
+        assert result.optimised.ms_ssim is not None
+        assert 0.97 <= result.optimised.ms_ssim < 0.972
+        with pytest.raises(TargetError, match="too small for MS-SSIM"):
+            lof.optimize(image[:100], codec="jpeg", profile=SHORT, target=Target(ms_ssim=0.97))
+
+    def test_a_region_gets_more_of_the_bytes(self, crop: Pixels) -> None:
+        weights = np.ones(crop.shape[:2])
+        weights[:64] = 8
+        target = Target(bytes=4000)
+        even, odd = (
+            lof.optimize(crop, codec="jpeg", profile=SHORT, target=target, region=region)
+            for region in (None, weights)
+        )
+        assert max(len(even.data), len(odd.data)) <= 4000
+        errors = [np.square(r.pixels[:64].astype(float) - crop[:64]).mean() for r in (even, odd)]
+        assert errors[1] < 0.9 * errors[0]
+
+    def test_the_same_call_gives_the_same_bytes(self, crop: Pixels) -> None:
+        first, second = (
+            lof.optimize(crop[:64], codec="tiny", profile=SHORT, target=Target(psnr=22)) for _ in range(2)
+        )
+        assert first.data == second.data
+        assert first.record()["target"] == "22 dB"
+
+    def test_what_decides_on_lambda_or_the_start_excludes_it(self, crop: Pixels) -> None:
+        for options in ({"lmbda": 0.1}, {"warm_start": b""}):
+            with pytest.raises(UsageError, match="a target decides on λ itself"):
+                lof.optimize(crop, codec="tiny", profile=SHORT, target=Target(psnr=22), **options)  # type: ignore[arg-type]
+
+
+def plain_of(result: lof.Result) -> Any:
+    """The baseline of a result, as :func:`met` takes it."""
+
+    class Baseline:
+        data = b"x" * result.baseline.size
+        pixels = result.baseline_pixels
+        optimised = result.baseline
+
+    return Baseline
+
+
+def test_trades_bring_what_they_foresee(crop: Pixels) -> None:
+    codec = load_codec("mean-scale-96", 4, device="cpu")
+    image = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
+    with torch.no_grad():
+        coded = codec.code(codec.analyse(codec.pad(image)), codec.rounded, exact=True)
+    symbols = {name: part.residual.int() for name, part in coded.items()}
+    before = float(codec.rate(symbols)[0])
+    for cheaper in (True, False):
+        path = trades(Objective(codec, image, codec.lmbda), symbols, cheaper=cheaper, apart=False)
+        assert all(torch.equal(path.symbols(0)[name], symbols[name]) for name in symbols)
+        bits = float(codec.rate(path.symbols(60))[0]) - before
+        changed = sum(int((path.symbols(60)[name] != symbols[name]).sum()) for name in symbols)
+        assert changed == 60
+        assert bits == pytest.approx(float(path.bits[59]), abs=0.5 * abs(float(path.bits[59])) + 64)
+
+
+class TestCommand:
+    @pytest.fixture(autouse=True)
+    def _in_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photograph: Pixels) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("short.toml").write_text('[[stage]]\nkind = "mean-field"\nevaluations = 6\n')
+        Path("in").mkdir()
+        Image.fromarray(photograph[64:144, 160:240]).save("in/a.png")
+
+    def optimize(self, *arguments: str) -> Result:
+        return CliRunner().invoke(
+            app, ["optimize", "in", "--codec", "jpeg", "--profile", "short.toml", *arguments]
+        )
+
+    def test_files_that_cannot_be_had_are_one_line_and_the_others_go_on(self) -> None:
+        exif = Image.Exif()
+        exif[0x010E] = "a long description " * 200
+        Image.open("in/a.png").save("in/described.png", exif=exif)
+        result = self.optimize("--target-bytes", "1.4 kB", "--json")
+        records = {record["source"]: record for record in map(json.loads, result.stdout.splitlines())}
+        assert result.exit_code == 1
+        assert records["a.png"]["target"] == "1400 bytes"
+        assert Path("lof-out/a.png.jpg").stat().st_size <= 1400
+        assert re.match(
+            r"in/described.png: no file of jpeg has 1400 bytes or less; the smallest has \d+ bytes, \d+ of them "
+            "metadata that --strip leaves out",
+            records["described.png"]["error"],
+        )
+        assert not Path("lof-out/described.png.jpg").exists()
+        assert "1400 bytes" in Path("lof-out/report.html").read_text()
+        again = self.optimize("--target-bytes", "1400")
+        assert "1 done before and unchanged" in again.stdout
+        other = self.optimize("--target-bytes", "1500")
+        assert isinstance(other.exception, UsageError)
+        assert "--redo" in str(other.exception)
+
+    def test_a_dry_run_writes_nothing(self) -> None:
+        assert self.optimize("--target-psnr", "30", "--dry-run").exit_code == 0
+        assert not Path("lof-out").exists()
+
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            ["--target-bytes", "many"],
+            ["--target-bytes", "0"],
+            ["--target-bytes", "-3k"],
+            ["--target-bytes", "0.0001k"],
+            ["--target-bpp", "nan"],
+            ["--target-psnr", "-1"],
+            ["--target-psnr", "inf"],
+            ["--target-ms-ssim", "1.5"],
+            ["--target-bytes", "9k", "--target-psnr", "30"],
+            ["--target-psnr", "30", "--lambda", "0.1"],
+        ],
+    )
+    def test_wrong_use_ends_with_2(self, wrong: list[str]) -> None:
+        result = self.optimize(*wrong)
+        code = result.exception.exit_code if isinstance(result.exception, LofError) else result.exit_code
+        assert code == 2
+        assert not Path("lof-out/a.png.jpg").exists()
+
+    def test_an_archive_keeps_to_the_target_and_is_not_improved_beyond_it(self) -> None:
+        made = CliRunner().invoke(
+            app,
+            [
+                "archive",
+                "create",
+                "in",
+                "arc",
+                "--codec",
+                "tiny",
+                "--profile",
+                "short.toml",
+                "--target-psnr",
+                "22",
+            ],
+        )
+        assert made.exit_code == 0, made.output
+        assert "made for a target of 22 dB" in made.output
+        stream = next(Path("arc/streams").rglob("*.lof"))
+        before = stream.read_bytes()
+        better = CliRunner().invoke(app, ["archive", "improve", "arc", "--profile", "fast"])
+        assert better.exit_code == 0, better.output
+        assert stream.read_bytes() == before
+
+    def test_a_job_that_is_killed_and_resumed_gives_the_same(self) -> None:
+        Image.open("in/a.png").transpose(Image.Transpose.ROTATE_90).save("in/b.png")
+        assert self.optimize("--target-bytes", "1.5k", "-o", "whole").exit_code == 0
+        arguments = [
+            "in",
+            "--codec",
+            "jpeg",
+            "--profile",
+            "short.toml",
+            "--target-bytes",
+            "1.5k",
+            "-o",
+            "cut",
+        ]
+        process = subprocess.Popen([sys.executable, "-m", "lof", "optimize", *arguments], env={**os.environ})
+        while process.poll() is None and not Path("cut/a.png.jpg").exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert self.optimize("--target-bytes", "1.5k", "-o", "cut").exit_code == 0
+        for name in ("a.png.jpg", "b.png.jpg"):
+            assert Path("cut", name).read_bytes() == Path("whole", name).read_bytes()
