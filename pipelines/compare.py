@@ -3,14 +3,15 @@
     python -m pipelines.compare KODAK -o RUN
     python -m pipelines.compare PHOTOS -o RUN --profiles medium --qualities 2,4,6 --count 4
 
-Whole pictures. Every finished file is a line of ``RUN/files.jsonl``; the same command continues. Leaves
-``compare.md`` and ``compare.png``: BD-rates against the first format and, where the pictures are the 24 Kodak images,
-against a published curve; and how much larger lof's files are than each format's at equal PSNR. JPEG XL needs
-``pip install '.[jxl]'``.
+Whole pictures, unless ``--crop`` says otherwise. Every finished file is a line of ``RUN/files.jsonl``; the same command
+continues. Leaves ``compare.md`` and ``compare.png``: BD-rates against the first format and, where the pictures are the
+24 Kodak images, against a published curve; and how much larger lof's files are than each format's at equal PSNR, or at
+equal MS-SSIM. JPEG XL needs ``pip install pillow-jxl-plugin``, jpegli ``pip install pyjpegli``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,7 @@ from lof.containers import container as container_of
 from lof.containers import unpack
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
-from lof.metrics import bpp, mse, psnr
+from lof.metrics import bpp, ms_ssim, mse, psnr
 from lof.pictures.batches import Image, batches, spread
 from lof.pictures.formats import Format, decode
 from lof.profiles import Profile, load_profile
@@ -48,7 +49,12 @@ def main(
     profiles: Annotated[
         str, typer.Option(help="Search with them too, by commas; empty: plain encodings alone.")
     ] = "fast,medium",
-    others: Annotated[str, typer.Option("--formats", help="By commas; also MOZJPEG.")] = "JPEG,WEBP,AVIF,JXL",
+    others: Annotated[
+        str,
+        typer.Option("--formats", help="By commas; also MOZJPEG, MOZJPEG-2, MOZJPEG-3 (its tables), JPEGLI."),
+    ] = "JPEG,WEBP,AVIF,JXL",
+    metric: Annotated[str, typer.Option(help="What is searched for and measured: mse or ms-ssim.")] = "mse",
+    crop: Annotated[int | None, typer.Option(min=16, help="Centre crops of this side, in pixels.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
 ) -> None:
@@ -65,18 +71,21 @@ def main(
             len(f.variants) * len(QUALITIES[f.pillow]) for f in beside
         )
         task = progress.add_task("", total=steps * len(sources))
-        for (image,) in batches(sources, None, 1):
-            for row in _measured(journal, image, codecs, methods, beside):
+        for (image,) in batches(sources, crop, 1):
+            for row in _measured(journal, image, codecs, methods, beside, metric):
                 rows.append(row)
                 progress.update(
                     task, advance=1, description=f"{image.name} {row['series']} {row['quality']:g}"
                 )
     ours = [_label(codecs[0], None), *(_label(codecs[0], method) for method in methods)]
     series = series_of(rows, ours)
-    published = _is_kodak(rows)
+    published = metric == "mse" and crop is None and _is_kodak(rows)
     encoders = ", ".join(f"{other.pillow} by {encoder(other)}" for other in beside)
     weights = f"{codec} with weights {codecs[0].fingerprint.hex()[:8]}"
-    about = f"{len(sources)} whole pictures of {Path(folder).name}; {weights}; {encoders}."
+    parts = "whole pictures" if crop is None else f"centre crops of {crop}×{crop}"
+    about = f"{len(sources)} {parts} of {Path(folder).name}; {weights}; {encoders}."
+    if metric != "mse":
+        about += " PSNR stands for MS-SSIM here: -10·log10(1 - MS-SSIM)."
     text = to_markdown(series, about, published=published)
     write_atomically(out / "compare.md", text.encode())
     write_atomically(out / "compare.png", plot(series, published=published))
@@ -89,38 +98,56 @@ def _measured(
     codecs: Sequence[Codec],
     methods: Sequence[Profile],
     others: Sequence[Format],
+    metric: str,
 ) -> Iterator[Record]:
     for other in others:
         for variant in other.variants:
             for quality in QUALITIES[other.pillow]:
-                key = f"{encoder(other)} {other.name} {variant} {quality} {image.digest[:16]}"
+                key = (
+                    f"{_prefix(metric)}{encoder(other)} {other.name} {variant} {quality} {image.digest[:16]}"
+                )
                 if key not in journal.rows:
                     data = other.encode(image.picture.pixels, variant, quality)
-                    _keep(journal, key, image, len(data), decode(data))
+                    _keep(journal, key, image, len(data), decode(data), metric)
                 yield _row(journal, key, other.name, variant, quality, image)
     for codec in codecs:
         for method in [None, *methods]:
             name = PLAIN if method is None else method.digest
-            key = (
-                f"{codec.name} {codec.quality:.10g} {codec.fingerprint.hex()[:16]} {name} {image.digest[:16]}"
-            )
+            weights = codec.fingerprint.hex()[:16]
+            key = f"{_prefix(metric)}{codec.name} {codec.quality:.10g} {weights} {name} {image.digest[:16]}"
             if key not in journal.rows:
                 if method is None:
                     data = encode(image.picture, codec=codec)
                     parsed = unpack(data)
                     decoded = codec.decompress(parsed.strings, parsed.height, parsed.width).image
-                    _keep(journal, key, image, len(data), container_of(parsed.container).to_pixels(decoded))
+                    pixels = container_of(parsed.container).to_pixels(decoded)
+                    _keep(journal, key, image, len(data), pixels, metric)
                 else:
-                    result = optimize_batch([image.picture], codec, method)[0]
-                    _keep(journal, key, image, len(result.data), result.pixels, result.seconds)
+                    result = optimize_batch([image.picture], codec, method, metric=metric)[0]
+                    _keep(journal, key, image, len(result.data), result.pixels, metric, result.seconds)
             yield _row(journal, key, _label(codec, method), "", codec.quality, image)
 
 
+def _prefix(metric: str) -> str:
+    """Of keys; none for the MSE, so that older journals go on."""
+    return "" if metric == "mse" else f"{metric} "
+
+
 def _keep(
-    journal: Journal, key: str, image: Image, size: int, pixels: Pixels, seconds: float | None = None
+    journal: Journal,
+    key: str,
+    image: Image,
+    size: int,
+    pixels: Pixels,
+    metric: str,
+    seconds: float | None = None,
 ) -> None:
     original = image.picture.pixels
-    found = {"bpp": bpp(size, *original.shape[:2]), "psnr": psnr(mse(original, pixels))}
+    if metric == "mse":
+        score = psnr(mse(original, pixels))
+    else:
+        score = -10 * math.log10(max(1e-9, 1 - (ms_ssim(original, pixels) or 0)))
+    found = {"bpp": bpp(size, *original.shape[:2]), "psnr": score}
     journal.append({"key": key, "size": size, **found, "seconds": seconds})
 
 

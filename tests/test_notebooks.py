@@ -15,8 +15,13 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 
 
-def test_there_are_three() -> None:
-    assert NOTEBOOKS == ["1-one-photograph.ipynb", "2-a-study.ipynb", "3-a-ray-batch.ipynb"]
+def test_there_are_four() -> None:
+    assert NOTEBOOKS == [
+        "1-one-photograph.ipynb",
+        "2-a-study.ipynb",
+        "3-a-ray-batch.ipynb",
+        "4-a-jpeg.ipynb",
+    ]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)

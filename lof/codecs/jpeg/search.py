@@ -25,8 +25,13 @@ from lof.codecs.jpeg.latents import PLANES, levels_of, samplings_of, used_blocks
 from lof.codecs.jpeg.planes import gains
 from lof.codecs.jpeg.trellis import ZIGZAG, prices_of, quantise
 
-STEP: Final = 2.8
+_STEP: Final = {"mse": 2.8, "ms-ssim": 3.7}
 """Steps are this over the root of what a coefficient's squared error costs; chosen on CID22's validation set."""
+_STRIDE: Final = {"mse": 1.0, "ms-ssim": 0.6}
+"""What share of the way to the lowest distortion a round goes: MS-SSIM is no parabola."""
+_PROBES, _NOISE, _LEAST = 2, 1.3, 0.03
+"""How often MS-SSIM's slope is asked, noise over the errors that the plain encoding has, and the least price of a block
+over the mean."""
 LARGEST_STEP: Final = 255
 """Of tables that every decoder takes."""
 _ZONE: Final = 0.4
@@ -114,34 +119,31 @@ def _start(
         own: from the levels that the search began with. Steps are those odd multiples of theirs that come near to what
             suits λ: half of what lies on a grid falls between two steps of an even multiple of it.
     """
-    codec, objective = search.codec, search.objective
-    images = codec.pad(objective.target)
-    with torch.no_grad():
-        now = codec.crop(codec.synthesise(search.best), objective.height, objective.width)
-    cost = 0.5 * objective.pixels * objective.error_curvature(now) / 255**2
-    # With a region, the pixels that count most decide the steps; where errors cost less, more levels become 0.
-    typical = cost.square().mean((1, 2, 3), keepdim=True) / cost.mean((1, 2, 3), keepdim=True)
-    gain = torch.stack([gains(sampling.divisors) for sampling in samplings]).to(cost)
-    tables = (STEP / (typical * torch.stack([gain[:, 0], gain[:, 1:].mean(1)], 1)[..., None]).sqrt()).round()
-    tables = tables.clamp(1, LARGEST_STEP).reshape(-1, 2, 8, 8)
+    images = search.codec.pad(search.objective.target)
+    ones = torch.ones_like(search.best["tables"])
+    each = [levels_of(images[i : i + 1], ones[i : i + 1], sampling) for i, sampling in enumerate(samplings)]
+    halved = torch.tensor(samplings, dtype=torch.float32, device=ones.device).reshape(-1, 1, 1, 1)
+    exact = {name: torch.cat([one[name] for one in each]) for name in PLANES} | {
+        "tables": ones,
+        "halved": halved,
+    }
+    prices = _prices_of_errors(search, exact)
+    # With a region, the blocks that count most decide the steps; where errors cost less, more levels become 0.
+    typical = {name: one.square().mean((2, 3)) / one.mean((2, 3)) for name, one in prices.items()}
+    both = torch.stack([typical["y"], 0.5 * (typical["cb"] + typical["cr"])], 1)
+    tables = _STEP[search.objective.metric] / both.clamp_min(1e-9).sqrt()
+    tables = tables.round().clamp(1, LARGEST_STEP).reshape(-1, 2, 8, 8)
     if own:
-        before = search.latents["tables"]
+        exact, before = search.latents, search.latents["tables"]
         multiple = 2 * ((_COARSER * tables / before - 1) / 2).round().clamp_min(0) + 1
         tables = torch.where(before * multiple > LARGEST_STEP, before, before * multiple)
-        ratio = (before / tables).reshape(-1, 2, 64, 1, 1)
-        levels = {name: search.latents[name] * ratio[:, min(p, 1)] for p, name in enumerate(PLANES)}
-    else:
-        each = [
-            levels_of(images[i : i + 1], tables[i : i + 1], sampling) for i, sampling in enumerate(samplings)
-        ]
-        levels = {name: torch.cat([one[name] for one in each]) for name in PLANES}
+    ratio = (exact["tables"] / tables).reshape(-1, 2, 64, 1, 1)
+    levels = {name: exact[name] * ratio[:, min(plane, 1)] for plane, name in enumerate(PLANES)}
     steps = tables.reshape(-1, 2, 64, 1, 1)
-    by_block = _by_block(codec.pad(cost.expand(-1, -1, *objective.target.shape[-2:])), samplings)
     weights = {
-        name: by_block[min(plane, 1)] * gain[:, plane, :, None, None] * steps[:, min(plane, 1)].square()
+        name: (prices[name] * steps[:, min(plane, 1)].square()).clamp_min(1e-9)
         for plane, name in enumerate(PLANES)
     }
-    halved = torch.tensor(samplings, dtype=torch.float32, device=tables.device).reshape(-1, 1, 1, 1)
     about = {name: levels[name].sign() * (levels[name].abs() + _ZONE).floor() for name in PLANES}
     point = _Point(about | {"tables": tables, "halved": halved}, weights)
     if luma is None:
@@ -150,17 +152,63 @@ def _start(
     return _quantised(point, {name: levels[name] for name in PLANES[1:]})
 
 
+def _prices_of_errors(search: Any, exact: Latents) -> Latents:
+    """By plane, (B, 64, h, w): bits for a squared error of one grey level in a coefficient.
+
+    Args:
+        exact: unrounded coefficients of the originals.
+    """
+    codec, objective = search.codec, search.objective
+    samplings = samplings_of(exact["halved"])
+    gain = torch.stack([gains(sampling.divisors) for sampling in samplings]).to(exact["y"])[..., None, None]
+    if objective.metric == "mse":
+        cost = 0.5 * objective.pixels * objective.error_curvature(objective.target) / 255**2
+        luma, chroma = _by_block(codec.pad(cost.expand(-1, -1, *objective.target.shape[-2:])), samplings)
+        return {name: gain[:, plane] * (chroma if plane else luma) for plane, name in enumerate(PLANES)}
+    # Noise of about the size that errors will have, and what it makes of the distortion's slope. Then, of that, what
+    # depends on the frequency and what on the place: single coefficients tell little.
+    with torch.no_grad():
+        now = codec.crop(codec.synthesise(search.best), objective.height, objective.width).clamp(0, 1)
+    size = 255 * _NOISE * (now - objective.target).square().mean((1, 2, 3), keepdim=True).sqrt()
+    found = {name: torch.zeros_like(exact[name]) for name in PLANES}
+    random = torch.Generator().manual_seed(0)
+    for _ in range(_PROBES):
+        search.evaluations += 1
+        noise = {
+            name: size
+            / gain[:, plane].sqrt()
+            * torch.randn(exact[name].shape[1:], generator=random).sign().to(size)
+            for plane, name in enumerate(PLANES)
+        }
+        leaves = {name: (exact[name] + noise[name]).requires_grad_() for name in PLANES}
+        for name, slope in _slopes(search, exact, leaves).items():
+            found[name] += slope / (2 * _PROBES * noise[name])
+    for name, each in found.items():
+        by_frequency = each.mean((2, 3), keepdim=True)
+        by_frequency = by_frequency.maximum(0.02 * by_frequency.mean(1, keepdim=True)).clamp_min(1e-9)
+        smooth = F.pad((each / by_frequency).mean(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+        by_block = F.avg_pool2d(smooth, 3, 1)
+        found[name] = by_frequency * by_block.maximum(_LEAST * by_block.mean((1, 2, 3), keepdim=True))
+    return found
+
+
+def _slopes(search: Any, latents: Latents, leaves: Latents) -> Latents:
+    """How the distortion grows, in bits, with some planes of the latents."""
+    codec, objective = search.codec, search.objective
+    decoded = codec.crop(codec.synthesise(latents | leaves), objective.height, objective.width)
+    bits = objective.pixels * objective.lmbda * objective.distortion(decoded)
+    return dict(zip(leaves, torch.autograd.grad(bits.sum(), list(leaves.values())), strict=True))
+
+
 def _turned(search: Any, point: _Point, names: Sequence[str]) -> _Point:
     """Some planes moved to where the distortion is lowest as the others stand, and quantised again."""
-    codec, objective = search.codec, search.objective
     search.evaluations += 1
-    leaves = {name: point.latents[name].clone().requires_grad_() for name in names}
-    decoded = codec.crop(codec.synthesise(point.latents | leaves), objective.height, objective.width)
-    bits = objective.pixels * objective.lmbda * objective.distortion(decoded)
-    slopes = torch.autograd.grad(bits.sum(), list(leaves.values()))
+    slopes = _slopes(
+        search, point.latents, {name: point.latents[name].clone().requires_grad_() for name in names}
+    )
+    stride = 0.5 * _STRIDE[search.objective.metric]
     lowest = {
-        name: point.latents[name] - slope / (2 * point.weights[name])
-        for name, slope in zip(names, slopes, strict=True)
+        name: point.latents[name] - stride * slope / point.weights[name] for name, slope in slopes.items()
     }
     return _quantised(point, lowest)
 

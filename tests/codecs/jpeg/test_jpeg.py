@@ -125,6 +125,20 @@ def test_a_region_moves_bits_to_where_it_is(face: Pixels) -> None:
     assert right(favoured.pixels) < 0.75 * right(plain.pixels)
 
 
+def test_a_search_for_ms_ssim_has_fewer_bytes_and_more_of_it(photograph: NDArray[np.uint8]) -> None:
+    picture = np.ascontiguousarray(photograph[:168, :168])
+    one, other = (
+        lof.optimize(picture, codec="jpeg", quality=60, metric=metric, profile="fast")
+        for metric in ("ms-ssim", "mse")
+    )
+
+    def cost(result: lof.Result) -> float:
+        return result.optimised.bpp + one.lmbda * (1 - (result.optimised.ms_ssim or 0))
+
+    assert one.optimised.size < 0.9 * one.baseline.size
+    assert cost(one) < 0.85 * cost(other)
+
+
 def test_stages_of_the_engine_run_on_it_and_lose_nothing(face: Pixels) -> None:
     profile = parse_profile({"name": "engine", "stage": [{"kind": "greedy-flip", "evaluations": 3}]})
     result = lof.optimize(face[:48, :48], codec="jpeg", quality=50, profile=profile)
