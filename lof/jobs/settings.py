@@ -82,7 +82,7 @@ class JobSettings:
     @property
     def evaluations(self) -> int:
         """Gradient evaluations for each image, at most."""
-        return self.profile.evaluations if self.target is None else 4 * self.profile.evaluations
+        return self.profile.evaluations if self.target is None else 8 * self.profile.evaluations + 15
 
     def load(self, device: str | None = None, quality: float | None = None) -> Codec:
         """The codec, on the job's device or another one, and at its quality or another one.

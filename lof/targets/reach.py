@@ -50,8 +50,8 @@ class _Habit:
 _HABITS = {
     ("legs", True): _Habit(0.13, (0.3, 0.2, 0.1, 0.1), 0.012, 4),
     ("legs", False): _Habit(-0.09, (-0.3, -0.25, -0.15, -0.15), 0.012, 4),
-    ("own", True): _Habit(0.43, (0.42,) * 4, 0.04, 4),
-    ("own", False): _Habit(0.0, (-0.65,) * 4, 0.04, 4),
+    ("own", True): _Habit(0.43, (0.42,) * 4, 0.03, 4),
+    ("own", False): _Habit(0.0, (-0.65,) * 4, 0.03, 4),
 }
 """Measured on CID22's validation set. A codec's own search begins anew each time, and λ moves it farther."""
 
@@ -203,7 +203,7 @@ class _Reach:
         trials: list[_Trial] = []
         for number in range(habit.most + _MORE):
             part = self.profile if own else leg(self.profile, *_LEGS[min(number, len(_LEGS) - 1)])
-            start = trials[-1].latents if trials else plain.begun.start
+            start = trials[-1].latents if trials and not own else plain.begun.start
             trials.append(self._trial(plain, lmbda, start, part))
             last = trials[-1]
             # Without a plain encoding that meets the target, more has to be tried.
@@ -262,14 +262,16 @@ class _Reach:
         )
         now = _Spot(trial.symbols, trial.gap, len(trial.written.data))
         met = now if now.gap <= 0 else None
+        apart = True
         for number in range(_PATHS):
             if met is not None and met.gap >= -_CLOSE[size]:
                 break
+            apart = apart and number + 1 < _PATHS
             path = trades(
                 objective,
                 now.symbols,
                 cheaper=(now.gap > 0) == size,
-                apart=number + 1 < _PATHS,
+                apart=apart,
                 seed=self.seed,
             )
             self.evaluations += 1
@@ -278,9 +280,9 @@ class _Reach:
                 [spot for spot in (met, *found) if spot is not None and spot.gap <= 0], key=_gap, default=None
             )
             nearest = min([now, *found], key=lambda spot: abs(spot.gap + _CLOSE[size] / 2))
-            if nearest is now and number + 2 < _PATHS:
-                continue
-            now = nearest
+            if nearest is now and not apart:
+                break
+            apart, now = apart and nearest is not now, nearest
         if met is None or met.symbols is trial.symbols:
             return trial
         return replace(trial, symbols=met.symbols, written=trial.writer.write(met.symbols), gap=met.gap)

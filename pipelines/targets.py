@@ -1,0 +1,112 @@
+"""Sizes and qualities that are asked for: how close the files come, and what it takes.
+
+    python -m pipelines.targets KODAK -o RUN --profile medium
+    python -m pipelines.targets KODAK -o RUN --codec jpeg --crops 6 --size 256
+
+For each picture a search without a target, then two with: its size, and its PSNR, as targets. So the table also says
+what a target costs in quality or bytes. Time is processor time. Each row goes to ``RUN/results.jsonl``; the same
+command continues, and leaves ``targets.md``.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated, Any
+
+import torch
+import typer
+
+import lof
+from lof import Target
+from lof.codecs import DEFAULT_CODEC, codec_for, load_codec
+from lof.errors import TargetError
+from lof.files.atomic import write_atomically
+from lof.files.inputs import find
+from lof.pictures.batches import Image, centre_crop, spread
+from lof.pictures.reading import read_picture
+from lof.profiles import Profile, load_profile
+from pipelines.command import run
+from pipelines.methods import Journal
+
+HEAD = (
+    "| picture | target | reached | away | without a target | plain encoding that meets it | time |\n"
+    "| --- | --- | --- | --- | --- | --- | --- |\n"
+)
+
+
+def main(
+    folder: Annotated[str, typer.Argument(help="Folder of images.")],
+    *,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
+    codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
+    profile: Annotated[str, typer.Option(help="Name or TOML file.")] = "medium",
+    crops: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder; all.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Side of their centre; all of them.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+) -> None:
+    """Measure what the journal lacks, and write the table."""
+    torch.set_num_threads(threads)
+    journal, plan = Journal(out / "results.jsonl"), load_profile(profile)
+    lines = []
+    for source in spread(find([folder], exclude=out).sources, crops):
+        picture = centre_crop(read_picture(source.path), size)
+        image = Image(str(source.relative), picture, "")
+        key = f"{codec} {plan.digest} {size} {image.name}"
+        if f"{key} size" not in journal.rows:
+            for row in _measured(image, codec, plan):
+                journal.append({"key": f"{key} {row['kind']}", "image": image.name} | row)
+                typer.echo(f"{image.name}  {row['kind']}", err=True)
+        lines += [journal.rows[f"{key} {kind}"] for kind in ("quality", "size")]
+        write_atomically(out / "targets.md", _table(lines).encode())
+    print(_table(lines))
+
+
+def _measured(image: Image, codec: str, profile: Profile) -> list[dict[str, Any]]:
+    loaded = load_codec(codec_for(codec, profile.name))
+    lof.encode(image.picture, codec=loaded)  # what is compiled and loaded at the first use counts for nobody
+    started = time.process_time()
+    free = lof.optimize(image.picture, codec=loaded, profile=profile)
+    without = time.process_time() - started
+    rows = []
+    for kind, target in (
+        ("quality", Target(psnr=round(free.optimised.psnr, 2))),
+        ("size", Target(bytes=free.optimised.size)),
+    ):
+        started = time.process_time()
+        row: dict[str, Any] = {"kind": kind, "target": str(target), "free": free.record()["optimised"]}
+        try:
+            found = lof.optimize(image.picture, codec=codec, profile=profile, target=target).record()
+            row |= {"reached": found["optimised"], "plain": found["baseline"], "kept": found["kept"]}
+        except TargetError as error:
+            row["error"] = str(error)
+        rows.append(row | {"ratio": (time.process_time() - started) / without})
+    return rows
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    text = HEAD
+    for row in rows:
+        if "error" in row:
+            text += f"| {row['image']} | {row['target']} | {row['error']} | | | | {row['ratio']:.2f} × |\n"
+            continue
+        reached, free, plain = (
+            f"{row[k]['size']} B, {row[k]['psnr']:.3f} dB" for k in ("reached", "free", "plain")
+        )
+        cells = (row["image"], row["target"], reached, _away(row), free, plain, f"{row['ratio']:.2f} ×")
+        text += f"| {' | '.join(cells)} |\n"
+    times = [row["ratio"] for row in rows]
+    mean, most = f"{fmean(times):.2f} ×", f"{max(times):.2f} ×"
+    return f"{text}\nTime over that of a search without a target: {mean} on average, at most {most}.\n"
+
+
+def _away(row: dict[str, Any]) -> str:
+    value = float(row["target"].split()[0])
+    if row["kind"] == "size":
+        return f"{100 * (row['reached']['size'] / value - 1):.2f} %"
+    return f"{row['reached']['psnr'] - value:+.3f} dB"
+
+
+if __name__ == "__main__":
+    run(main)
