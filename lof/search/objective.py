@@ -120,9 +120,12 @@ class Objective:
             case "ms-ssim":
                 from pytorch_msssim import ms_ssim
 
-                similarity: Tensor = ms_ssim(
-                    decoded, self.target.clamp(0, 1), data_range=1.0, size_average=False
+                # Its convolutions take a third of the time where the channels lie together.
+                images = (
+                    one.contiguous(memory_format=torch.channels_last)
+                    for one in (decoded, self.target.clamp(0, 1))
                 )
+                similarity: Tensor = ms_ssim(*images, data_range=1.0, size_average=False)
                 return 1 - similarity
         raise ValueError(f"unknown metric {self.metric!r}")
 
