@@ -24,9 +24,9 @@ from lof.targets.legs import leg
 
 _LEGS = ((0.0, 0.4), (0.4, 0.75), (0.75, 1.0))
 """Shares of the profile's first stage, between which λ may move."""
-_CLOSE = {True: 5e-4, False: 1e-3}
+_CLOSE = {True: 2e-3, False: 2.5e-3}
 """Gap below the target that is as good as none."""
-_PATHS, _PROBES = 5, 6
+_PATHS, _PROBES = 4, 5
 _FARTHEST, _STEP, _MORE = math.log(64), math.log(4), 4
 
 
@@ -48,8 +48,8 @@ class _Habit:
 
 
 _HABITS = {
-    ("legs", True): _Habit(0.13, (0.3, 0.2, 0.1, 0.1), 0.012, 4),
-    ("legs", False): _Habit(-0.09, (-0.3, -0.25, -0.15, -0.15), 0.012, 4),
+    ("legs", True): _Habit(0.13, (0.3, 0.2, 0.1, 0.1), 0.015, 4),
+    ("legs", False): _Habit(-0.09, (-0.3, -0.25, -0.15, -0.15), 0.015, 4),
     ("own", True): _Habit(0.43, (0.42,) * 4, 0.03, 4),
     ("own", False): _Habit(0.0, (-0.65,) * 4, 0.03, 4),
 }

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor
@@ -67,14 +68,11 @@ class LappedCodec(Codec):
         folder = request.weights or Path(__file__).parent / "data"
         path = folder / weights_name(request.spec.name, request.metric, request.quality)
         device = resolve_device(request.device)
-        return cls(
-            read_weights(path),
-            name=request.spec.name,
-            quality=request.quality,
-            lmbda=request.point.lmbda,
-            device=device,
-            precision=resolve_precision(request.precision, device),
-        )
+        written = path.stat().st_mtime_ns if path.is_file() else 0
+        codec = copy.copy(_of_weights(path, written, device, resolve_precision(request.precision, device)))
+        codec.name, codec.quality, codec.lmbda = request.spec.name, request.quality, request.point.lmbda
+        codec.number = rate_of(request.quality)
+        return cast(Self, codec)
 
     def analyse(self, images: Tensor) -> Latents:
         """See :meth:`Codec.analyse`; always float32 on the CPU."""
@@ -162,6 +160,14 @@ class LappedCodec(Codec):
 
     def _t(self, device: torch.device | str) -> Tensor:
         return torch.full((1, 1, 1, 1), self.number / RATE_MAX, device=device)
+
+
+@lru_cache(maxsize=2)
+def _of_weights(path: Path, written: int, device: torch.device, precision: torch.dtype) -> LappedCodec:
+    """The codec of a file at any quality: one network serves them all, and a search for a target tries several."""
+    return LappedCodec(
+        read_weights(path), name="", quality=1.0, lmbda=1.0, device=device, precision=precision
+    )
 
 
 def _coded(residual: Tensor, value: Tensor, place: Tensor) -> Coded:
