@@ -41,7 +41,7 @@ class Trades:
         return len(self.bits)
 
     def symbols(self, count: int) -> dict[str, Tensor]:
-        """What :meth:`Codec.compress` takes, (1, C, h, w) int32, after the first ``count`` changes."""
+        """What :meth:`lof.codecs.Codec.compress` takes, (1, C, h, w) int32, after the first ``count`` changes."""
         moved = {name: step * (self._rank[name] < count) for name, step in self._steps.items()}
         return {
             name: symbols + moved[name] if name in moved else symbols for name, symbols in self._start.items()
@@ -59,7 +59,7 @@ def trades(
 
     Args:
         objective: of one image; its λ weighs nothing here.
-        symbols: as :meth:`Codec.compress` takes them.
+        symbols: as :meth:`lof.codecs.Codec.compress` takes them.
         cheaper: whether bits are to be saved, or the distortion to fall.
         apart: whether only one symbol of each few places is changed. Others mend the same error, and spoil it together.
     """
