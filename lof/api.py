@@ -71,7 +71,7 @@ def optimize(
         portable: write files that CPUs with other instructions read too (:meth:`Codec.widen`), the plain encoding
             included.
         never_bigger: keep the plain encoding where the better file would have more bytes.
-        target: a size or a quality to come to, such as ``Target(bytes=200_000)`` or ``Target(psnr=38)``, over all
+        target: a size or a quality to come to, such as ``Target(size=200_000)`` or ``Target(psnr=38)``, over all
             qualities of a codec that is named, and over λ. With ``quality``, or a loaded codec, λ alone moves.
         on_progress: called after every gradient evaluation.
 

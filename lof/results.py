@@ -35,7 +35,7 @@ class Target:
     """What a file is to be: not above a size, or not below a quality, and as close to it as can be. One of these:
 
     Attributes:
-        bytes: size of the whole file, metadata included, 1 or more.
+        size: of the whole file in bytes, metadata included, 1 or more.
         bpp: the same in bits per pixel.
         psnr: in dB, of all pixels.
         ms_ssim: above 0, below 1.
@@ -44,7 +44,7 @@ class Target:
         UsageError: none is given, or several, or a value that is out of range.
     """
 
-    bytes: int | None = None
+    size: int | None = None
     bpp: float | None = None
     psnr: float | None = None
     ms_ssim: float | None = None
@@ -52,10 +52,10 @@ class Target:
     def __post_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if len(given) != 1:
-            raise UsageError("target: give exactly one of bytes, bpp, psnr and ms_ssim")
+            raise UsageError("target: give exactly one of size, bpp, psnr and ms_ssim")
         ((name, value),) = given.items()
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if name == "bytes" and not (number and value >= 1 and value == int(value)):
+        if name == "size" and not (number and value >= 1 and value == int(value)):
             raise UsageError(f"target of {value} bytes: must be a whole number from 1")
         if not (number and value > 0):
             raise UsageError(f"target {name} {value}: must be a number above 0")
@@ -65,15 +65,15 @@ class Target:
     @property
     def is_size(self) -> bool:
         """Whether it is an upper limit of the size; otherwise a lower one of the quality."""
-        return self.bytes is not None or self.bpp is not None
+        return self.size is not None or self.bpp is not None
 
-    def size(self, height: int, width: int) -> int | None:
+    def most_bytes(self, height: int, width: int) -> int | None:
         """The most bytes that a file of such an image may have; ``None`` for a quality."""
-        return self.bytes if self.bpp is None else int(self.bpp * height * width / 8)
+        return self.size if self.bpp is None else int(self.bpp * height * width / 8)
 
     def __str__(self) -> str:
-        if self.bytes is not None:
-            return f"{self.bytes} bytes"
+        if self.size is not None:
+            return f"{self.size} bytes"
         if self.bpp is not None:
             return f"{self.bpp:.10g} bpp"
         return f"{self.psnr:.10g} dB" if self.psnr is not None else f"MS-SSIM {self.ms_ssim:.10g}"

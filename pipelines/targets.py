@@ -72,7 +72,7 @@ def _measured(image: Image, codec: str, profile: Profile) -> list[dict[str, Any]
     rows = []
     for kind, target in (
         ("quality", Target(psnr=round(free.optimised.psnr, 2))),
-        ("size", Target(bytes=free.optimised.size)),
+        ("size", Target(size=free.optimised.size)),
     ):
         started = time.process_time()
         row: dict[str, Any] = {"kind": kind, "target": str(target), "free": free.record()["optimised"]}

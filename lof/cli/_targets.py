@@ -90,7 +90,7 @@ def target_of(
     if len(given) > 1:
         raise UsageError(f"{' and '.join(f'--target-{name}' for name in given)}: give one of them")
     try:
-        return Target(bytes=None if size is None else parse_size(size), bpp=bpp, psnr=psnr, ms_ssim=ms_ssim)
+        return Target(size=None if size is None else parse_size(size), bpp=bpp, psnr=psnr, ms_ssim=ms_ssim)
     except UsageError as error:
         raise UsageError(f"--target-{given[0]}: {error}") from error
 

@@ -79,7 +79,7 @@ class Aim:
     def __init__(self, target: Target, original: Pixels) -> None:
         height, width = original.shape[:2]
         self.target, self.original = target, original
-        self.size = target.size(height, width)
+        self.size = target.most_bytes(height, width)
         if target.ms_ssim is not None and min(height, width) < MS_SSIM_MIN_SIDE:
             raise TargetError(
                 f"a {width}×{height} image is too small for MS-SSIM (sides of {MS_SSIM_MIN_SIDE} px or more); "
