@@ -34,7 +34,7 @@ def _spec(name: str, fingerprint: str, summary: str, *, hidden: bool = False) ->
 @register(
     _spec(
         "lapped",
-        "28d372e810471673fb157cae3ded551e17523d9bbab5c32c0801d624af2f53ed",
+        "e0b80e6b1f3869887ded106ac3ae9b99c660e4f109ce4da2cb1dcf0bd22d35be",
         "lapped transform and network, one for every quality; ships with lof",
     ),
     _spec(
