@@ -91,7 +91,9 @@ def test_bits_of_whole_residuals_are_those_of_any() -> None:
     near = bits_of_whole(few, between)
     assert torch.allclose(near, bits_of(few, between), atol=0.05)
     near.sum().backward()
-    slope = bits_of(few, whole[:, 27:]) - bits_of(few, whole[:, 26:-1])
+    slope = 2 * (
+        bits_of(few, whole[:, 26:-1] + 0.5) - bits_of(few, whole[:, 26:-1])
+    )  # its rows are half a place apart
     assert between.grad is not None
     assert torch.allclose(between.grad, slope.sum(0, keepdim=True), atol=1e-4)
     beyond = torch.full((1, PLACES), FARTHEST + 1.0)
