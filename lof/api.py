@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lof.codecs import DEFAULT_CODEC, Codec, Latents, codec_for, codec_spec, load_codec
+from lof.codecs import DEFAULT_CODEC, Codec, Latents, codec_for, codec_spec, load_codec, tensor_of
 from lof.containers import Stream, container, container_for, container_of, unpack
 from lof.containers.digest import check_digest
-from lof.encoding import Writer, arrays_of, plain_symbols, tensor_of
+from lof.encoding import Writer, arrays_of, plain_symbols
 from lof.errors import StreamError, UsageError
 from lof.machine.memory import require_memory
 from lof.measure import TrueCost, region_of
@@ -81,9 +81,9 @@ def optimize(
     """
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
     if target is not None:
-        if lmbda is not None or warm_start is not None:
+        if lmbda is not None or warm_start is not None or never_bigger:
             raise UsageError(
-                "a target decides on λ itself, and starts by itself; leave out lmbda and warm_start"
+                "a target decides on λ itself, the start and the size; leave out lmbda, warm_start and never_bigger"
             )
         ladder = (
             Ladder.of_one(codec)

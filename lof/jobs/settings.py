@@ -66,6 +66,8 @@ class JobSettings:
             raise UsageError(f"lambda {self.lmbda}: must be a number above 0")
         if self.lmbda is not None and self.target is not None:
             raise UsageError(f"lambda {self.lmbda}: a target decides on it itself; leave one of the two out")
+        if self.never_bigger and self.target is not None:
+            raise UsageError("--never-bigger: a target decides on the size itself; leave one of the two out")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}: must be a whole number from 0 to {2**63 - 1}")
         if self.regions is not None and self.metric != "mse":

@@ -35,6 +35,7 @@ from lof.search import Objective, trades
 Pixels = NDArray[np.uint8]
 
 SHORT = parse_profile({"name": "short", "stage": [{"kind": "mean-field", "evaluations": 6}]})
+LONGER = parse_profile({"name": "longer", "stage": [{"kind": "mean-field", "evaluations": 12}]})
 
 
 def met(target: Target, result: lof.Result) -> bool:
@@ -114,10 +115,10 @@ class TestReached:
         assert 32 <= by_psnr.optimised.psnr <= 32.05
         assert by_psnr.optimised.size < by_psnr.baseline.size
         of_network = lof.optimize(
-            crop, codec="mean-scale-96", quality=4, profile=SHORT, target=Target(size=1850)
+            crop, codec="mean-scale-96", quality=4, profile=LONGER, target=Target(size=1850)
         )
-        assert len(of_network.data) <= 1850
-        assert of_network.optimised.mse <= of_network.baseline.mse
+        assert 0.985 * 1850 <= len(of_network.data) <= 1850
+        assert of_network.optimised.mse < of_network.baseline.mse
 
     def test_qualities_of_a_codec_with_few_are_all_tried(self, crop: Pixels) -> None:
         points = [q for _, q in codec_spec("mean-scale-96").rate_points]
@@ -158,7 +159,7 @@ class TestReached:
         assert first.record()["target"] == "22 dB"
 
     def test_what_decides_on_lambda_or_the_start_excludes_it(self, crop: Pixels) -> None:
-        for options in ({"lmbda": 0.1}, {"warm_start": b""}):
+        for options in ({"lmbda": 0.1}, {"warm_start": b""}, {"never_bigger": True}):
             with pytest.raises(UsageError, match="a target decides on λ itself"):
                 lof.optimize(crop, codec="tiny", profile=SHORT, target=Target(psnr=22), **options)  # type: ignore[arg-type]
 
