@@ -49,13 +49,17 @@ class Regions:
                 "or one grey picture or folder of them"
             )
         path = Path(texts[0])
-        if not path.exists():
-            raise UsageError(f"--region {path}: does not exist; check the name")
+        if not (path.is_file() or path.is_dir()):
+            raise UsageError(f"--region {path}: is no file and no folder; check the name")
         return cls(maps=path)
 
     @cached_property
     def digest(self) -> str:
-        """16 hexadecimal digits over all that decides the maps."""
+        """16 hexadecimal digits over all that decides the maps.
+
+        Raises:
+            UsageError: a file cannot be read.
+        """
         digest = hashlib.sha256(repr(self.rectangles).encode())
         if self.maps is not None:
             files = (
@@ -63,7 +67,12 @@ class Regions:
             )
             for path in files:
                 digest.update(f"{path.relative_to(self.maps)}\0".encode("utf-8", "surrogateescape"))
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+                try:
+                    digest.update(hashlib.sha256(path.read_bytes()).digest())
+                except OSError as error:
+                    raise UsageError(
+                        f"--region {path}: cannot be read ({error.strerror}); allow it"
+                    ) from error
         return digest.hexdigest()[:16]
 
     def weights(self, source: PurePosixPath, height: int, width: int) -> NDArray[Any] | None:
