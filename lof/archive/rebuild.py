@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ class Rebuilt(Outcome):
 def rebuild(
     dst: Path, pool: Pool, *, weights: Path | None = None, on_event: OnEvent = lambda event: None
 ) -> Rebuilt:
-    """Decode every stream, hash every stored file, and write a manifest that names them all.
+    """Decode every stream, read every stored file, and write a manifest that names them all.
 
     Only the objects tell what was archived. So empty folders, links, times, permission bits and what the manifest said
     about quality are lost. The damaged manifest is kept. Killed at any moment, the same call continues.
@@ -63,6 +64,8 @@ def rebuild(
         _refuse_whole(dst)
         place = private / "rebuild"
         try:
+            if place.exists() and not _is_current(dst, place):
+                shutil.rmtree(place)
             make_folders(place)
             with Manifest(place, write=True) as manifest:
                 job = _Rebuild(dst, manifest, weights, on_event)
@@ -228,6 +231,20 @@ def _refuse_whole(dst: Path) -> None:
         for _ in manifest.rows():
             pass
         raise ArchiveError(f"{path}: is whole; nothing is to be rebuilt")
+
+
+def _is_current(dst: Path, place: Path) -> bool:
+    """Whether all that a killed call has put down is still as it was."""
+
+    def same(row: Row) -> bool:
+        status = (dst / row.object).lstat()
+        return (status.st_size, status.st_mtime_ns) == (row.object_size, row.mtime_ns)
+
+    try:
+        with Manifest(place) as manifest:
+            return all(map(same, manifest.rows()))
+    except (ArchiveError, FileNotFoundError):
+        return False
 
 
 def _swap(dst: Path, place: Path) -> str:

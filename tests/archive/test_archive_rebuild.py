@@ -104,6 +104,23 @@ def test_a_whole_manifest_one_of_another_version_and_a_strange_folder_are_refuse
     assert len(before) == (dst / "manifest.sqlite").stat().st_size
 
 
+def test_what_a_killed_rebuild_put_down_counts_while_its_object_is_the_same(dst: Path) -> None:
+    (dst / "manifest.sqlite").unlink()
+    one, other = (dst / f"streams/photos/{name}.lof" for name in ("a.png", "below/b.jpg"))
+
+    def die(event: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rebuild(dst, ThisProcess(), on_event=die)
+    shutil.copy(other, one)
+    (dst / "stored/photos/notes.txt").unlink()
+    assert rebuild(dst, ThisProcess()).errors == []
+    after = rows(dst)
+    assert after["photos/a.png"].symbols_sha256 == after["photos/below/b.jpg"].symbols_sha256
+    assert findings(dst) == []
+
+
 def test_create_and_a_second_rebuild_go_on_from_there(dst: Path, made: Path) -> None:
     (dst / "manifest.sqlite").unlink()
 
@@ -116,6 +133,7 @@ def test_create_and_a_second_rebuild_go_on_from_there(dst: Path, made: Path) -> 
     with pytest.raises(Killed):
         rebuild(dst, ThisProcess(), on_event=die)
     assert not (dst / "manifest.sqlite").exists()
+    assert (dst / ".lof/rebuild/manifest.sqlite").exists()
     assert rebuild(dst, ThisProcess()).streams == 2
     assert not (dst / ".lof/rebuild").exists()
     again = archive(made / "photos", dst=dst)
