@@ -65,7 +65,7 @@ def tune(
 
     import torch
 
-    from lof.codecs import codec_spec, load_codec
+    from lof.codecs import codec_spec, load_codec, tensor_of
     from lof.errors import UsageError
     from lof.files.atomic import write_atomically
     from lof.files.inputs import find
@@ -87,7 +87,7 @@ def tune(
     if place.exists():
         raise UsageError(f"{place}: is there already; remove it, or name another file with -o")
     pictures = [
-        torch.stack([torch.from_numpy(one.picture.pixels).permute(2, 0, 1).float() / 255 for one in batch])
+        torch.cat([tensor_of(one.picture) for one in batch])
         for batch in batches(spread(find(images).sources, crops), size, crops)
     ]
     for rate in codecs:

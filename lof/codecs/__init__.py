@@ -30,10 +30,10 @@ from lof.codecs.registry import (
 )
 
 if TYPE_CHECKING:
-    from lof.codecs.base import Begun, Codec, Coded, Decoded, Latents, Quantize, hard_rounding
+    from lof.codecs.base import Begun, Codec, Coded, Decoded, Latents, Quantize, hard_rounding, tensor_of
     from lof.codecs.weights import weights_name
 
-_CONTRACT = ("Begun", "Codec", "Coded", "Decoded", "Latents", "Quantize", "hard_rounding")
+_CONTRACT = ("Begun", "Codec", "Coded", "Decoded", "Latents", "Quantize", "hard_rounding", "tensor_of")
 
 __all__ = [
     "DEFAULT_CODEC",
@@ -58,6 +58,7 @@ __all__ = [
     "register",
     "register_tiers",
     "register_training",
+    "tensor_of",
     "tiers_of",
     "trainable",
     "weights_name",

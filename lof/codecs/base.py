@@ -96,6 +96,11 @@ class Begun:
     note: str = ""
 
 
+def tensor_of(picture: Picture) -> Tensor:
+    """(1, 3, H, W) float32 in [0, 1]."""
+    return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].float() / 255
+
+
 class Codec(ABC):
     """A codec at one rate point, behind five verbs.
 
@@ -250,8 +255,7 @@ class Codec(ABC):
 
     def begin(self, picture: Picture) -> Begun:
         """Where the encodings of a picture begin; by default both with the encoder's guess."""
-        pixels = torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].float() / 255
-        guess = self.analyse(self.pad(pixels))
+        guess = self.analyse(self.pad(tensor_of(picture)))
         return Begun(guess, guess)
 
     def plan(self, profile: Profile) -> Profile:

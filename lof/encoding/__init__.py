@@ -82,8 +82,3 @@ def plain_symbols(codec: Codec, latents: Latents) -> Symbols:
 def arrays_of(codec: Codec, symbols: Symbols) -> dict[str, np.ndarray[Any, Any]]:
     """Symbols in decoding order, as the digest takes them."""
     return {name: symbols[name].cpu().numpy() for name in codec.latents}
-
-
-def tensor_of(picture: Picture) -> torch.Tensor:
-    """(1, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].float() / 255

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lof.codecs import Latents
+from lof.codecs import Latents, tensor_of
 from lof.containers import container
-from lof.encoding import Symbols, Writer, Written, tensor_of
+from lof.encoding import Symbols, Writer, Written
 from lof.errors import TargetError
 from lof.machine.memory import require_memory
 from lof.measure import Region, TrueCost

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lof.codecs.base import Begun, Codec, Coded, Decoded, Latents, Quantize
+from lof.codecs.base import Begun, Codec, Coded, Decoded, Latents, Quantize, tensor_of
 from lof.codecs.jpeg import files
 from lof.codecs.jpeg.files import Sampling
 from lof.codecs.jpeg.latents import PLANES, coefficients_in, latents_of, levels_of, samplings_of, used
@@ -73,10 +73,9 @@ class JpegCodec(Codec):
 
     def begin(self, picture: Picture) -> Begun:
         """See :meth:`Codec.begin`: grey pictures have one plane, and the search of a JPEG starts from what it says."""
-        pixels = torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].float() / 255
         # A profile for RGB does not fit a file with one plane.
         grey = picture.icc is None and bool((picture.pixels == picture.pixels[..., :1]).all())
-        guess = self._plain(self.pad(pixels)[0], grey)
+        guess = self._plain(self.pad(tensor_of(picture))[0], grey)
         if picture.source is None:
             return Begun(guess, guess)
         try:
