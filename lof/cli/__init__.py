@@ -61,7 +61,7 @@ def _root(
             "--verbose",
             "-v",
             metavar="",
-            help="Print to stderr where in the code an error arose. Of images, with one worker only.",
+            help="Print to stderr where in the code an error arose. Errors of single images need --jobs 1.",
         ),
     ] = False,
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,46 +14,27 @@ from lof.results import Target
 _SIZE = re.compile(r"(\d+\.?\d*|\.\d+)\s*([kMG]?)(i?)B?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3}
 
+
+def _option(name: str, metavar: str, help: str) -> Any:
+    return typer.Option(name, help=help, metavar=metavar, show_default=False, rich_help_panel=SEARCH)
+
+
 TargetBytes = Annotated[
     str | None,
-    typer.Option(
+    _option(
         "--target-bytes",
-        help="The most bytes for each file, such as 200k or 1.5M (k is 1000): the best file that is not larger, "
-        "over all qualities, or at --quality alone.",
-        metavar="SIZE",
-        show_default=False,
-        rich_help_panel=SEARCH,
+        "SIZE",
+        "The most bytes for each file, such as 200k or 1.5M (k is 1000): the best file that is not larger, over all "
+        "qualities, or at --quality alone.",
     ),
 ]
-TargetBpp = Annotated[
-    float | None,
-    typer.Option(
-        "--target-bpp",
-        help="The same in bits per pixel.",
-        metavar="BITS",
-        show_default=False,
-        rich_help_panel=SEARCH,
-    ),
-]
+TargetBpp = Annotated[float | None, _option("--target-bpp", "BITS", "The same in bits per pixel.")]
 TargetPsnr = Annotated[
     float | None,
-    typer.Option(
-        "--target-psnr",
-        help="The least PSNR of each file in dB: the smallest file that is not below.",
-        metavar="DB",
-        show_default=False,
-        rich_help_panel=SEARCH,
-    ),
+    _option("--target-psnr", "DB", "The least PSNR of each file in dB: the smallest file that is not below."),
 ]
 TargetMsSsim = Annotated[
-    float | None,
-    typer.Option(
-        "--target-ms-ssim",
-        help="The least MS-SSIM of each file, below 1.",
-        metavar="SHARE",
-        show_default=False,
-        rich_help_panel=SEARCH,
-    ),
+    float | None, _option("--target-ms-ssim", "SHARE", "The least MS-SSIM of each file, below 1.")
 ]
 
 MinPsnr = Annotated[

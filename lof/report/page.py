@@ -79,6 +79,8 @@ def _settings(rows: Sequence[Record]) -> list[tuple[str, str]]:
     targets = sorted({row["target"] for row in rows if "target" in row})
     return [
         ("codec", "; ".join(sorted({f"{row['codec']}, quality {row['quality']:.10g}" for row in rows}))),
+        # Older rows do not say it; they are of the squared error, or of a codec that was made for MS-SSIM.
+        *([("optimised for", "MS-SSIM")] if any(row.get("metric") == "ms-ssim" for row in rows) else []),
         ("profile", ", ".join(map(str, distinct(rows, "profile")))),
         ("λ", ", ".join(f"{value:g}" for value in distinct(rows, "lambda"))),
         *([("target", ", ".join(targets))] if targets else []),
