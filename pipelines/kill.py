@@ -106,7 +106,7 @@ def drive(work: Path, address: str) -> None:
             log.flush()
 
         dst = work / "archive"
-        settings = JobSettings("tiny", parse_profile(_PROFILE), device="cpu")
+        settings = JobSettings("lapped-tiny", parse_profile(_PROFILE), device="cpu")
         pool = make_pool(WORKERS, ray=address or None, threads=1)
         sources = open_sources([str(work / "photos"), str(work / "scans.tar")], dst)
         raise typer.Exit(create(sources, dst, settings, pool, on_event=note).exit_code)

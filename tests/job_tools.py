@@ -22,8 +22,8 @@ def profile(evaluations: int) -> Profile:
     return parse_profile({"name": "short", "stage": [{"kind": "relax", "evaluations": evaluations}]})
 
 
-QUICK = JobSettings("tiny", profile(2))
-SLOW = JobSettings("tiny", profile(120))  # long enough for a kill in its middle
+QUICK = JobSettings("lapped-tiny", profile(2))
+SLOW = JobSettings("lapped-tiny", profile(50))  # long enough for a kill in its middle
 
 
 def save(path: Path, seed: int = 0, size: tuple[int, int] = (96, 80), **options: Any) -> Path:

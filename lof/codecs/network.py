@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,8 +14,10 @@ from torch import Tensor, nn
 
 from lof.codecs.base import Codec, Decoded, Latents
 from lof.codecs.entropy.rans import is_rans, slack
+from lof.codecs.exact import exact_arithmetic, fingerprint
+from lof.codecs.network_weights import build_network
 from lof.codecs.registry import Request
-from lof.codecs.weights import Place, build_network, load_weights
+from lof.codecs.weights import Place, load_weights
 from lof.errors import StreamError
 from lof.machine.devices import resolve_device, resolve_precision
 
@@ -163,19 +164,3 @@ class NetworkCodec(Codec):
             reduced = self.precision != torch.float32
             with torch.autocast(self.device.type, dtype=self.precision, enabled=reduced):
                 yield
-
-
-@contextmanager
-def exact_arithmetic() -> Iterator[None]:
-    """Float32 without autocast, as the standard decoder computes."""
-    with torch.autocast("cpu", enabled=False):
-        yield
-
-
-def fingerprint(net: torch.nn.Module) -> bytes:
-    """SHA-256 over the names, dtypes, shapes and values of a network's weights and tables; 32 bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(net.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.digest()

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from lof.codecs.base import Codec
 from lof.codecs.entropy.training import auxiliary, quantiles, take_over
 from lof.codecs.network import NetworkCodec
+from lof.codecs.network_weights import is_table
 from lof.codecs.registry import codec_spec
 from lof.codecs.training import Aim, Kept, Losses, ParameterGroup, Shipped, State, Task
-from lof.codecs.weights import is_table, weights_name
+from lof.codecs.weights import weights_name
 from lof.errors import TrainingError
 
 TRANSFORMS = ("g_a", "g_s")

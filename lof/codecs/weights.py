@@ -9,7 +9,7 @@ import re
 import threading
 import urllib.error
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -21,7 +21,6 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from lof.codecs.entropy.tables import check_quantiles, check_tables
 from lof.codecs.registry import Continuous, codec_spec
 from lof.errors import WeightsError
 
@@ -140,42 +139,6 @@ def _digest(state: StateDict) -> str:
     return digest.hexdigest()
 
 
-def build_network(network: Any, sizes: Sequence[int], weights: StateDict, origin: str) -> Any:
-    """A network of this class with these weights and its entropy coder's tables.
-
-    Tables stored in the weights are used as they are, since recomputing them elsewhere could give other bytes.
-
-    Args:
-        network: a class with CompressAI's ``from_state_dict`` and ``update``.
-        sizes: arguments of its constructor.
-
-    Raises:
-        WeightsError: the weights are not of this class.
-    """
-    # A network of the right class but without one tensor would decode noise; strict loading is not optional.
-    try:
-        with no_larger_than(weights):
-            empty = network(*sizes).state_dict()
-        for key in sorted(empty.keys() | weights.keys()):
-            if not is_table(key):
-                _compare(key, empty.get(key), weights.get(key))
-        tables = {key: value for key, value in empty.items() if is_table(key)}
-        net = network.from_state_dict(tables | weights)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise WeightsError(f"{origin}: not weights of {network.__name__} ({reason(error)})") from error
-    try:
-        broken = sorted(k for k, v in net.state_dict().items() if not bool(v.isfinite().all()))
-        if broken:
-            raise ValueError(f"{broken[0]} holds numbers that are not finite")
-        check_quantiles(net)
-        net.eval()
-        net.update()  # computes only the tables that the weights did not bring
-        check_tables(net)
-    except (RuntimeError, ValueError) as error:
-        raise WeightsError(f"{origin}: damaged ({reason(error)})") from error
-    return net
-
-
 @contextmanager
 def no_larger_than(weights: StateDict) -> Iterator[None]:
     """Let no network be built here that has more numbers than its weights, whatever sizes they state.
@@ -198,20 +161,6 @@ def no_larger_than(weights: StateDict) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _compare(key: str, wanted: Tensor | None, given: Tensor | None) -> None:
-    if given is None:
-        raise ValueError(f"{key} is missing")
-    if wanted is None:
-        raise ValueError(f"{key} is unknown to it")
-    if wanted.shape != given.shape:
-        raise ValueError(f"{key} has the shape {tuple(given.shape)} instead of {tuple(wanted.shape)}")
-
-
-def is_table(key: str) -> bool:
-    """Whether a tensor of this name is one of the entropy coder's tables, which are computed from the weights."""
-    return key.endswith(("_offset", "_quantized_cdf", "_cdf_length", "scale_table"))
 
 
 def _local(place: Place, folder: Path | None) -> Path | None:

@@ -117,7 +117,7 @@ def test_streams_of_other_settings_are_not_replaced_unless_asked(finished: Path)
 
 
 def test_settings_that_mean_the_same_do_nothing_again(finished: Path) -> None:
-    codec = lof.load_codec("tiny")
+    codec = lof.load_codec(QUICK.codec)
     same = replace(
         QUICK,
         lmbda=codec.lmbda,

@@ -136,7 +136,18 @@ def test_ctrl_c_ends_a_local_cluster_with_its_actors_and_json_stays_clean(tmp_pa
     (tmp_path / "long.toml").write_text('[[stage]]\nkind = "relax"\nevaluations = 60\n')
     # Shells start background jobs with Ctrl-C ignored, and that is inherited.
     code = "from signal import *; signal(SIGINT, default_int_handler); import lof.cli.optimize as o; o.app()"
-    options = ["--codec", "tiny", "--profile", "long.toml", "--ray", "local", "--jobs", "2", "--threads", "1"]
+    options = [
+        "--codec",
+        "lapped-tiny",
+        "--profile",
+        "long.toml",
+        "--ray",
+        "local",
+        "--jobs",
+        "2",
+        "--threads",
+        "1",
+    ]
     with subprocess.Popen(
         [sys.executable, "-c", code, "optimize", "in", "--json", *options],
         stdout=subprocess.PIPE,

@@ -1,6 +1,32 @@
-"""Reading strings that CompressAI's rANS decoder would otherwise read beyond their end."""
+"""CompressAI's rANS coder, and what it must be told of a string so that it does not read beyond the end."""
 
 from __future__ import annotations
+
+import importlib.util
+import sys
+from importlib.machinery import PathFinder
+from typing import Any
+
+
+def _coder() -> Any:
+    """The module ``compressai.ans``, without the package around it.
+
+    ``import compressai`` takes seconds: it loads data sets of point clouds and all of PyTorch's compiler.
+    """
+    name = "compressai.ans"
+    if name not in sys.modules:
+        package = importlib.util.find_spec("compressai")
+        spec = package and PathFinder.find_spec(name, package.submodule_search_locations)
+        if not spec or not spec.loader:
+            raise ImportError("no module named compressai.ans; install compressai again")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[name] = module  # where `from compressai import ans` finds it later
+    return sys.modules[name]
+
+
+ans = _coder()
+"""Has ``RansDecoder`` and ``BufferedRansEncoder``."""
 
 
 def is_rans(string: bytes) -> bool:

@@ -15,8 +15,9 @@ from compressai.models import CompressionModel, FactorizedPrior, MeanScaleHyperp
 from torch import Tensor
 
 from lof.codecs.base import Coded, Latents, Quantize
+from lof.codecs.exact import exact_arithmetic
 from lof.codecs.hyperprior.widen import distances, widened
-from lof.codecs.network import NetworkCodec, exact_arithmetic
+from lof.codecs.network import NetworkCodec
 
 
 class BottleneckCodec(NetworkCodec):

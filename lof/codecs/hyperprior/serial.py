@@ -12,14 +12,14 @@ from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
-from compressai.ans import BufferedRansEncoder, RansDecoder
 from compressai.entropy_models import GaussianConditional
 from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor
 
 from lof.codecs.base import Coded, Latents, Quantize
+from lof.codecs.entropy.rans import ans
+from lof.codecs.exact import exact_arithmetic
 from lof.codecs.hyperprior.codec import BottleneckCodec, margin
-from lof.codecs.network import exact_arithmetic
 
 _SIDE, _REACH = 5, 2
 """Size of the window of context, in places of y: its side, and the distance from its centre."""
@@ -78,7 +78,7 @@ class JointAutoregressiveCodec(BottleneckCodec):
         with torch.no_grad(), exact_arithmetic():
             z_string = bottleneck.compress(symbols["z"].to("cpu", torch.float32) + self._median())[0]
             self._walk(z_string, symbols["z"].shape[-2:], take)
-        encoder = BufferedRansEncoder()
+        encoder = ans.BufferedRansEncoder()
         encoder.encode_with_indexes(written, indexes, *_tables(conditional))
         return [encoder.flush(), z_string]
 
@@ -103,7 +103,7 @@ class JointAutoregressiveCodec(BottleneckCodec):
         """z, y, the symbols of y, and every σ."""
         conditional = self.net.gaussian_conditional
         tables = _tables(conditional)
-        decoder = RansDecoder()
+        decoder = ans.RansDecoder()
         decoder.set_stream(strings[0])
         symbols: list[Tensor] = []
         seen: list[Tensor] = []

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from lof.codecs.base import Codec, Coded, Decoded, Latents, Quantize
 from lof.codecs.entropy.fixed import exact_sums
+from lof.codecs.exact import exact_arithmetic, fingerprint
 from lof.codecs.lapped.bits import bits_of, bits_of_whole
 from lof.codecs.lapped.config import RATE_MAX, rate_of
 from lof.codecs.lapped.decoder import Decoder
 from lof.codecs.lapped.network import LappedNetwork, arranged, parted
 from lof.codecs.lapped.transforms import BLOCK
 from lof.codecs.lapped.weights import read_weights
-from lof.codecs.network import exact_arithmetic, fingerprint
 from lof.codecs.registry import Request
 from lof.codecs.weights import weights_name
 from lof.errors import StreamError

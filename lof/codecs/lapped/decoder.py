@@ -10,11 +10,10 @@ import copy
 
 import numpy as np
 import torch
-from compressai import ans
 from torch import Tensor
 
 from lof.codecs.entropy.fixed import exact_sums
-from lof.codecs.entropy.rans import is_rans, slack
+from lof.codecs.entropy.rans import ans, is_rans, slack
 from lof.codecs.lapped.config import RATE_MAX
 from lof.codecs.lapped.fixed import make_exact
 from lof.codecs.lapped.network import LappedNetwork, arranged, parted

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
-from compressai import ans
 from torch import Tensor
 
 from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.entropy.mixture import MEAN_UNIT, MixtureTables
-from lof.codecs.entropy.rans import is_rans, slack
+from lof.codecs.entropy.rans import ans, is_rans, slack
 from lof.codecs.entropy.tables import Tables
 from lof.codecs.msp import layout
 from lof.codecs.msp.layout import Part
