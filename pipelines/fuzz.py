@@ -5,14 +5,17 @@ than 1 GB of memory is a find. A file that reaches lines of lof that none before
 
 python -m pipelines.fuzz run CORPUS --minutes 10 --seed 3
 python -m pipelines.fuzz replay CORPUS/finds/*
+python -m pipelines.fuzz distil CORPUS
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import signal
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +33,8 @@ app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pret
 
 _BATCH = 0.5
 """Processor time of a reader before another kind of file has its turn, in seconds."""
+KEPT = Path(__file__).parents[1] / "tests" / "fixtures" / "fuzz.zip"
+"""What `distil` has kept: files that runs begin with, and that a test reads again."""
 _SAVED = 30.0
 """Seconds between two states on disk: what a run loses at most that is killed."""
 
@@ -66,7 +71,7 @@ class Run:
         tally.finds = {find: kind for find, kind in tally.finds.items() if (self._finds / find).is_file()}
         self._known, self._lines = set(tally.finds.values()), set[Line]()
         own = [path.read_bytes() for path in sorted(self._seeds.glob("*"))]
-        pool = [*(data for _, data in sorted(target.seeds().items())), *own]
+        pool = [*(data for _, data in sorted(target.seeds().items())), *kept(name), *own]
         self._reader = Reader(target, pool, f"{seed} {name}")
         for data in pool:  # so that what they reach is not new
             self._lines |= self._reader.answer(data).lines
@@ -174,6 +179,37 @@ def replay(finds: Sequence[Path], targets: Mapping[str, Target]) -> list[tuple[P
     return answers
 
 
+def kept(name: str) -> list[bytes]:
+    """Files of one kind that :data:`KEPT` holds."""
+    if not KEPT.is_file():
+        return []
+    with zipfile.ZipFile(KEPT) as packed:
+        return [packed.read(file) for file in sorted(packed.namelist()) if file.split("/")[0] == name]
+
+
+def distil(corpus: Path, targets: Mapping[str, Target], most: int) -> dict[str, bytes]:
+    """The smallest files of a corpus and of :data:`KEPT` that together reach all that these reach, by their names.
+
+    Args:
+        most: bytes of a file; larger ones are left out.
+    """
+    chosen: dict[str, bytes] = {}
+    for name, target in targets.items():
+        reader, lines = Reader(target), set[Line]()
+        for data in target.seeds().values():
+            lines |= reader.answer(data).lines
+        found = {path.read_bytes() for path in (corpus / "seeds" / name).glob("*")} | set(kept(name))
+        for data in sorted(found, key=lambda data: (len(data), data)):
+            if len(data) > most:
+                break
+            answer = reader.answer(data)
+            if not answer.bad and answer.lines - lines:
+                lines |= answer.lines
+                chosen[f"{name}/{hashlib.sha256(data).hexdigest()[:12]}"] = data
+        reader.close()
+    return chosen
+
+
 def show(tallies: Mapping[str, Tally]) -> None:
     """A table with a line for each kind of file."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
@@ -217,6 +253,23 @@ def replay_command(finds: Annotated[list[Path], typer.Argument(help="Files that 
     for path, answer in answers:
         print(f"{'BAD' if answer.bad else 'ok '} {path}: {answer.found}")
     raise typer.Exit(1 if any(answer.bad for _, answer in answers) else 0)
+
+
+@app.command(name="distil")
+def distil_command(
+    corpus: Annotated[Path, typer.Argument(help="Folder of seeds and finds.")],
+    most: Annotated[int, typer.Option(min=1, help="Bytes of a file that is kept.")] = 100_000,
+) -> None:
+    """Keep the smallest files that reach all that CORPUS reaches, in tests/fixtures/fuzz.zip."""
+    from pipelines.fuzz_targets import TARGETS
+
+    chosen = distil(corpus, TARGETS, most)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_LZMA) as packed:
+        for name, data in sorted(chosen.items()):
+            packed.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_LZMA)  # without today's date
+    write_atomically(KEPT, buffer.getvalue())
+    print(f"{KEPT}: {len(chosen)} files, {len(buffer.getvalue()):,} bytes")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lof.cli._options import SEARCH
+from lof.cli._options import SEARCH, flag
 from lof.errors import UsageError
 from lof.results import Target
 
@@ -35,6 +35,15 @@ TargetPsnr = Annotated[
 ]
 TargetMsSsim = Annotated[
     float | None, _option("--target-ms-ssim", "SHARE", "The least MS-SSIM of each file, below 1.")
+]
+
+Total = Annotated[
+    bool,
+    flag(
+        "--total",
+        "--target-bytes is for all files together: each gets the share with which the sum of the errors is least.",
+        SEARCH,
+    ),
 ]
 
 MinPsnr = Annotated[

@@ -14,11 +14,11 @@ from lof.cli.live import Display, time_left
 from lof.errors import LofError
 from lof.files.inputs import Found, Source, output_name
 from lof.files.storage import Location
-from lof.jobs import Event, Finished, JobSettings, Plan, Skipped, Summary, plan_job
+from lof.jobs import Event, Finished, JobSettings, Plan, Skipped, Summary, Surveyed, plan_job
 from lof.jobs.events import Record
 from lof.pictures.reading import read_size
 from lof.report import figures
-from lof.report.records import reached
+from lof.report.records import reached, total_reached
 
 _MOST_NOTES = 20
 
@@ -30,6 +30,7 @@ class JobLines(Display):
         super().__init__(json=json, quiet=quiet)
         self.total, self.failed = total, 0
         self.gains: list[float] = []
+        self.surveyed = ""
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
@@ -38,6 +39,11 @@ class JobLines(Display):
                 self.total -= 1
                 self.started = time.monotonic()
                 self.ended(source, record)
+            case Surveyed(done, images):
+                self.surveyed = (
+                    f"{done} of {figures.plural(images, 'image')} encoded plainly, to share out the size"
+                )
+                self.started = time.monotonic()
             case Finished(source, record) if record["state"] == "done":
                 self.gains.append(record["rate_change"])
                 self.ended(source, record, _line(record))
@@ -50,6 +56,8 @@ class JobLines(Display):
 
     def overall(self, elapsed: float) -> list[str]:
         finished = len(self.gains) + self.failed
+        if self.surveyed and not finished and not self.active:
+            return [self.surveyed]
         parts = [f"{finished} of {figures.plural(self.total, 'image')}"]
         if not finished and not self.active:
             parts.append("loading the codec")
@@ -75,8 +83,9 @@ def show_summary(summary: Summary, reports: Sequence[Location]) -> None:
 
     console = Console(highlight=False)
     console.print(summary_table(summary.records))
-    if line := region_line(summary.records):
-        console.print(line)
+    for line in (region_line(summary.records), total_reached(summary.records)):
+        if line:
+            console.print(line)
     if beside(summary.records):
         console.print()
         console.print(beside_table(summary.records))

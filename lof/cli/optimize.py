@@ -9,7 +9,7 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
-from lof.cli._targets import TargetBpp, TargetBytes, TargetMsSsim, TargetPsnr, target_of
+from lof.cli._targets import TargetBpp, TargetBytes, TargetMsSsim, TargetPsnr, Total, target_of
 from lof.codecs import DEFAULT_CODEC
 from lof.containers import CONTAINERS
 
@@ -90,6 +90,7 @@ def optimize(
     target_bpp: TargetBpp = None,
     target_psnr: TargetPsnr = None,
     target_ms_ssim: TargetMsSsim = None,
+    total: Total = False,
     seed: options.Seed = 0,
     weights: options.Weights = None,
     no_portable: options.NoPortable = False,
@@ -195,6 +196,7 @@ def optimize(
             never_bigger=never_bigger,
             regions=regions,
             target=target,
+            total=total,
             against=tuple(dict.fromkeys(name.strip().lower() for name in against.split(",") if name.strip())),
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lof.jobs.events import Advanced, Event, Finished, Skipped, Started, Workers
+from lof.jobs.events import Advanced, Event, Finished, Skipped, Started, Surveyed, Workers
 from lof.jobs.runner import Plan, Summary, plan_job, run_job
 from lof.jobs.settings import JobSettings
 
@@ -15,6 +15,7 @@ __all__ = [
     "Skipped",
     "Started",
     "Summary",
+    "Surveyed",
     "Workers",
     "plan_job",
     "run_job",

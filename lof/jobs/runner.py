@@ -19,6 +19,7 @@ from lof.jobs.events import Advanced, Event, Finished, OnEvent, Record, Skipped,
 from lof.jobs.manifest import Manifest, Row
 from lof.jobs.remote_manifest import fetch, open_manifest
 from lof.jobs.settings import JobSettings
+from lof.jobs.survey import find_shares
 from lof.jobs.work import Optimise
 from lof.pools import Pool, ThisProcess, make_pool
 
@@ -134,7 +135,8 @@ def run_job(
         for source, record in plan.skipped:
             keeper(Skipped(source, record))
         known = {source.relative.as_posix(): record for source, record in plan.known.items()}
-        work = Optimise(out, settings, until, known)
+        parts = find_shares(sources, settings, pool, on_event) if settings.total and plan.todo else {}
+        work = Optimise(out, settings, until, known, parts)
         work.clean_up(tuple(plan.todo))
         in_order = isinstance(pool, ThisProcess) and batch == 1
         items = ((source,) for source in plan.todo) if in_order else batches(plan.todo, batch)

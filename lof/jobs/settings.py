@@ -37,6 +37,7 @@ class JobSettings:
         never_bigger: keep the plain encoding where the better file would have more bytes.
         regions: how much each pixel counts.
         target: as for :func:`lof.optimize`; without ``quality``, all qualities are used.
+        total: the target is the size of all files together, shared out so that all images have the same λ.
         against: names of :data:`lof.pictures.formats.FORMATS`, whose bytes at the same PSNR are found too.
 
     Raises:
@@ -60,6 +61,7 @@ class JobSettings:
     regions: Regions | None = None
     against: tuple[str, ...] = ()
     target: Target | None = None
+    total: bool = False
 
     def __post_init__(self) -> None:
         if self.lmbda is not None and not (self.lmbda > 0 and math.isfinite(self.lmbda)):
@@ -68,6 +70,8 @@ class JobSettings:
             raise UsageError(f"lambda {self.lmbda}: a target decides on it itself; leave one of the two out")
         if self.never_bigger and self.target is not None:
             raise UsageError("--never-bigger: a target decides on the size itself; leave one of the two out")
+        if self.total and (self.target is None or self.target.size is None):
+            raise UsageError("--total: needs a size in bytes; add --target-bytes")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}: must be a whole number from 0 to {2**63 - 1}")
         if self.regions is not None and self.metric != "mse":
@@ -139,5 +143,6 @@ class JobSettings:
             *([self.metric] if self.metric != codec.metric else []),
             *(["never bigger"] if self.never_bigger else []),
             *([f"target {self.target}", self.quality] if self.target else []),
+            *(["in total"] if self.total else []),
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

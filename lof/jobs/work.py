@@ -26,6 +26,7 @@ from lof.pictures.formats import FORMATS, bytes_at, require_formats
 from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
 from lof.pools import Work
+from lof.results import Target
 
 if TYPE_CHECKING:
     from lof.codecs import Codec
@@ -57,12 +58,14 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
     Attributes:
         until: as for :func:`lof.jobs.run_job`.
         known: records of images that are done, by source; only what they lack of other formats is found.
+        shares: the most bytes for each image, by source, where the target is for all of them together.
     """
 
     out: Location
     settings: JobSettings
     until: float | None = None
     known: Mapping[str, Record] = field(default_factory=dict)
+    shares: Mapping[str, int] = field(default_factory=dict)
 
     def open(self) -> Codec:
         """The codec, on the job's device; this process may be on a machine that cannot write the other formats."""
@@ -168,7 +171,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
         """The record of an image that is done, with the formats that it lacks."""
         failed: dict[int, Record] = {}
         with _failures_recorded(source, failed, 0):
-            picture, _ = _read(source.path)
+            picture, _ = read_source(source.path)
             return record | self._against(picture, record["optimised"]["psnr"], record.get("against", {}))
         return self._kept(failed[0])
 
@@ -197,7 +200,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
         return [
             optimize_to(
                 opened.picture,
-                settings.target,
+                self._share(opened.source) if settings.total else settings.target,
                 ladder,
                 settings.profile,
                 metric=settings.metric,
@@ -209,6 +212,12 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
             )
             for opened in images
         ]
+
+    def _share(self, source: Source) -> Target:
+        size = self.shares.get(source.relative.as_posix())
+        if size is None:
+            raise ImageError(f"{source.path}: changed while it was read; run the same command again")
+        return Target(size=size)
 
     def _write(self, opened: _Opened, result: Result, late: list[str]) -> Record:
         source = opened.source
@@ -223,6 +232,11 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
                 "source": source.relative.as_posix(),
                 "output": output_name(source, self.settings.suffix),
                 "output_sha256": hashlib.sha256(result.data).hexdigest(),
+                **(
+                    {"total": self.settings.target.size}
+                    if self.settings.total and self.settings.target
+                    else {}
+                ),
                 "notes": [*opened.notes, *filter(None, [result.note]), *late],
                 "state": "done",
             }
@@ -253,8 +267,8 @@ def _failed(source: Source, error: str) -> Record:
 
 
 def _open(source: Source, settings: JobSettings) -> _Opened:
-    picture, identity = _read(source.path)
-    picture, notes = _without_metadata(picture, settings)
+    picture, identity = read_source(source.path)
+    picture, notes = without_metadata(picture, settings)
     weights = None
     if settings.regions is not None:
         try:
@@ -278,7 +292,8 @@ def _regions(images: Sequence[_Opened]) -> list[NDArray[Any]] | None:
     ]
 
 
-def _read(path: Location) -> tuple[Picture, Record]:
+def read_source(path: Location) -> tuple[Picture, Record]:
+    """A picture, and the size and the SHA-256 of its file, which has not changed meanwhile."""
     before = size_and_version(path)
     if is_remote(path):
         try:
@@ -293,7 +308,8 @@ def _read(path: Location) -> tuple[Picture, Record]:
     return picture, {"source_size": before[0], "source_sha256": digest}
 
 
-def _without_metadata(picture: Picture, settings: JobSettings) -> tuple[Picture, list[str]]:
+def without_metadata(picture: Picture, settings: JobSettings) -> tuple[Picture, list[str]]:
+    """The picture as it is written, and notes about what is left out."""
     kind = container(settings.format)
     lost = {box: data for box, data in picture.boxes.items() if settings.strip or not kind.keeps(box)}
     if not lost:

@@ -24,6 +24,7 @@ from lof.report.records import (
     measured,
     number,
     reached,
+    total_reached,
     totals,
 )
 from lof.results import Crops
@@ -76,7 +77,8 @@ def _settings(rows: Sequence[Record]) -> list[tuple[str, str]]:
     """What the pictures were made with, each value once."""
     if not rows:
         return []
-    targets = sorted({row["target"] for row in rows if "target" in row})
+    together = total_reached(rows)
+    targets = [together] if together else sorted({row["target"] for row in rows if "target" in row})
     return [
         ("codec", "; ".join(sorted({f"{row['codec']}, quality {row['quality']:.10g}" for row in rows}))),
         # Older rows do not say it; they are of the squared error, or of a codec that was made for MS-SSIM.

@@ -54,6 +54,13 @@ def reached(record: Record) -> list[str]:
     ]
 
 
+def total_reached(records: Iterable[Record]) -> str | None:
+    """What a size for all files together came to, as ``19998 bytes of 20000 for all together``."""
+    rows = [row for row in measured(records) if "total" in row]
+    size = sum(row["optimised"]["size"] for row in rows)
+    return f"{size} bytes of {rows[0]['total']} for all together" if rows else None
+
+
 def failed(records: Iterable[Record]) -> list[Record]:
     """Those that have an error instead."""
     return [record for record in records if record["state"] == "failed"]

@@ -2,5 +2,6 @@
 
 from lof.targets.ladder import Ladder
 from lof.targets.reach import reach_target
+from lof.targets.total import plain_sizes, shares
 
-__all__ = ["Ladder", "reach_target"]
+__all__ = ["Ladder", "plain_sizes", "reach_target", "shares"]

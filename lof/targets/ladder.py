@@ -107,6 +107,7 @@ class Plain:
     writer: Writer
     begun: Begun
     symbols: Symbols
+    size: int
     gap: float
 
     @property
@@ -144,7 +145,7 @@ class Plains:
             symbols = codec.widen(symbols) if self.portable else symbols
             data = writer.pack(symbols)
             gap = self.aim.gap(data, lambda: writer.read(data))
-            self.known[place] = Plain(writer, begun, symbols, gap)
+            self.known[place] = Plain(writer, begun, symbols, len(data), gap)
         return self.known[place]
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lof.errors import OutputError, StreamError
+from lof.errors import LofError, OutputError, StreamError
 from lof.profiles import load_profile
 from pipelines import fuzz, fuzz_reader
 from pipelines.fuzz import replay
@@ -109,6 +110,20 @@ def test_every_seed_is_a_good_file(tmp_path: Path, name: str) -> None:
         folder = tmp_path / key
         folder.mkdir()
         assert TARGETS[name].read(data, folder)
+
+
+def test_what_earlier_runs_found_is_read_or_refused(tmp_path: Path) -> None:
+    from pipelines.fuzz_targets import TARGETS
+
+    count = 0
+    for name, target in TARGETS.items():
+        for number, data in enumerate(fuzz.kept(name)):
+            folder = tmp_path / f"{name}-{number}"
+            folder.mkdir()
+            with contextlib.suppress(LofError):  # any other exception is a fault
+                target.read(data, folder)
+            count += 1
+    assert count > 300
 
 
 @pytest.mark.parametrize("start", [b"\xff\xd8", b"\x89PNG", b"\x89PNG\r\n\x1a\n", b"GIF89a"])

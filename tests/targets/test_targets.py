@@ -31,6 +31,7 @@ from lof.codecs import codec_spec, load_codec
 from lof.errors import LofError, TargetError, UsageError
 from lof.profiles import parse_profile
 from lof.search import Objective, trades
+from lof.targets import shares
 
 Pixels = NDArray[np.uint8]
 
@@ -43,6 +44,32 @@ def met(target: Target, result: lof.Result) -> bool:
     height, width = result.pixels.shape[:2]
     limit = target.most_bytes(height, width)
     return len(result.data) <= limit if limit is not None else result.optimised.psnr >= (target.psnr or 0)
+
+
+class TestShares:
+    def test_what_gains_more_by_a_byte_gets_more(self) -> None:
+        sizes = {"smooth": [(0.01, 100), (1.0, 200)], "rough": [(0.01, 1000), (1.0, 8000)]}
+        found = shares(sizes, 4000)
+        assert 3990 <= sum(found.values()) <= 4000
+        # At λ = 0.1, halfway by its logarithm, they are the geometric means.
+        halfway = shares(sizes, int(math.sqrt(100 * 200) + math.sqrt(1000 * 8000)))
+        assert halfway == {"smooth": pytest.approx(141, abs=2), "rough": pytest.approx(2828, abs=2)}
+
+    @given(
+        curves=st.lists(st.lists(st.integers(20, 10**7), min_size=1, max_size=8), min_size=1, max_size=20),
+        total=st.integers(1000, 10**9),
+    )
+    def test_any_total_is_kept_to(self, curves: list[list[int]], total: int) -> None:
+        sizes = {
+            number: [(2.0**i, size) for i, size in enumerate(curve)] for number, curve in enumerate(curves)
+        }
+        found = shares(sizes, total)
+        assert found.keys() == sizes.keys()
+        assert total - 2 * len(found) <= sum(found.values()) <= total + len(found)
+        assert min(found.values()) >= 1
+
+    def test_without_pictures_there_are_no_shares(self) -> None:
+        assert shares({}, 1000) == {}
 
 
 class TestTarget:
@@ -274,6 +301,29 @@ class TestCommand:
         better = CliRunner().invoke(app, ["archive", "improve", "arc", "--profile", "fast"])
         assert better.exit_code == 0, better.output
         assert stream.read_bytes() == before
+
+    def test_a_total_is_shared_out_and_not_exceeded(self) -> None:
+        Image.fromarray(np.full((64, 96, 3), 90, np.uint8)).save("in/flat.png")
+        Path("in/damaged.png").write_bytes(Path("in/a.png").read_bytes()[:99])
+        result = self.optimize("--target-bytes", "4k", "--total", "--json")
+        assert result.exit_code == 1
+        rows = {row["source"]: row for row in map(json.loads, result.stdout.splitlines())}
+        assert rows["damaged.png"]["state"] == "failed"
+        sizes = {name: row["optimised"]["size"] for name, row in rows.items() if row["state"] == "done"}
+        assert sizes.keys() == {"a.png", "flat.png"}
+        assert 3700 < sum(sizes.values()) <= 4000
+        assert sizes["flat.png"] < 1000 < sizes["a.png"], "a flat picture needs little"
+        again = self.optimize("--target-bytes", "4k", "--total", "--json")
+        states = [json.loads(line)["state"] for line in again.stdout.splitlines()]
+        assert sorted(states) == ["failed", "skipped", "skipped"]
+        page = Path("lof-out/report.html").read_text()
+        assert f"{sum(sizes.values())} bytes of 4000 for all together" in page
+
+    @pytest.mark.parametrize("wrong", [[], ["--target-psnr", "30"], ["--target-bpp", "1"]])
+    def test_a_total_needs_a_size(self, wrong: list[str]) -> None:
+        result = self.optimize("--total", *wrong)
+        assert isinstance(result.exception, UsageError)
+        assert "add --target-bytes" in str(result.exception)
 
     def test_a_job_that_is_killed_and_resumed_gives_the_same(self) -> None:
         Image.open("in/a.png").transpose(Image.Transpose.ROTATE_90).save("in/b.png")

@@ -1,0 +1,84 @@
+"""A size for all images of a job together, and what of it each of them gets."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lof import pools
+from lof.errors import UsageError
+from lof.files.inputs import Source
+from lof.jobs.events import Surveyed
+from lof.jobs.settings import JobSettings
+from lof.jobs.work import read_source, without_metadata
+from lof.pools import Finished, Pool, Work
+
+if TYPE_CHECKING:
+    from lof.targets import Ladder
+    from lof.targets.total import Sizes
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Survey(Work[Source, "Ladder", "Sizes | None"]):
+    """The sizes of each image's plain encodings; ``None`` for one that cannot be read, as the job itself will say."""
+
+    settings: JobSettings
+
+    def open(self) -> Ladder:
+        return self.settings.ladder()
+
+    def do(self, tool: Ladder, item: Source, report: Callable[[Any], None]) -> Sizes | None:
+        from lof.targets import plain_sizes
+
+        try:
+            picture, _ = without_metadata(read_source(item.path)[0], self.settings)
+            settings = self.settings
+            return plain_sizes(
+                picture, tool, format=settings.format, metric=settings.metric, portable=settings.portable
+            )
+        except Exception:
+            _log.debug("an image has no share of the total", exc_info=True)
+            return None
+
+    def lost(self, item: Source, reason: str) -> None:
+        return None
+
+    def label(self, item: Source) -> str:
+        return f"survey {item.relative}"
+
+
+def find_shares(
+    sources: Sequence[Source],
+    settings: JobSettings,
+    pool: Pool,
+    on_event: Callable[[Surveyed], None],
+) -> dict[str, int]:
+    """The most bytes for each source that can be read, by its relative path; together the size that is asked for.
+
+    Raises:
+        UsageError: there are more files than bytes.
+    """
+    from lof.targets import shares
+
+    found: dict[str, Sizes] = {}
+    done = 0
+
+    def note(event: pools.Event) -> None:
+        nonlocal done
+        if isinstance(event, Finished):
+            done += 1
+            if event.outcome is not None:
+                found[event.item.relative.as_posix()] = event.outcome
+            on_event(Surveyed(done, len(sources)))
+
+    pool.run(iter(sources), _Survey(settings), note)
+    total = settings.target.size if settings.target is not None else None
+    assert total is not None
+    parts = shares(found, total)
+    if sum(parts.values()) > total:
+        raise UsageError(f"--total: {total} bytes for {len(parts)} images; ask for more")
+    return parts
