@@ -38,6 +38,7 @@ class Target:
         size: of the whole file in bytes, metadata included, 1 or more.
         bpp: the same in bits per pixel.
         psnr: in dB, of all pixels.
+        psnr_inside: in dB, of the pixels of a region, those that count more than the mean.
         ms_ssim: above 0, below 1.
 
     Raises:
@@ -48,11 +49,12 @@ class Target:
     bpp: float | None = None
     psnr: float | None = None
     ms_ssim: float | None = None
+    psnr_inside: float | None = None
 
     def __post_init__(self) -> None:
         given = {name: value for name, value in vars(self).items() if value is not None}
         if len(given) != 1:
-            raise UsageError("target: give exactly one of size, bpp, psnr and ms_ssim")
+            raise UsageError("target: give exactly one of size, bpp, psnr, psnr_inside and ms_ssim")
         ((name, value),) = given.items()
         number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
         if name == "size" and not (number and value >= 1 and value == int(value)):
@@ -76,6 +78,8 @@ class Target:
             return f"{self.size} bytes"
         if self.bpp is not None:
             return f"{self.bpp:.10g} bpp"
+        if self.psnr_inside is not None:
+            return f"{self.psnr_inside:.10g} dB inside"
         return f"{self.psnr:.10g} dB" if self.psnr is not None else f"MS-SSIM {self.ms_ssim:.10g}"
 
 

@@ -33,6 +33,14 @@ TargetPsnr = Annotated[
     float | None,
     _option("--target-psnr", "DB", "The least PSNR of each file in dB: the smallest file that is not below."),
 ]
+TargetPsnrInside = Annotated[
+    float | None,
+    _option(
+        "--target-psnr-inside",
+        "DB",
+        "The same of the pixels of a --region, those that count more than the mean.",
+    ),
+]
 TargetMsSsim = Annotated[
     float | None, _option("--target-ms-ssim", "SHARE", "The least MS-SSIM of each file, below 1.")
 ]
@@ -63,7 +71,11 @@ MinMsSsim = Annotated[
 
 
 def target_of(
-    size: str | None, bpp: float | None, psnr: float | None, ms_ssim: float | None
+    size: str | None,
+    bpp: float | None,
+    psnr: float | None,
+    ms_ssim: float | None,
+    psnr_inside: float | None = None,
 ) -> Target | None:
     """What the options ask for, if anything.
 
@@ -72,7 +84,13 @@ def target_of(
     """
     given = [
         name
-        for name, value in zip(("bytes", "bpp", "psnr", "ms-ssim"), (size, bpp, psnr, ms_ssim), strict=True)
+        for name, value in {
+            "bytes": size,
+            "bpp": bpp,
+            "psnr": psnr,
+            "psnr-inside": psnr_inside,
+            "ms-ssim": ms_ssim,
+        }.items()
         if value is not None
     ]
     if not given:
@@ -80,7 +98,8 @@ def target_of(
     if len(given) > 1:
         raise UsageError(f"{' and '.join(f'--target-{name}' for name in given)}: give one of them")
     try:
-        return Target(size=None if size is None else parse_size(size), bpp=bpp, psnr=psnr, ms_ssim=ms_ssim)
+        most = None if size is None else parse_size(size)
+        return Target(size=most, bpp=bpp, psnr=psnr, ms_ssim=ms_ssim, psnr_inside=psnr_inside)
     except UsageError as error:
         raise UsageError(f"--target-{given[0]}: {error}") from error
 

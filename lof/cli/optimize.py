@@ -9,7 +9,15 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
-from lof.cli._targets import TargetBpp, TargetBytes, TargetMsSsim, TargetPsnr, Total, target_of
+from lof.cli._targets import (
+    TargetBpp,
+    TargetBytes,
+    TargetMsSsim,
+    TargetPsnr,
+    TargetPsnrInside,
+    Total,
+    target_of,
+)
 from lof.codecs import DEFAULT_CODEC
 from lof.containers import CONTAINERS
 
@@ -89,6 +97,7 @@ def optimize(
     target_bytes: TargetBytes = None,
     target_bpp: TargetBpp = None,
     target_psnr: TargetPsnr = None,
+    target_psnr_inside: TargetPsnrInside = None,
     target_ms_ssim: TargetMsSsim = None,
     total: Total = False,
     seed: options.Seed = 0,
@@ -202,7 +211,7 @@ def optimize(
 
     started = time.time()
     regions = Regions.parse(tuple(region or ()))
-    target = target_of(target_bytes, target_bpp, target_psnr, target_ms_ssim)
+    target = target_of(target_bytes, target_bpp, target_psnr, target_ms_ssim, target_psnr_inside)
     effort = 1.0 if target is None else TARGET_EFFORT
     if profile != AUTO and (budget or deadline):
         raise UsageError("--budget and --deadline go with --profile auto only")

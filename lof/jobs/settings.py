@@ -70,6 +70,8 @@ class JobSettings:
             raise UsageError(f"lambda {self.lmbda}: a target decides on it itself; leave one of the two out")
         if self.never_bigger and self.target is not None:
             raise UsageError("--never-bigger: a target decides on the size itself; leave one of the two out")
+        if self.target is not None and self.target.psnr_inside is not None and self.regions is None:
+            raise UsageError("--target-psnr-inside: inside of what? add --region")
         if self.total and (self.target is None or self.target.size is None):
             raise UsageError("--total: needs a size in bytes; add --target-bytes")
         if not 0 <= self.seed < 2**63:

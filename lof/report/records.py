@@ -47,6 +47,8 @@ def reached(record: Record) -> list[str]:
         return [f"{found['size']} for {target}"]
     if target.endswith("bpp"):
         return [f"{found['bpp']:.4f} for {target}"]
+    if target.endswith("inside"):
+        return [f"{number(found['psnr_inside']):.3f} for {target}"]
     return [
         f"{number(found['psnr']):.3f} for {target}"
         if target.endswith("dB")

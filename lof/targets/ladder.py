@@ -11,7 +11,7 @@ from itertools import pairwise
 from lof.codecs import Begun, Codec, CodecSpec
 from lof.encoding import Symbols, Writer, plain_symbols
 from lof.errors import TargetError, WeightsError
-from lof.measure import TrueCost
+from lof.measure import Region, TrueCost
 from lof.metrics import MS_SSIM_MIN_SIDE, ms_ssim, mse, psnr
 from lof.pictures.picture import Picture
 from lof.results import Pixels, Target
@@ -72,13 +72,21 @@ def _at_hand(qualities: Iterable[float], load: Callable[[float], Codec]) -> list
 class Aim:
     """How far from a target a file is.
 
+    Args:
+        region: how much each pixel counts, for a PSNR inside.
+
     Raises:
-        TargetError: the picture is too small for MS-SSIM.
+        TargetError: the picture is too small for MS-SSIM, or has no region that the target could mean.
     """
 
-    def __init__(self, target: Target, original: Pixels) -> None:
+    def __init__(self, target: Target, original: Pixels, region: Region | None = None) -> None:
         height, width = original.shape[:2]
         self.target, self.original = target, original
+        self.inside = None if region is None or target.psnr_inside is None else region > 1
+        if target.psnr_inside is not None and (self.inside is None or not self.inside.any()):
+            raise TargetError(
+                "no region to have a PSNR inside; give one where some pixels count more than others"
+            )
         self.size = target.most_bytes(height, width)
         if target.ms_ssim is not None and min(height, width) < MS_SSIM_MIN_SIDE:
             raise TargetError(
@@ -86,13 +94,20 @@ class Aim:
                 "ask for a PSNR or a size"
             )
 
+    def psnr(self, decoded: Pixels) -> float:
+        """In dB, of all pixels or of those inside."""
+        if self.inside is None:
+            return psnr(mse(self.original, decoded))
+        return psnr(mse(self.original[self.inside][None], decoded[self.inside][None]))
+
     def gap(self, data: bytes, pixels: Callable[[], Pixels]) -> float:
         """Logarithm of the size over that of the target, or of the error over that of the target; above 0 it misses."""
         if self.size is not None:
             return math.log(len(data) / max(self.size, 0.5))
         decoded = pixels()
-        if self.target.psnr is not None:
-            return max(_LOSSLESS, (self.target.psnr - psnr(mse(self.original, decoded))) * math.log(10) / 10)
+        wanted = self.target.psnr if self.inside is None else self.target.psnr_inside
+        if wanted is not None:
+            return max(_LOSSLESS, (wanted - self.psnr(decoded)) * math.log(10) / 10)
         similarity = ms_ssim(self.original, decoded)
         assert similarity is not None
         assert self.target.ms_ssim is not None

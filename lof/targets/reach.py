@@ -137,7 +137,7 @@ class _Reach:
         height, width = picture.pixels.shape[:2]
         require_memory(first.memory_needed(height, width), first.device, f"a {width}×{height} image")
         self.cost = TrueCost(picture.pixels, first.lmbda, self.metric, region)
-        self.aim = Aim(target, picture.pixels)
+        self.aim = Aim(target, picture.pixels, region)
         self.plains = Plains(ladder, self.aim, picture, format, self.cost, portable=portable)
         self.evaluations, self.stopped = 0, False
         self.trace: list[TracePoint] = []
@@ -352,8 +352,8 @@ class _Reach:
             held = sum(map(len, self.picture.boxes.values()))
             hint = f", {held} of them metadata that --strip leaves out" if held else ""
             return f"no file of {name} has {self.target} or less; the smallest has {size} bytes{hint}"
-        if self.target.psnr is not None:
-            best = f"{max(file.measured.psnr for file in files):.2f} dB"
+        if self.target.ms_ssim is None:
+            best = f"{max(self.aim.psnr(file.pixels) for file in files):.2f} dB"
         else:
             best = f"MS-SSIM {max(file.measured.ms_ssim or 0 for file in files):.5f}"
         return f"no file of {name} reaches {self.target}; the best found has {best}"

@@ -319,6 +319,27 @@ class TestCommand:
         page = Path("lof-out/report.html").read_text()
         assert f"{sum(sizes.values())} bytes of 4000 for all together" in page
 
+    def test_a_psnr_inside_a_region_is_met_there(self) -> None:
+        arguments = ["--region", "20,20,40,40=4", "--target-psnr-inside", "34", "--json"]
+        result = self.optimize(*arguments)
+        assert result.exit_code == 0, result.output
+        (row,) = map(json.loads, result.stdout.splitlines())
+        original = np.asarray(Image.open("in/a.png")).astype(float)
+        errors = np.square(original - np.asarray(Image.open("lof-out/a.png.jpg").convert("RGB"))).mean(2)
+        inside = 10 * math.log10(255**2 / errors[20:60, 20:60].mean())
+        assert 34 <= inside < 34.05
+        assert row["optimised"]["psnr_inside"] == pytest.approx(inside)
+        assert row["optimised"]["psnr_outside"] < 33
+        assert (row["target"], row["optimised"]["size"]) == (
+            "34 dB inside",
+            Path("lof-out/a.png.jpg").stat().st_size,
+        )
+
+    def test_inside_of_no_region_is_wrong_usage(self) -> None:
+        result = self.optimize("--target-psnr-inside", "34")
+        assert isinstance(result.exception, UsageError)
+        assert "add --region" in str(result.exception)
+
     @pytest.mark.parametrize("wrong", [[], ["--target-psnr", "30"], ["--target-bpp", "1"]])
     def test_a_total_needs_a_size(self, wrong: list[str]) -> None:
         result = self.optimize("--total", *wrong)
