@@ -258,7 +258,7 @@ def replay_command(finds: Annotated[list[Path], typer.Argument(help="Files that 
 @app.command(name="distil")
 def distil_command(
     corpus: Annotated[Path, typer.Argument(help="Folder of seeds and finds.")],
-    most: Annotated[int, typer.Option(min=1, help="Bytes of a file that is kept.")] = 100_000,
+    most: Annotated[int, typer.Option(min=1, help="Bytes of a file that is kept.")] = 20_000,
 ) -> None:
     """Keep the smallest files that reach all that CORPUS reaches, in tests/fixtures/fuzz.zip."""
     from pipelines.fuzz_targets import TARGETS

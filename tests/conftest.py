@@ -19,6 +19,8 @@ SMALL = (8, 12)  # N and M of the untrained networks: as small as the architectu
 # Small tensors: threads cost more than they bring, here and in the processes that tests start.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# Ray gives its workers the least priority, and these tests share their cores with others.
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -340,7 +340,7 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_continues() -> None:
         save(f"in/{i}.png", seed=i)
     # Shells start background jobs with Ctrl-C ignored, and that is inherited.
     code = "from signal import *; signal(SIGINT, default_int_handler); import lof.cli.optimize as o; o.app()"
-    command = ["optimize", "in", "--codec", "lapped-tiny", "--profile", "long.toml", "--jobs", "2", "--json"]
+    command = ["optimize", "in", "--codec", "tiny", "--profile", "long.toml", "--jobs", "2", "--json"]
     with subprocess.Popen(
         [sys.executable, "-c", code, *command], stdout=subprocess.PIPE, start_new_session=True, text=True
     ) as process:

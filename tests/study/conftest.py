@@ -30,7 +30,7 @@ def photos(tmp_path: Path, photograph: NDArray[np.uint8]) -> Path:
 def write(tmp_path: Path, photos: Path) -> Callable[..., Path]:
     def write_study(**changes: Any) -> Path:
         content: dict[str, Any] = {
-            "codec": "lapped-tiny",
+            "codec": "tiny",
             "images": ["photos"],
             "crops": {"size": 64},
             "pruner": {"kind": "none"},
