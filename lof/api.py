@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from lof.codecs import DEFAULT_CODEC, Codec, Latents, codec_for, codec_spec, load_codec, tensor_of
+from lof.codecs import DEFAULT_CODEC, Begun, Codec, codec_for, codec_spec, load_codec, tensor_of
 from lof.containers import Stream, container, container_for, container_of, unpack
 from lof.containers.digest import check_digest
-from lof.encoding import Writer, arrays_of, plain_symbols
+from lof.encoding import Symbols, Writer, arrays_of, latents_in
 from lof.errors import StreamError, UsageError
 from lof.machine.memory import require_memory
 from lof.measure import TrueCost, region_of
@@ -21,15 +22,13 @@ from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import Profile, load_profile
 from lof.results import Result, Target
-from lof.search import Progress, search
+from lof.search import Progress, Window, analyse_in_windows, search, search_in_windows, windows_for
 from lof.targets import Ladder, reach_target
 
 if TYPE_CHECKING:
     from PIL import Image
 
     ImageLike = Image.Image | np.ndarray[Any, Any] | torch.Tensor | Picture
-
-_MEANT = 0.25  # of a quantisation step, which a warm start may be away from the stream's latents
 
 
 def optimize(
@@ -48,6 +47,7 @@ def optimize(
     portable: bool = True,
     never_bigger: bool = False,
     target: Target | None = None,
+    memory: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """Search better latents for one image and write them; the standard decoder reads the result.
@@ -73,6 +73,8 @@ def optimize(
         never_bigger: keep the plain encoding where the better file would have more bytes.
         target: a size or a quality to come to, such as ``Target(size=200_000)`` or ``Target(psnr=38)``, over all
             qualities of a codec that is named, and over λ. With ``quality``, or a loaded codec, λ alone moves.
+        memory: bytes that this process may take. An image whose search does not fit is searched in windows
+            (:mod:`lof.search.windows`); the file is an ordinary one.
         on_progress: called after every gradient evaluation.
 
     Raises:
@@ -81,9 +83,10 @@ def optimize(
     """
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
     if target is not None:
-        if lmbda is not None or warm_start is not None or never_bigger:
+        if lmbda is not None or warm_start is not None or never_bigger or memory is not None:
             raise UsageError(
-                "a target decides on λ itself, the start and the size; leave out lmbda, warm_start and never_bigger"
+                "a target decides on λ itself, the start and the size, and searches whole images; leave out lmbda, "
+                "warm_start, never_bigger and memory"
             )
         ladder = (
             Ladder.of_one(codec)
@@ -117,6 +120,7 @@ def optimize(
         warm_starts=None if warm_start is None else [warm_start],
         portable=portable,
         never_bigger=never_bigger,
+        memory=memory,
         on_progress=on_progress,
     )[0]
 
@@ -163,6 +167,7 @@ def optimize_batch(
     warm_starts: Sequence[bytes | None] | None = None,
     portable: bool = True,
     never_bigger: bool = False,
+    memory: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Result]:
     """:func:`optimize` for several images of one size at once; the seconds are shared out evenly.
@@ -171,7 +176,7 @@ def optimize_batch(
         UsageError: the images differ in size, λ is not a positive number, or there is no such metric.
         StreamError: a warm start is no stream, or one of another codec or size.
         SearchError: a region does not fit its image.
-        LowMemoryError: too little memory is free.
+        LowMemoryError: too little memory is free, or ``memory`` is too little for any window.
     """
     started = time.perf_counter()
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
@@ -184,40 +189,66 @@ def optimize_batch(
     height, width = pictures[0].pixels.shape[:2]
     codec = codec.for_size(height, width)
     format = format or container_for(codec.name)
-    needed = codec.memory_needed(height, width, len(pictures))
+    windows = [] if memory is None else windows_for(codec, height, width, memory)
+    needed = memory if memory and windows else codec.memory_needed(height, width, len(pictures))
     require_memory(needed, codec.device, f"a {width}×{height} image")
     maps = [None] * len(pictures) if regions is None else [region_of(one, height, width) for one in regions]
     writers = [
         Writer(codec, picture, format, TrueCost(picture.pixels, lmbda, metric, region))
         for picture, region in zip(pictures, maps, strict=True)
     ]
-    begun = [codec.begin(picture) for picture in pictures]
-    plain = [plain_symbols(codec, each.plain) for each in begun]
+    begun = [_begun(codec, picture, windows) for picture in pictures]
+    notes = [each.note for each in begun]
+    plain: list[Symbols] = [codec.symbols(each.plain) for each in begun]
     baselines = [writer.write(symbols) for writer, symbols in zip(writers, plain, strict=True)]
+    if codec.portable:
+        plain.clear()
     starts = [
-        each.start if stream is None else _latents_in(stream, codec, each.plain, height, width)
+        each.start if stream is None else latents_in(stream, codec, each.plain, height, width)
         for each, stream in zip(begun, warm_starts or [None] * len(begun), strict=True)
     ]
-    found = search(
-        codec,
-        torch.cat([tensor_of(picture) for picture in pictures]),
-        plan,
-        initial={name: torch.cat([start[name] for start in starts]) for name in codec.latents},
-        lmbda=lmbda,
-        metric=metric,
-        seed=seed,
-        region=None if regions is None else torch.stack([torch.as_tensor(one)[None] for one in maps]),
-        offset=container(format).pixel_offset,
-        on_progress=on_progress,
-    )
+    del begun  # of a large image everything that is not needed any more is dropped, here and above
+    offset = container(format).pixel_offset
+    if windows:
+        found = [
+            search_in_windows(
+                codec,
+                picture.pixels,
+                plan,
+                windows,
+                latents=start,
+                lmbda=lmbda,
+                metric=metric,
+                seed=seed,
+                region=region,
+                offset=offset,
+                on_progress=on_progress,
+            )
+            for picture, start, region in zip(pictures, starts, maps, strict=True)
+        ]
+    else:
+        found = search(
+            codec,
+            torch.cat([tensor_of(picture) for picture in pictures]),
+            plan,
+            initial={name: torch.cat([start[name] for start in starts]) for name in codec.latents},
+            lmbda=lmbda,
+            metric=metric,
+            seed=seed,
+            region=None if regions is None else torch.stack([torch.as_tensor(one)[None] for one in maps]),
+            offset=offset,
+            on_progress=on_progress,
+        )
+    starts.clear()
+    found = [replace(one, latents={}) for one in found]
     results = []
-    for writer, each, symbols, first, best in zip(writers, begun, plain, baselines, found, strict=True):
+    for index, (writer, first, best) in enumerate(zip(writers, baselines, found, strict=True)):
         baseline = first
         searched = writer.write(codec.widen(best.symbols) if portable else best.symbols)
         bigger = never_bigger and len(searched.data) > len(baseline.data)
         if portable and not codec.portable and (bigger or searched.measured.cost >= baseline.measured.cost):
             # Only now: widening takes a while, and where the search wins nobody reads the plain encoding.
-            baseline = writer.write(codec.widen(symbols))
+            baseline = writer.write(codec.widen(plain[index]))
         won = searched.measured.cost < baseline.measured.cost and not bigger
         kept = searched if won else baseline
         results.append(
@@ -237,7 +268,7 @@ def optimize_batch(
                 seed=seed,
                 metric=metric,
                 trace=best.trace,
-                note=each.note,
+                note=notes[index],
             )
         )
     return results
@@ -261,7 +292,7 @@ def encode(
     picture = image if isinstance(image, Picture) else picture_of(image)
     codec = codec.for_size(*picture.pixels.shape[:2])
     format = format or container_for(codec.name)
-    symbols = plain_symbols(codec, codec.begin(picture).plain)
+    symbols = codec.symbols(codec.begin(picture).plain)
     writer = Writer(codec, picture, format, TrueCost(picture.pixels, codec.lmbda, codec.metric))
     return writer.pack(codec.widen(symbols) if portable else symbols)
 
@@ -340,28 +371,11 @@ def codec_of(
     return codec
 
 
-def _latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: int) -> Latents:
-    """The latents of a stream, drawn towards the encoder's guess."""
-    parsed = unpack(data, "warm start")
-    if (parsed.codec, parsed.quality, parsed.metric) != (codec.name, codec.quality, codec.metric):
-        raise StreamError(f"warm start: is of another codec than {codec.name} quality {codec.quality:.10g}")
-    if parsed.fingerprint and parsed.fingerprint != codec.fingerprint[:4]:
-        raise StreamError(
-            f"warm start: was written with other weights of {codec.name}; name theirs with --weights"
-        )
-    if (parsed.height, parsed.width) != (height, width):
-        raise StreamError(
-            f"warm start: has {parsed.width}×{parsed.height} pixels, the image {width}×{height}"
-        )
-    decoded = codec.decompress(parsed.strings, height, width).values
-    with torch.no_grad():  # predictions in the search's precision differ a little from the decoder's
-        coded = codec.code({name: tensor.to(codec.device) for name, tensor in decoded.items()}, codec.rounded)
-    latents = {}
-    for name in codec.latents:
-        # Between the integers lies what the encoder meant; a search from the integers alone finds less.
-        value = coded[name].value
-        latents[name] = value + (guess[name].to(value) - value).clamp(-_MEANT, _MEANT)
-    return latents
+def _begun(codec: Codec, picture: Picture, windows: Sequence[Window]) -> Begun:
+    if not windows:
+        return codec.begin(picture)
+    guess = analyse_in_windows(codec, picture.pixels, windows)
+    return Begun(guess, guess)
 
 
 def _ladder(name: str, quality: float | None, metric: str | None, device: str) -> Ladder:

@@ -14,6 +14,7 @@ from lof.results import Pixels
 MS_SSIM_MIN_SIDE = 161  # five scales of an 11-pixel window: (11 - 1)·2⁴ must be less than the shorter side
 SSIMULACRA2_MIN_SIDE = 8
 _CHUNK = 1 << 22
+_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 
 
 def mse(a: Pixels, b: Pixels) -> float:
@@ -59,8 +60,50 @@ def ms_ssim(a: Pixels, b: Pixels) -> float | None:
     import torch
 
     with torch.inference_mode():
+        if a.shape[0] * a.shape[1] > _CHUNK:
+            return _ms_ssim_in_strips(a, b)
         x, y = (torch.tensor(image).permute(2, 0, 1)[None].float() for image in (a, b))
         return float(pytorch_msssim.ms_ssim(x, y, data_range=255))
+
+
+def _ms_ssim_in_strips(a: Pixels, b: Pixels) -> float:
+    """:func:`ms_ssim` of a large image, whose maps would need 200 bytes for a pixel, by strips of its rows."""
+    import torch
+    import torch.nn.functional as F
+
+    kernel = torch.exp(-((torch.arange(11.0) - 5) ** 2) / (2 * 1.5**2))
+    kernel = (kernel / kernel.sum()).repeat(3, 1, 1, 1)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+
+    def blurred(x: torch.Tensor) -> torch.Tensor:
+        return F.conv2d(F.conv2d(x, kernel.transpose(2, 3), groups=3), kernel, groups=3)
+
+    def floats(x: torch.Tensor, top: int, end: int) -> torch.Tensor:
+        return x[:, :, max(top, 0) : end].float()
+
+    x, y = (torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None] for image in (a, b))
+    product = torch.ones(3, dtype=torch.float64)
+    for level, weight in enumerate(_WEIGHTS):
+        height, width = x.shape[2:]
+        sums = torch.zeros(2, 3, dtype=torch.float64)
+        rows = max(2, _CHUNK // 4 // width)
+        halves: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+        for top in range(0, height - 10, rows):
+            p, q = (floats(image, top, min(top + rows, height - 10) + 10) for image in (x, y))
+            mu, nu = blurred(p), blurred(q)
+            spread = blurred(p * p) - mu * mu + blurred(q * q) - nu * nu
+            contrast = (2 * (blurred(p * q) - mu * nu) + c2) / (spread + c2)
+            likeness = contrast * (2 * mu * nu + c1) / (mu * mu + nu * nu + c1)
+            sums += torch.stack([one.sum((0, 2, 3), dtype=torch.float64) for one in (contrast, likeness)])
+        mean = sums[int(level == len(_WEIGHTS) - 1)] / ((height - 10) * (width - 10))
+        product *= mean.clamp_min(0) ** weight
+        for image, half in zip((x, y), halves, strict=True):
+            # An odd side gets a zero before its first place, as avg_pool2d's padding does.
+            for top in range(-(height % 2), height - 1, rows // 2 * 2):
+                strip = floats(image, top, min(top + rows // 2 * 2, height))
+                half.append(F.avg_pool2d(F.pad(strip, (width % 2, 0, max(-top, 0), 0)), 2))
+        x, y = (torch.cat(half, 2) for half in halves)
+    return float(product.mean())
 
 
 def ssimulacra2(a: Pixels, b: Pixels) -> float | None:

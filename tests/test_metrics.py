@@ -88,3 +88,10 @@ def test_images_of_different_sizes_are_refused() -> None:
         metrics.mse(a, b[1:])
     with pytest.raises(ImageError, match=r"cannot be compared; "):
         metrics.ms_ssim(a, b[:, 1:])
+
+
+def test_ms_ssim_by_strips_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = pair(333, 502)
+    whole = metrics.ms_ssim(a, b)
+    monkeypatch.setattr("lof.metrics._CHUNK", 2**15)
+    assert metrics.ms_ssim(a, b) == pytest.approx(whole, abs=1e-6)

@@ -104,6 +104,18 @@ def target_of(
         raise UsageError(f"--target-{given[0]}: {error}") from error
 
 
+def memory_of(text: str) -> int:
+    """Bytes that ``--memory`` allows.
+
+    Raises:
+        UsageError: it is no size.
+    """
+    try:
+        return parse_size(text)
+    except UsageError:
+        raise UsageError(f"--memory {text!r}: is no size; give one such as 4GB or 500M") from None
+
+
 def parse_size(text: str) -> int:
     """Bytes of ``200000``, ``200k``, ``200 kB``, ``1.5M`` or ``64KiB``.
 

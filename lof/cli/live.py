@@ -113,6 +113,8 @@ class Display(AbstractContextManager["Display"]):
             if progress is not None:
                 bar = ProgressBar(total=progress.budget, completed=progress.evaluations)
                 steps = Text(f"{progress.evaluations}/{progress.budget}")
+                if getattr(progress, "windows", 1) > 1:
+                    steps = Text(f"window {progress.window}/{progress.windows}")
                 gain = Text(figures.percent(min(progress.gain)), style="green")
             grid.add_row(name, bar, steps, gain, *([Text(worker)] if wide else []))
         overall = " · ".join(self.overall(time.monotonic() - self.started))

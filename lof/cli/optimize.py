@@ -16,6 +16,7 @@ from lof.cli._targets import (
     TargetPsnr,
     TargetPsnrInside,
     Total,
+    memory_of,
     target_of,
 )
 from lof.codecs import DEFAULT_CODEC
@@ -100,6 +101,16 @@ def optimize(
     target_psnr_inside: TargetPsnrInside = None,
     target_ms_ssim: TargetMsSsim = None,
     total: Total = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            help="The most memory for each worker, such as 4GB. An image that needs more is searched in windows that "
+            "overlap, one after the other; the file is the same kind of file.",
+            metavar="SIZE",
+            show_default=False,
+            rich_help_panel=options.WORKERS,
+        ),
+    ] = None,
     seed: options.Seed = 0,
     weights: options.Weights = None,
     no_portable: options.NoPortable = False,
@@ -206,11 +217,13 @@ def optimize(
             regions=regions,
             target=target,
             total=total,
+            memory=allowed,
             against=tuple(dict.fromkeys(name.strip().lower() for name in against.split(",") if name.strip())),
         )
 
     started = time.time()
     regions = Regions.parse(tuple(region or ()))
+    allowed = None if memory is None else memory_of(memory)
     target = target_of(target_bytes, target_bpp, target_psnr, target_ms_ssim, target_psnr_inside)
     effort = 1.0 if target is None else TARGET_EFFORT
     if profile != AUTO and (budget or deadline):

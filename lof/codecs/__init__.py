@@ -30,10 +30,32 @@ from lof.codecs.registry import (
 )
 
 if TYPE_CHECKING:
-    from lof.codecs.base import Begun, Codec, Coded, Decoded, Latents, Quantize, hard_rounding, tensor_of
+    from lof.codecs.base import (
+        Begun,
+        Codec,
+        Coded,
+        Decoded,
+        Latents,
+        Locality,
+        Quantize,
+        hard_rounding,
+        symbols_of,
+        tensor_of,
+    )
     from lof.codecs.weights import weights_name
 
-_CONTRACT = ("Begun", "Codec", "Coded", "Decoded", "Latents", "Quantize", "hard_rounding", "tensor_of")
+_CONTRACT = (
+    "Begun",
+    "Codec",
+    "Coded",
+    "Decoded",
+    "Latents",
+    "Locality",
+    "Quantize",
+    "hard_rounding",
+    "symbols_of",
+    "tensor_of",
+)
 
 __all__ = [
     "DEFAULT_CODEC",
@@ -45,6 +67,7 @@ __all__ = [
     "Continuous",
     "Decoded",
     "Latents",
+    "Locality",
     "Points",
     "Quantize",
     "RatePoint",
@@ -58,6 +81,7 @@ __all__ = [
     "register",
     "register_tiers",
     "register_training",
+    "symbols_of",
     "tensor_of",
     "tiers_of",
     "trainable",

@@ -101,6 +101,20 @@ def tensor_of(picture: Picture) -> Tensor:
     return torch.from_numpy(picture.pixels).permute(2, 0, 1)[None].float() / 255
 
 
+@dataclass(frozen=True)
+class Locality:
+    """What makes it possible to search a part of an image without the rest; lengths in pixels.
+
+    Attributes:
+        grid: a multiple of what one place of any latent tensor stands for. A part that begins at a multiple of it, cut
+            out of the latents of a whole image, is coded in the same order as there.
+        reach: what lies farther away hardly matters.
+    """
+
+    grid: int
+    reach: int
+
+
 class Codec(ABC):
     """A codec at one rate point, behind five verbs.
 
@@ -133,6 +147,8 @@ class Codec(ABC):
     exact_bits: ClassVar[bool] = True
     """Whether the bits of the elements add up to the strings' length; otherwise ``bits_of`` is a stand-in that a
     search can follow (run lengths and Huffman codes have no cost of single elements), and :meth:`rate` tells."""
+    locality: Locality | None = None
+    """How parts of an image can be searched alone; ``None`` for a codec whose every element may depend on all of it."""
     symbol_limit: ClassVar[int | None] = None
     """Largest magnitude of a symbol that ``compress`` can write; any int32 if ``None``. See :meth:`rounded`."""
 
@@ -226,6 +242,15 @@ class Codec(ABC):
         whole = torch.round(residual)
         return whole if self.symbol_limit is None else whole.clamp(-self.symbol_limit, self.symbol_limit)
 
+    def symbols(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What a standard encoder rounds latents to, as :meth:`compress` takes it, int32.
+
+        Args:
+            latents: as from :meth:`analyse`, of one image.
+        """
+        with torch.no_grad():
+            return symbols_of(self.code(latents, self.rounded, exact=True))
+
     def rate(self, symbols: Mapping[str, Tensor]) -> Tensor:
         """True bits of given symbols: the length of their strings, (B,) float64.
 
@@ -313,18 +338,24 @@ class Codec(ABC):
 
         Edge pixels are repeated: the decoder crops them away, and they cost fewer bits than black.
         """
-        top, bottom, left, right = self._margins(images.shape[-2], images.shape[-1])
+        top, bottom, left, right = self.margins(images.shape[-2], images.shape[-1])
         return F.pad(images, (left, right, top, bottom), mode="replicate")
 
     def crop(self, images: Tensor, height: int, width: int) -> Tensor:
         """Inverse of :meth:`pad`, on the last two dimensions; a view."""
-        top, _, left, _ = self._margins(height, width)
+        top, _, left, _ = self.margins(height, width)
         return images[..., top : top + height, left : left + width]
 
-    def _margins(self, height: int, width: int) -> tuple[int, int, int, int]:
+    def margins(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Pixels that :meth:`pad` adds above, below, left and right."""
         padded_height, padded_width = self.padded_size(height, width)
         top, left = (padded_height - height) // 2, (padded_width - width) // 2
         return top, padded_height - height - top, left, padded_width - width - left
+
+
+def symbols_of(coded: Mapping[str, Coded]) -> dict[str, Tensor]:
+    """Rounded residuals, (B, C, h, w) int32: what :meth:`Codec.compress` writes."""
+    return {name: torch.round(c.residual.detach()).to(torch.int32) for name, c in coded.items()}
 
 
 def hard_rounding(name: str, residual: Tensor) -> Tensor:

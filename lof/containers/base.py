@@ -33,6 +33,7 @@ PIXELS_PER_BYTE: Final = 2**20
 KNOWN_PIXELS_PER_BYTE: Final = 2**16
 """The same for codecs whose tables are known: those that have a number in lof's container."""
 _SPARE_BYTES: Final = 16
+_PIXELS_AT_ONCE: Final = 2**22
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,12 @@ class Container(ABC):
 
     def to_pixels(self, decoded: Tensor) -> Pixels:
         """The 8-bit image, (H, W, 3) uint8, of a decoded one, (3, H, W) float32 in [0, 1], rounded to nearest."""
-        pixels: Pixels = (
-            decoded.clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).contiguous().cpu().numpy()
-        )
+        _, height, width = decoded.shape
+        pixels: Pixels = decoded.new_empty((height, width, 3)).byte().cpu().numpy()
+        at_once = max(1, _PIXELS_AT_ONCE // max(1, width))
+        for top in range(0, height, at_once):
+            rows = decoded[:, top : top + at_once].clamp(0, 1).mul(255).round().byte()
+            pixels[top : top + at_once] = rows.permute(1, 2, 0).cpu().numpy()
         return pixels
 
 

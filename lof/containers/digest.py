@@ -46,7 +46,7 @@ def symbols_digest(symbols: Mapping[str, NDArray[np.integer[Any]]]) -> bytes:
             raise ValueError(f"the symbols of {name} are those of several images: {array.shape}")
         digest.update(bytes([len(name)]) + name.encode("ascii"))
         digest.update(np.array([channels, rows, columns], "<u4").tobytes())
-        digest.update(array.astype("<i4").tobytes())
+        digest.update(np.ascontiguousarray(array, "<i4").data)
     return digest.digest()[:SIZE]
 
 

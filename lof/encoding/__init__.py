@@ -12,10 +12,12 @@ import torch
 from lof.codecs import Codec, Latents
 from lof.containers import Stream, container, unpack
 from lof.containers.digest import symbols_digest
+from lof.errors import StreamError
 from lof.measure import TrueCost
 from lof.pictures.picture import Picture
 from lof.results import Measured, Pixels
-from lof.search import symbols_of
+
+_MEANT = 0.25  # of a quantisation step, which a warm start may be away from the stream's latents
 
 Symbols = Mapping[str, torch.Tensor]
 """Rounded residuals by latent tensor, as :meth:`Codec.compress` takes them."""
@@ -73,12 +75,34 @@ class Writer:
         return Written(data, pixels, self.cost.measure(len(data), pixels))
 
 
-def plain_symbols(codec: Codec, latents: Latents) -> Symbols:
-    """The encoder's guess, rounded where a standard encoder rounds it."""
-    with torch.no_grad():
-        return symbols_of(codec.code(latents, codec.rounded, exact=True))
-
-
 def arrays_of(codec: Codec, symbols: Symbols) -> dict[str, np.ndarray[Any, Any]]:
     """Symbols in decoding order, as the digest takes them."""
     return {name: symbols[name].cpu().numpy() for name in codec.latents}
+
+
+def latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: int) -> Latents:
+    """The latents of a stream, drawn towards the encoder's guess.
+
+    Raises:
+        StreamError: it is none, or one of another codec or size.
+    """
+    parsed = unpack(data, "warm start")
+    if (parsed.codec, parsed.quality, parsed.metric) != (codec.name, codec.quality, codec.metric):
+        raise StreamError(f"warm start: is of another codec than {codec.name} quality {codec.quality:.10g}")
+    if parsed.fingerprint and parsed.fingerprint != codec.fingerprint[:4]:
+        raise StreamError(
+            f"warm start: was written with other weights of {codec.name}; name theirs with --weights"
+        )
+    if (parsed.height, parsed.width) != (height, width):
+        raise StreamError(
+            f"warm start: has {parsed.width}×{parsed.height} pixels, the image {width}×{height}"
+        )
+    decoded = codec.decompress(parsed.strings, height, width).values
+    with torch.no_grad():  # predictions in the search's precision differ a little from the decoder's
+        coded = codec.code({name: tensor.to(codec.device) for name, tensor in decoded.items()}, codec.rounded)
+    latents = {}
+    for name in codec.latents:
+        # Between the integers lies what the encoder meant; a search from the integers alone finds less.
+        value = coded[name].value
+        latents[name] = value + (guess[name].to(value) - value).clamp(-_MEANT, _MEANT)
+    return latents

@@ -38,6 +38,7 @@ class JobSettings:
         regions: how much each pixel counts.
         target: as for :func:`lof.optimize`; without ``quality``, all qualities are used.
         total: the target is the size of all files together, shared out so that all images have the same λ.
+        memory: bytes that the process of a search may take, as for :func:`lof.optimize`.
         against: names of :data:`lof.pictures.formats.FORMATS`, whose bytes at the same PSNR are found too.
 
     Raises:
@@ -62,6 +63,7 @@ class JobSettings:
     against: tuple[str, ...] = ()
     target: Target | None = None
     total: bool = False
+    memory: int | None = None
 
     def __post_init__(self) -> None:
         if self.lmbda is not None and not (self.lmbda > 0 and math.isfinite(self.lmbda)):
@@ -74,6 +76,8 @@ class JobSettings:
             raise UsageError("--target-psnr-inside: inside of what? add --region")
         if self.total and (self.target is None or self.target.size is None):
             raise UsageError("--total: needs a size in bytes; add --target-bytes")
+        if self.memory is not None and self.target is not None:
+            raise UsageError("--memory: a target searches whole images; leave one of the two out")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}: must be a whole number from 0 to {2**63 - 1}")
         if self.regions is not None and self.metric != "mse":
@@ -146,5 +150,6 @@ class JobSettings:
             *(["never bigger"] if self.never_bigger else []),
             *([f"target {self.target}", self.quality] if self.target else []),
             *(["in total"] if self.total else []),
+            *([f"memory {self.memory}"] if self.memory else []),
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

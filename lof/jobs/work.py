@@ -88,7 +88,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
                 opened = _open(source, self.settings)
                 sizes.setdefault(opened.picture.pixels.shape, {})[place] = opened
         for group in sizes.values():
-            if len(group) > 1 and self.settings.target is None:
+            if len(group) > 1 and self.settings.target is None and self.settings.memory is None:
                 try:
                     records |= self._search(group, tool, report)
                     continue
@@ -156,6 +156,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
                 format=self.settings.format,
                 portable=self.settings.portable,
                 never_bigger=self.settings.never_bigger,
+                memory=self.settings.memory,
                 regions=_regions(images),
                 on_progress=progressed,
             )

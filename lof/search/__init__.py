@@ -1,10 +1,12 @@
 """Per-image search for better latents; knows codecs only through their contract."""
 
+from lof.codecs import symbols_of
 from lof.search.engine import Found, StopSearch, search
-from lof.search.objective import Objective, symbols_of
+from lof.search.objective import Objective
 from lof.search.relaxations import RELAXATIONS
 from lof.search.state import Progress
 from lof.search.trades import Trades, trades
+from lof.search.windows import Window, analyse_in_windows, search_in_windows, windows_for
 
 __all__ = [
     "RELAXATIONS",
@@ -13,7 +15,11 @@ __all__ = [
     "Progress",
     "StopSearch",
     "Trades",
+    "Window",
+    "analyse_in_windows",
     "search",
+    "search_in_windows",
     "symbols_of",
     "trades",
+    "windows_for",
 ]

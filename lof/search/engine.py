@@ -7,7 +7,7 @@ up by their kind.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -53,6 +53,7 @@ def search(
     region: Tensor | None = None,
     offset: float = 0.0,
     initial: Latents | None = None,
+    thrifty: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Found]:
     """Search better latents for a batch of images of one size.
@@ -63,6 +64,7 @@ def search(
         seed: start of the random numbers; with the same profile and device, equal seeds give equal symbols.
         metric, region, offset: as for :class:`Objective`.
         initial: latents to start from; the encoder's guess if ``None``.
+        thrifty: give memory back between steps, even where there is plenty.
         on_progress: called after every gradient evaluation, in this thread; :class:`StopSearch` of it ends the
             search.
 
@@ -72,10 +74,12 @@ def search(
     profile = codec.plan(profile)
     objective = Objective(codec, images, lmbda, metric=metric, region=region, offset=offset)
     latents = codec.analyse(codec.pad(images)) if initial is None else initial
-    with MemoryKept(codec.memory_needed(objective.height, objective.width, objective.batch)) as memory:
+    needed = codec.memory_needed(objective.height, objective.width, objective.batch)
+    with nullcontext() if thrifty else MemoryKept(needed) as memory:
 
         def progressed(progress: Progress) -> None:
-            memory.check()
+            if memory is not None:
+                memory.check()
             if on_progress is not None:
                 on_progress(progress)
 

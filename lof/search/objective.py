@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -128,8 +127,3 @@ class Objective:
                 similarity: Tensor = ms_ssim(*images, data_range=1.0, size_average=False)
                 return 1 - similarity
         raise ValueError(f"unknown metric {self.metric!r}")
-
-
-def symbols_of(coded: Mapping[str, Coded]) -> dict[str, Tensor]:
-    """Rounded residuals, (B, C, h, w) int32: what :meth:`Codec.compress` writes."""
-    return {name: torch.round(c.residual.detach()).to(torch.int32) for name, c in coded.items()}

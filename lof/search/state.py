@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lof.codecs import Latents, Quantize
+from lof.codecs import Latents, Quantize, symbols_of
 from lof.results import TracePoint
-from lof.search.objective import Evaluation, Objective, symbols_of
+from lof.search.objective import Evaluation, Objective
 from lof.search.relaxations import NoiseSource
 
 
@@ -18,7 +18,8 @@ from lof.search.relaxations import NoiseSource
 class Progress:
     """Where a search is: reported after every gradient evaluation.
 
-    ``gain`` is each image's relative change of cost so far (negative is better).
+    ``gain`` is each image's relative change of cost so far (negative is better), in the window at hand where there are
+    several.
     """
 
     stage: int
@@ -26,6 +27,8 @@ class Progress:
     evaluations: int
     budget: int
     gain: list[float]
+    window: int = 1
+    windows: int = 1
 
 
 class Search:

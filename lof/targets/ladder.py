@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from lof.codecs import Begun, Codec, CodecSpec
-from lof.encoding import Symbols, Writer, plain_symbols
+from lof.encoding import Symbols, Writer
 from lof.errors import TargetError, WeightsError
 from lof.measure import Region, TrueCost
 from lof.metrics import MS_SSIM_MIN_SIDE, ms_ssim, mse, psnr
@@ -156,7 +156,7 @@ class Plains:
             codec = self.ladder.load(self.order[place]).for_size(height, width)
             writer = Writer(codec, self.picture, self.format, self.cost)
             begun = codec.begin(self.picture)
-            symbols = plain_symbols(codec, begun.plain)
+            symbols = codec.symbols(begun.plain)
             symbols = codec.widen(symbols) if self.portable else symbols
             data = writer.pack(symbols)
             gap = self.aim.gap(data, lambda: writer.read(data))

@@ -360,3 +360,14 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_continues() -> None:
     assert result.exit_code == 0
     assert {source for source, state in states.items() if state == "skipped"} == finished
     assert len(states) == images
+
+
+def test_memory_is_a_size_and_too_little_is_one_line_about_that_image() -> None:
+    save("in/a.png")
+    result = lof_optimize("in", "--memory", "much")
+    assert isinstance(result.exception, UsageError)
+    assert str(result.exception) == "--memory 'much': is no size; give one such as 4GB or 500M"
+    result = lof_optimize("in", "--memory", "10MB", "--quiet")
+    assert result.exit_code == 1
+    assert "in/a.png: memory of 0.01 GB: tiny needs" in result.stderr
+    assert lof_optimize("in", "--memory", "2GB").exit_code == 0

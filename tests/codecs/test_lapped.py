@@ -122,6 +122,35 @@ class TestExactness:
         assert np.array_equal(again_z, symbols["z"][0].permute(1, 2, 0).numpy())
         assert np.array_equal(again_y, 64 * coded["y"].value[0].permute(1, 2, 0).double().numpy())
 
+    def test_a_walk_by_strips_writes_and_reads_what_a_walk_of_the_whole_does(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        codec = codec_of(lively(LappedConfig(4, 4, 1, 1, 3, 10, (2, 4, 3))), 4)
+        generator = torch.Generator().manual_seed(1)
+        latents = {
+            "z": 4 * torch.randn(1, 3, 6, 2, generator=generator),
+            "y": 9 * torch.randn(1, 9, 23, 7, generator=generator),
+        }
+        whole = codec.symbols(latents)
+        string = codec.compress(whole)
+        coded = codec.code(latents, hard_rounding, exact=True)
+        monkeypatch.setattr("lof.codecs.lapped.prior._PLACES_AT_ONCE", 30)
+        strips = codec.symbols(latents)
+        again = codec.code(latents, hard_rounding, exact=True)
+        assert codec.compress(strips) == string
+        for name, read in codec.decompress(string, 23 * 16, 7 * 16).symbols.items():
+            assert torch.equal(read, whole[name])
+            assert torch.equal(strips[name], coded[name].residual.int())
+            assert torch.equal(again[name].value, coded[name].value)
+
+    def test_an_image_made_in_bands_is_that_made_at_once(
+        self, codec: Codec, photograph: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        string = codec.compress(symbols_of(codec, photograph[:, :40]))
+        whole = codec.decompress(string, 512, 40).image
+        monkeypatch.setattr("lof.codecs.lapped.synthesis.BAND", 9)
+        assert torch.allclose(codec.decompress(string, 512, 40).image, whole, atol=1e-5)
+
     @pytest.mark.parametrize("name", NAMES)
     def test_the_shipped_weights_are_read_by_the_second_decoder_too(
         self, name: str, crop: NDArray[np.uint8]

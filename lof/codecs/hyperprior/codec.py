@@ -14,7 +14,7 @@ from compressai.entropy_models import EntropyBottleneck, GaussianConditional
 from compressai.models import CompressionModel, FactorizedPrior, MeanScaleHyperprior, ScaleHyperprior
 from torch import Tensor
 
-from lof.codecs.base import Coded, Latents, Quantize
+from lof.codecs.base import Coded, Latents, Locality, Quantize
 from lof.codecs.exact import exact_arithmetic
 from lof.codecs.hyperprior.widen import distances, widened
 from lof.codecs.network import NetworkCodec
@@ -22,6 +22,8 @@ from lof.codecs.network import NetworkCodec
 
 class BottleneckCodec(NetworkCodec):
     """What these families share: a latent tensor under CompressAI's factorised entropy bottleneck."""
+
+    locality = Locality(grid=64, reach=192)
 
     def _median(self) -> Tensor:
         return cast(Tensor, self.net.entropy_bottleneck._get_medians()).reshape(1, -1, 1, 1)

@@ -181,7 +181,8 @@ class JpegCodec(Codec):
         """See :meth:`Codec.refine` and :mod:`lof.codecs.jpeg.search`."""
         refine(search, evaluations)
 
-    def _margins(self, height: int, width: int) -> tuple[int, int, int, int]:
+    def margins(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """See :meth:`Codec.margins`: none above and on the left."""
         padded_height, padded_width = self.padded_size(height, width)
         return 0, padded_height - height, 0, padded_width - width
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -11,13 +12,14 @@ from typing import Self, cast
 import torch
 from torch import Tensor
 
-from lof.codecs.base import Codec, Coded, Decoded, Latents, Quantize
+from lof.codecs.base import Codec, Coded, Decoded, Latents, Locality, Quantize
 from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.exact import exact_arithmetic, fingerprint
 from lof.codecs.lapped.bits import bits_of, bits_of_whole
 from lof.codecs.lapped.config import RATE_MAX, rate_of
 from lof.codecs.lapped.decoder import Decoder
 from lof.codecs.lapped.network import LappedNetwork, arranged, parted
+from lof.codecs.lapped.synthesis import BAND
 from lof.codecs.lapped.transforms import BLOCK
 from lof.codecs.lapped.weights import read_weights
 from lof.codecs.registry import Request
@@ -36,6 +38,7 @@ class LappedCodec(Codec):
     latents = ("z", "y")
     synthesised = ("y",)
     stride = BLOCK
+    locality = Locality(grid=64, reach=128)
     portable = True
 
     def __init__(
@@ -56,7 +59,7 @@ class LappedCodec(Codec):
         self.decoder = Decoder(self.net)
         self.fingerprint = fingerprint(net)
         widest = 4 * (net.config.fine + net.config.coarse)
-        self.bytes_per_pixel, self.decoding_bytes_per_pixel = widest, widest // 4
+        self.bytes_per_pixel, self.decoding_bytes_per_pixel = widest, 28 + widest // 32
 
     @classmethod
     def load(cls, request: Request) -> Self:
@@ -92,30 +95,31 @@ class LappedCodec(Codec):
         prior = self.decoder.prior if exact else self.fast.prior
         z, y = (_last(latents[name].to("cpu" if exact else self.device)) for name in self.latents)
         parts = parted(y, self.net.config)
-        residuals: list[Tensor] = []
-        values: list[Tensor] = []
-        places: list[Tensor] = []
+        residuals: list[list[Tensor]] = [[] for _ in range(1 + len(parts))]
+        values: list[list[Tensor]] = [[] for _ in residuals]
+        places: list[list[Tensor]] = [[] for _ in residuals]
 
-        def take(part: int, mean: Tensor | None, place: Tensor) -> Tensor:
-            places.append(place)
+        def take(part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
+            taken = sum(piece.shape[1] for piece in places[part])
+            places[part].append(place)
             if mean is None:
-                residuals.append(_last(quantize("z", _first(z))))
-                return residuals[0]
-            residual = (parts[part - 1] - mean).transpose(1, 2)[..., None]
-            residuals.append(quantize("y", residual)[..., 0].transpose(1, 2))
-            values.append(residuals[-1] + mean)
-            return values[-1]
+                residuals[0].append(_last(quantize("z", _first(z))))
+                return residuals[0][0]
+            residual = (parts[part - 1][:, taken : taken + mean.shape[1]] - mean).transpose(1, 2)[..., None]
+            residuals[part].append(quantize("y", residual)[..., 0].transpose(1, 2))
+            values[part].append(residuals[part][-1] + mean)
+            return values[part][-1]
 
         size = (y.shape[1], y.shape[2])
         with exact_sums(), torch.autocast(self.device.type, enabled=False):
             prior.walk(torch.tensor([self.number], device=z.device), size, take)
         of_y = [
-            _first(arranged([p.expand(len(y), -1, -1) for p in found], *size))
-            for found in (residuals[1:], values, places[1:])
+            _first(arranged([torch.cat(p, 1).expand(len(y), -1, -1) for p in found[1:]], *size))
+            for found in (residuals, values, places)
         ]
-        z_residual = _first(residuals[0])
+        z_residual = _first(residuals[0][0])
         return {
-            "z": _coded(z_residual, z_residual, _first(places[0])),
+            "z": _coded(z_residual, z_residual, _first(places[0][0])),
             "y": _coded(*of_y),
         }
 
@@ -128,9 +132,16 @@ class LappedCodec(Codec):
         with torch.autocast(self.device.type, dtype=self.precision, enabled=reduced):
             return _first(self.fast.transforms.synthesis(y, self._t(self.device)).float())
 
+    def symbols(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :meth:`Codec.symbols`; nothing is held but the symbols."""
+        z, y = (latents[name].detach().cpu().permute(0, 2, 3, 1) for name in self.latents)
+        found = self.decoder.symbols(z, y, self.number)
+        return dict(zip(self.latents, (one.permute(0, 3, 1, 2) for one in found), strict=True))
+
     def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
         """See :meth:`Codec.compress`: one string, of z and then y."""
-        return [self.decoder.encode(_last(symbols["z"]), _last(symbols["y"]), self.number)]
+        z, y = (symbols[name].cpu().permute(0, 2, 3, 1) for name in self.latents)
+        return [self.decoder.encode(z, y, self.number)]
 
     def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Decoded:
         """See :meth:`Codec.decompress`."""
@@ -141,14 +152,20 @@ class LappedCodec(Codec):
         rows, columns = (side // BLOCK for side in self.padded_size(height, width))
         try:
             z, y, values = self.decoder.decode(strings[0], self.number, rows, columns)
-            image = _first(self.decoder.synthesise(values, self.number))[0].clamp(0, 1)
+            image = self.decoder.synthesise(values, self.number)[0].permute(2, 0, 1).clamp_(0, 1)
         except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
             raise StreamError(f"the {self.name} decoder cannot read the strings ({error})") from error
         return Decoded(
-            self.crop(image, height, width).clone(),
-            {"z": _first(z).long(), "y": _first(y).long()},
-            {"z": _first(z).float(), "y": _first(values)},
+            self.crop(image, height, width),
+            {"z": z.permute(0, 3, 1, 2), "y": y.permute(0, 3, 1, 2)},
+            {"z": _first(z).float(), "y": values.permute(0, 3, 1, 2)},
         )
+
+    def decoding_memory(self, height: int, width: int) -> int:
+        """See :meth:`Codec.decoding_memory`: of large images all but latents and pixels is made band by band."""
+        pixels = math.prod(self.padded_size(height, width))
+        at_once = min(pixels, 2 * BAND * BLOCK**2)
+        return at_once * self.decoding_bytes_per_pixel + (pixels - at_once) * 28
 
     def string_names(self) -> tuple[str, ...]:
         """See :meth:`Codec.string_names`."""

@@ -16,7 +16,7 @@ from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.entropy.rans import ans, is_rans, slack
 from lof.codecs.lapped.config import RATE_MAX
 from lof.codecs.lapped.fixed import make_exact
-from lof.codecs.lapped.network import LappedNetwork, arranged, parted
+from lof.codecs.lapped.network import LappedNetwork, in_rows
 from lof.codecs.lapped.prior import Take
 from lof.codecs.lapped.synthesis import Synthesis
 from lof.errors import StreamError
@@ -45,41 +45,63 @@ class Decoder:
         decoder = ans.RansDecoder()
         elements = rows * columns * (self.config.latent_channels + self.config.side_channels)
         decoder.set_stream(string + slack(string, elements))
-        symbols: list[Tensor] = []
-        values: list[Tensor] = []
+        z = torch.empty(0, dtype=torch.int32)
+        y = torch.empty(1, rows, columns, self.config.latent_channels, dtype=torch.int32)
+        values = torch.empty(y.shape)
 
-        def take(part: int, mean: Tensor | None, place: Tensor) -> Tensor:
-            found = decoder.decode_stream(
+        def take(part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
+            nonlocal z
+            listed = decoder.decode_stream(
                 _listed(place), self.tables.cdfs, self.tables.lengths, self.tables.offsets
             )
             # Far faster than torch.tensor, which looks at every element's type.
-            symbols.append(torch.from_numpy(np.fromiter(found, np.int32, len(found))).reshape(place.shape))
+            found = torch.from_numpy(np.fromiter(listed, np.int32, len(listed))).reshape(place.shape)
             if mean is None:
-                return symbols[-1].float()
-            values.append(symbols[-1] + mean)
-            return values[-1]
+                z = found
+                return found.float()
+            for tensor, new in ((y, found), (values, found + mean)):
+                view, which = in_rows(tensor, self.config, part, rows)
+                view[:, which] = new
+            return new
 
         self._walk(rate, (rows, columns), take)
-        return symbols[0], arranged(symbols[1:], rows, columns), arranged(values, rows, columns)
+        return z, y, values
 
     def encode(self, z: Tensor, y: Tensor, rate: int) -> bytes:
         """Inverse of :meth:`decode`, from the symbols, whole numbers in any dtype."""
-        rows, columns = y.shape[1:3]
-        parts = [z.to("cpu", torch.float32), *parted(y.to("cpu", torch.float32), self.config)]
         encoder = ans.BufferedRansEncoder()
 
-        def take(part: int, mean: Tensor | None, place: Tensor) -> Tensor:
+        def take(part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
+            symbols = self._part(z, y, part, rows)
             encoder.encode_with_indexes(
-                _listed(parts[part]),
-                _listed(place),
-                self.tables.cdfs,
-                self.tables.lengths,
-                self.tables.offsets,
+                _listed(symbols), _listed(place), self.tables.cdfs, self.tables.lengths, self.tables.offsets
             )
-            return parts[part] if mean is None else parts[part] + mean
+            return symbols if mean is None else symbols + mean
 
-        self._walk(rate, (rows, columns), take)
+        self._walk(rate, (y.shape[1], y.shape[2]), take)
         return bytes(encoder.flush())
+
+    def symbols(self, z: Tensor, y: Tensor, rate: int) -> tuple[Tensor, Tensor]:
+        """Symbols of z and y, int32, to which latents are rounded."""
+        whole = torch.empty(y.shape, dtype=torch.int32)
+
+        def take(part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
+            piece = self._part(z, y, part, rows)
+            if mean is None:
+                return torch.round(piece)
+            residual = torch.round(piece - mean)
+            view, which = in_rows(whole, self.config, part, rows)
+            view[:, which] = residual.to(torch.int32)
+            return residual + mean
+
+        self._walk(rate, (y.shape[1], y.shape[2]), take)
+        return torch.round(z).to(torch.int32), whole
+
+    def _part(self, z: Tensor, y: Tensor, part: int, rows: slice) -> Tensor:
+        if not part:
+            return z.to(torch.float32)
+        view, which = in_rows(y, self.config, part, rows)
+        return view[:, which].to(torch.float32)
 
     def synthesise(self, values: Tensor, rate: int) -> Tensor:
         """The image of y, (1, H, W, 3), neither clamped nor rounded."""

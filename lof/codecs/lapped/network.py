@@ -113,7 +113,7 @@ class LappedNetwork(nn.Module):
         values: list[Tensor] = []
         bits: list[Tensor] = []
 
-        def take(part: int, mean: Tensor | None, place: Tensor) -> Tensor:
+        def take(part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
             if mean is None:
                 value = _through(z)
                 bits.append(bits_of(value if hard else noisy(z), place).sum((1, 2, 3)))
@@ -174,6 +174,15 @@ def arranged(parts: list[Tensor], rows: int, columns: int) -> Tensor:
     back = checkerboard(rows, columns)[2]
     pairs = [torch.cat(parts[i : i + 2], 1) for i in range(0, len(parts), 2)]
     return cast(Tensor, torch.cat(pairs, -1).index_select(1, back).unflatten(1, (rows, columns)))
+
+
+def in_rows(y: Tensor, config: LappedConfig, part: int, rows: slice) -> tuple[Tensor, Tensor]:
+    """Some rows of a slice of y, as a view (B, rows, columns, channels), and which places there a part has."""
+    number, second = divmod(part - 1, 2)
+    first = sum(config.slices[:number])
+    view = y[:, rows, :, first : first + config.slices[number]]
+    odd = (torch.arange(view.shape[1])[:, None] + torch.arange(view.shape[2])) % 2
+    return view, odd == second
 
 
 def noisy(x: Tensor) -> Tensor:

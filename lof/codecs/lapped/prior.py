@@ -7,6 +7,7 @@ latents are in steps of the quantiser.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Protocol, cast
 
@@ -31,6 +32,8 @@ PLACES_PER_OCTAVE, PLACES, PLACE_OF_ONE = 8, 80, 26
 SIDE_UNIT = 8
 """z informs predictions in units of 8, clamped at 64."""
 FORMULA_BITS = 8
+_PLACES_AT_ONCE = 2**15
+"""Exact walks of larger images go by strips of about so many places: what comes out is the same, in less memory."""
 
 OCTAVES = 16
 POWERS = torch.tensor(
@@ -44,13 +47,14 @@ POWERS = torch.tensor(
 class Take(Protocol):
     """What is done with a prediction: draw symbols, write them, price them."""
 
-    def __call__(self, part: int, mean: Tensor | None, place: Tensor) -> Tensor:
-        """Values of a part's elements.
+    def __call__(self, part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
+        """Values of a part's elements, or of those in some rows of y.
 
         Args:
             part: 0 for z, then one for each slice's first and second pass.
             mean: (B, places, channels), multiples of 1/64; none for z, whose values are whole.
             place: in the table of scales, of the mean's shape; (B, h, w, channels) for z.
+            rows: of y; exact walks take a part strip by strip, others take it whole.
         """
         ...
 
@@ -91,7 +95,7 @@ class Prior(FixedModule):
         if z_scale is None:
             z_scale = side_places(self.side, rate)
         rows, columns = -(-size[0] // 4), -(-size[1] // 4)
-        z = take(0, None, z_scale.expand(-1, rows, columns, -1))
+        z = take(0, None, z_scale.expand(-1, rows, columns, -1), slice(0, size[0]))
         seen = self.clip(z * (unit / SIDE_UNIT), unit)
         level = (rate.float() * (unit / UNIT))[:, None, None, None].expand(len(seen), rows, columns, 1)
         h = self.settle(self.enter(torch.cat([seen, level], -1)))
@@ -123,20 +127,30 @@ class _Slice(FixedModule):
 
     def forward(self, h: Tensor, scale: Tensor, part: int, take: Take) -> Tensor:
         """The state with this slice known."""
-        rows, columns = h.shape[1:3]
-        anchors, others, back = checkerboard(rows, columns)
-        h = self.block(h)
-        flat = h.flatten(1, 2)
-        mean, place = self.predict(self.first(flat.index_select(1, anchors)), scale)
-        first = self.seen(take(part, mean, place), scale)
-        near = self.settle(self.enter(first))
-        near = torch.cat([near, near.new_zeros(near.shape[0], len(others), near.shape[2])], 1)
-        near = self.spread(near.index_select(1, back).unflatten(1, (rows, columns)))
-        flat2 = self.add(flat.index_select(1, others), near.flatten(1, 2).index_select(1, others))
-        mean, place = self.predict(self.second(self.block2(flat2)), scale)
-        second = self.seen(take(part + 1, mean, place), scale)
-        new = self.join(torch.cat([first, second], 1).index_select(1, back))
-        return self.add(h, new.unflatten(1, (rows, columns)))
+        strips = _strips(h) if self.exact else [(0, h.shape[1])]
+        h = _joined([_rows(self.block, h, *strip, 1) for strip in strips])
+        first: list[Tensor] = []
+        near: list[Tensor] = []
+        for top, end in strips:
+            anchors, others, back = checkerboard(end - top, h.shape[2])
+            flat = h[:, top:end].flatten(1, 2)
+            mean, place = self.predict(self.first(flat.index_select(1, anchors)), scale)
+            first.append(self.seen(take(part, mean, place, slice(top, end)), scale))
+            new = self.settle(self.enter(first[-1]))
+            new = torch.cat([new, new.new_zeros(new.shape[0], len(others), new.shape[2])], 1)
+            near.append(new.index_select(1, back).unflatten(1, (end - top, h.shape[2])))
+        known, out = _joined(near), []
+        near.clear()
+        for (top, end), seen in zip(strips, first, strict=True):
+            _, others, back = checkerboard(end - top, h.shape[2])
+            flat = h[:, top:end].flatten(1, 2)
+            spread = _rows(self.spread, known, top, end, 2).flatten(1, 2)
+            flat2 = self.add(flat.index_select(1, others), spread.index_select(1, others))
+            mean, place = self.predict(self.second(self.block2(flat2)), scale)
+            second = self.seen(take(part + 1, mean, place, slice(top, end)), scale)
+            new = self.join(torch.cat([seen, second], 1).index_select(1, back))
+            out.append(self.add(h[:, top:end], new.unflatten(1, (end - top, h.shape[2]))))
+        return _joined(out)
 
     def predict(self, out: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
         """Means and places in the table of scales."""
@@ -158,6 +172,24 @@ class _Slice(FixedModule):
         limit = VALUE_LIMIT / MEAN_UNIT
         inside = values.clamp(-limit, limit) * power(-scale)
         return self.settle(inside * UNIT if self.exact else inside)
+
+
+def _strips(h: Tensor) -> list[tuple[int, int]]:
+    """Rows of a large state, an even number at a time, so that each strip's checkerboard is that of the whole."""
+    height = max(2, _PLACES_AT_ONCE // h.shape[2] // 2 * 2)
+    return [(top, min(top + height, h.shape[1])) for top in range(0, h.shape[1], height)]
+
+
+def _rows(layer: Callable[[Tensor], Tensor], x: Tensor, top: int, end: int, reach: int) -> Tensor:
+    """Rows ``top`` to ``end`` of ``layer(x)``, each of which depends on ``reach`` rows on both sides."""
+    above, below = min(top, reach), min(x.shape[1] - end, reach)
+    if not above and not below:
+        return layer(x)
+    return layer(x[:, top - above : end + below])[:, above : above + end - top]
+
+
+def _joined(strips: list[Tensor]) -> Tensor:
+    return strips[0] if len(strips) == 1 else torch.cat(strips, 1)
 
 
 def power(scale: Tensor) -> Tensor:

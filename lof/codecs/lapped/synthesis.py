@@ -1,6 +1,7 @@
 """The synthesis as the decoder computes it: in strips of rows, each on a single thread.
 
-The result has the same bits for every number of threads; and tensors between the layers of a block stay in the cache.
+Large images are made in bands of many strips. The
+result has the same bits for every number of threads; and tensors between the layers of a block stay in the cache.
 Equal to :meth:`Transforms.synthesis` up to the order of summation.
 """
 
@@ -20,6 +21,8 @@ from lof.codecs.lapped.transforms import BLOCK, GatedBlock, Transforms, lap, shu
 
 PLACES = 2048
 """At most about so many places at once."""
+BAND = 2**15
+"""Places of y in a band of rows: larger images are made band by band, so that memory stays bounded."""
 
 
 class Synthesis:
@@ -30,6 +33,19 @@ class Synthesis:
 
     def __call__(self, y: Tensor, t: float) -> Tensor:
         """(1, h, w, M) float32, in steps of the quantiser, to (1, 16·h, 16·w, 3)."""
+        rows, height = y.shape[1], max(1, BAND // y.shape[2])
+        if rows <= height:
+            return self._band(y, t)
+        net = self.transforms
+        reach = len(net.db2) + -(-len(net.db1) // 2) + 1
+        image = y.new_empty(1, BLOCK * rows, BLOCK * y.shape[2], 3)
+        for top in range(0, rows, height):
+            above, end = min(top, reach), min(top + height, rows)
+            band = self._band(y[:, top - above : end + reach], t)
+            image[:, BLOCK * top : BLOCK * end] = band[:, BLOCK * above : BLOCK * (above + end - top)]
+        return image
+
+    def _band(self, y: Tensor, t: float) -> Tensor:
         y, net, rate = y.detach(), self.transforms, torch.full((1, 1, 1, 1), t)
         threads = torch.get_num_threads()
         with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:

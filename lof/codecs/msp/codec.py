@@ -9,7 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from lof.codecs.base import Coded, Latents, Quantize
+from lof.codecs.base import Coded, Latents, Locality, Quantize
 from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.msp import layout
 from lof.codecs.msp.decoder import STRIDE, Decoder
@@ -33,6 +33,8 @@ class MSPCodec(NetworkCodec):
     def __init__(self, net: MSPNetwork, **about: object) -> None:
         super().__init__(net, **about)  # type: ignore[arg-type]
         self.decoder = Decoder(net)
+        coarsest = STRIDE * 2**net.config.levels
+        self.locality = Locality(grid=coarsest, reach=max(coarsest, 128))
         self.fast.prior = copy.deepcopy(net.prior).to(self.device)
         self.fast.prior.lower_precision(self.precision)
 
