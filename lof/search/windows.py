@@ -26,6 +26,7 @@ from torch import Tensor
 
 from lof.codecs import Codec, Coded, Latents, Quantize
 from lof.errors import LowMemoryError
+from lof.machine.memory import give_back
 from lof.profiles import Profile
 from lof.results import Pixels, TracePoint
 from lof.search.engine import Found, StopSearch, search
@@ -247,6 +248,7 @@ def search_in_windows(
         )[0]
         tally.add(found, window.core.both(frame.inside).area)
         view.keep(found.latents)
+    give_back()
     return Found(codec.symbols(latents), latents, tally.evaluations, tally.trace())
 
 

@@ -45,7 +45,9 @@ def least_memory(codec: Codec, height: int, width: int) -> int:
 
 
 def enough_for_two(codec: Codec, height: int, width: int) -> int:
-    return int(1.25 * least_memory(codec, height, width))
+    least = least_memory(codec, height, width)
+    enough = [least * percent // 100 for percent in (100, 110, 125, 140)]
+    return next(memory for memory in enough if len(windows_for(codec, height, width, memory)) == 2)
 
 
 @pytest.fixture(scope="module")
