@@ -46,7 +46,8 @@ def main(
         parts = lof.optimize(pixels, codec=loaded, profile=profile, memory=memory)
         costs = whole.baseline.cost, whole.optimised.cost, parts.optimised.cost
         shown = " | ".join(f"{cost:.5f}" for cost in costs)
-        count = len(windows_for(loaded, *pixels.shape[:2], memory))
+        height, width = pixels.shape[:2]
+        count = len(windows_for(loaded, height, width, memory))
         typer.echo(f"| {path.name} | {count} | {shown} | {costs[2] / costs[1] - 1:+.2%} |")
 
 
