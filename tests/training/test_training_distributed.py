@@ -12,7 +12,6 @@ import torch
 
 from lof.codecs import trainable
 from lof.errors import MissingExtraError, TrainingError
-from lof.pictures.samples import write_samples
 from lof.training import export_weights, parse_recipe
 from lof.training.checkpoint import load_checkpoint
 from lof.training.data import load_pool
@@ -36,7 +35,6 @@ def cluster() -> Iterator[None]:
 
 
 def recipe_of(folder: Path, **changes: Any) -> Recipe:
-    write_samples(folder)
     content = {
         "name": "shared",
         "codec": "tiny",
@@ -80,8 +78,8 @@ def both_halves_in_one_process(recipe: Recipe) -> Stepper:
 
 
 @pytest.mark.long
-def test_two_workers_take_the_steps_of_one_process(tmp_path: Path, cluster: None) -> None:
-    recipe = recipe_of(tmp_path / "photos")
+def test_two_workers_take_the_steps_of_one_process(photos: Path, tmp_path: Path, cluster: None) -> None:
+    recipe = recipe_of(photos)
     paths = train_distributed(recipe, tmp_path / "run", 2, use_gpu=False)
     assert paths == [tmp_path / "run" / f"quality-{quality}.pt" for quality in (6, 4)]
     found, expected = load_checkpoint(paths[0]), both_halves_in_one_process(recipe)
