@@ -28,7 +28,7 @@ def short(evaluations: int) -> Profile:
 def hungry(name: str) -> Codec:
     """A codec whose searches need so much memory that a small picture does not fit."""
     codec = load_codec(name, device="cpu", precision="fp32")
-    codec.bytes_per_pixel = 100_000
+    codec.bytes_per_pixel = 10_000
     return codec
 
 
