@@ -334,8 +334,8 @@ def test_the_command_starts_without_torch() -> None:
 
 @pytest.mark.long
 def test_ctrl_c_leaves_whole_files_and_the_same_command_continues() -> None:
-    images = 12
-    write_profile("long.toml", 30)
+    images = 8
+    write_profile("long.toml", 20)
     for i in range(images):  # enough that some are left when the first is done
         save(f"in/{i}.png", seed=i)
     # Shells start background jobs with Ctrl-C ignored, and that is inherited.
