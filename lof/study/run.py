@@ -99,7 +99,7 @@ def run_study(
 
 @dataclass
 class Measurer:
-    """What a worker needs for all its trials; ``overtaken`` after its last one was taken from it."""
+    """What a worker needs for all its trials; ``overtaken`` where its last one was taken from it."""
 
     bench: Bench
     found: optuna.Study
@@ -142,23 +142,33 @@ class Trials(pools.Work[int, Measurer, LofError | None]):
             found.sampler, tool.has_sampler = sampler_of(self.study, item), True
         try:
             with storage_errors(self.study.url):
-                if self.until is not None and time.time() >= self.until:
-                    return None
-                if finished(found.get_trials(deepcopy=False), or_running=True) >= self.limit:
-                    return None  # other processes have done the rest
-                found.optimize(
-                    lambda trial: self._measure(tool, trial, report),
-                    n_trials=1,
-                    catch=_FailedError,
-                    callbacks=[lambda _, trial: report(_finished(found, trial))],
-                )
-        except ValueError:  # a finished trial cannot be told of again
-            if not tool.overtaken:
-                raise
-            tool.overtaken = False
+                while self._is_wanted(found) and not self._next(tool, report):
+                    pass
         except LofError as error:
             return error
         return None
+
+    def _is_wanted(self, found: optuna.Study) -> bool:
+        if self.until is not None and time.time() >= self.until:
+            return False
+        return finished(found.get_trials(deepcopy=False), or_running=True) < self.limit
+
+    def _next(self, tool: Measurer, report: Callable[[Any], None]) -> bool:
+        """Measure a trial; whether it has stayed this worker's."""
+        tool.overtaken = False
+        try:
+            tool.found.optimize(
+                lambda trial: self._measure(tool, trial, report),
+                n_trials=1,
+                catch=_FailedError,
+                callbacks=[lambda _, trial: report(_finished(tool.found, trial))],
+            )
+        except ValueError as error:
+            # SQLite may hand a trial out to two workers at once; to the second one it is finished already.
+            if not tool.overtaken and not str(error).startswith("Cannot tell"):
+                raise
+            return False
+        return True
 
     def lost(self, item: int, reason: str) -> LofError:
         """A trial that ends its workers ends the run."""
@@ -193,7 +203,7 @@ class Trials(pools.Work[int, Measurer, LofError | None]):
             if None in values:
                 trial.set_user_attr(REASON, f"{measurement.flat}: no BD-rate: its curve does not rise")
                 raise _FailedError
-        except UpdateFinishedTrialError as error:  # taken for abandoned: the machine slept, say
+        except UpdateFinishedTrialError as error:  # another has it too, or took it for abandoned
             tool.overtaken = True
             report(Finished(number, None, 0, None, reason="another process has taken it over"))
             raise TrialPruned from error

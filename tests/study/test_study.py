@@ -27,6 +27,7 @@ from lof.study import (
     Bench,
     Figures,
     Finished,
+    Started,
     best_profiles,
     load_study,
     open_storage,
@@ -275,6 +276,18 @@ def test_a_trial_without_images_or_with_a_bad_one_says_so(
     assert "1.png" in error
 
 
+def test_a_trial_that_another_process_ends_is_replaced(write: Callable[..., Path]) -> None:
+    study = load_study(write())
+
+    def end(event: Any) -> None:
+        if isinstance(event, Started) and event.number == 0:
+            _, found = load_stored(open_storage(study.url), "search")
+            found.tell(0, state=optuna.trial.TrialState.FAIL)
+
+    summary = run_study(study, trials=1, on_event=end)
+    assert (summary.finished, summary.interrupted, summary.running) == (1, 1, 0)
+
+
 @pytest.mark.long
 def test_a_study_on_ray_ends_in_the_same_storage(write: Callable[..., Path]) -> None:
     ray = pytest.importorskip("ray", reason="the extra lof[ray] is not installed")
@@ -298,5 +311,5 @@ def test_a_study_on_ray_ends_in_the_same_storage(write: Callable[..., Path]) -> 
     assert first.value == load_stored(held, "local")[1].get_trials()[0].value
     status = study_status(held, "search")
     assert (status.complete + status.stopped, status.failed) == (5, [])
-    assert status.stopped == sum(event.figures is None for event in ended)
+    assert status.stopped == sum(event.figures is None and event.reason is None for event in ended)
     assert run_study(study, trials=6).finished == 6
