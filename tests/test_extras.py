@@ -36,13 +36,30 @@ for sys.argv[1:] in {calls!r}:
     )
 
 
-def test_optimise_and_decode_need_no_extra(tmp_path: Path, crop: NDArray[np.uint8]) -> None:
+@pytest.mark.parametrize(("codec", "without"), [("lapped", OPTIONAL + SLOW), ("tiny", OPTIONAL)])
+def test_optimise_and_decode_need_no_extra(
+    tmp_path: Path, crop: NDArray[np.uint8], codec: str, without: tuple[str, ...]
+) -> None:
     Image.fromarray(crop[:64, :64]).save(tmp_path / "face.png")
-    optimize = ["optimize", "face.png", "-o", "out", "--profile", "fast"]
-    done = run(tmp_path, optimize, ["decode", "out", "-o", "decoded"], without=OPTIONAL + SLOW)
+    optimize = ["optimize", "face.png", "-o", "out", "--codec", codec, "--profile", "fast"]
+    done = run(tmp_path, optimize, ["decode", "out", "-o", "decoded"], without=without)
     assert done.returncode == 0, done.stderr
     (decoded,) = (tmp_path / "decoded").rglob("*.png")
     assert Image.open(decoded).size == (64, 64)
+
+
+def test_compressai_is_whole_for_those_who_import_it_after_lof() -> None:
+    script = """
+import lof
+lof.load_codec("lapped-tiny", device="cpu")
+import sys
+assert "compressai" not in sys.modules
+import compressai.ans
+assert compressai.ans.RansDecoder is lof.codecs.entropy.rans.ans.RansDecoder
+lof.load_codec("tiny", device="cpu")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -217,7 +217,9 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
     def _share(self, source: Source) -> Target:
         size = self.shares.get(source.relative.as_posix())
         if size is None:
-            raise ImageError(f"{source.path}: changed while it was read; run the same command again")
+            raise ImageError(
+                f"{source.path}: its plain encodings failed, so it has no share of the total; run the command again"
+            )
         return Target(size=size)
 
     def _write(self, opened: _Opened, result: Result, late: list[str]) -> Record:

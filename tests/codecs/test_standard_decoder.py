@@ -91,8 +91,8 @@ class Case:
 def write_cases(
     codec: Codec, format: str, weights: Path, photograph: NDArray[np.uint8], folder: Path
 ) -> Iterator[Case]:
-    # Nothing about sizes depends on the rate point: one of each codec has them all; another container, two of them.
-    sizes = SIZES[: (4 if format == "lof" else 2) if codec.quality in (1, 4) else 1]
+    # Nothing about sizes depends on the rate point: one of each codec has them all.
+    sizes = SIZES if codec.quality in (1, 4) else SIZES[:1]
     for height, width in FOR_MS_SSIM if codec.metric == "ms-ssim" else sizes:
         pixels = np.ascontiguousarray(photograph[64 : 64 + height, 160 : 160 + width])
         result = lof.optimize(pixels, codec=codec, profile=PROFILE, format=format)

@@ -14,15 +14,18 @@ def _coder() -> Any:
     ``import compressai`` takes seconds: it loads data sets of point clouds and all of PyTorch's compiler.
     """
     name = "compressai.ans"
-    if name not in sys.modules:
-        package = importlib.util.find_spec("compressai")
-        spec = package and PathFinder.find_spec(name, package.submodule_search_locations)
-        if not spec or not spec.loader:
-            raise ImportError("no module named compressai.ans; install compressai again")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        sys.modules[name] = module  # where `from compressai import ans` finds it later
-    return sys.modules[name]
+    if "compressai" in sys.modules:
+        return importlib.import_module(name)
+    package = importlib.util.find_spec("compressai")
+    spec = package and PathFinder.find_spec(name, package.submodule_search_locations)
+    if not spec or not spec.loader:
+        raise ImportError("no module named compressai.ans; install compressai again")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules.pop(
+        name, None
+    )  # or `compressai.ans` would be no attribute of the package when that is imported
+    return module
 
 
 ans = _coder()
