@@ -38,7 +38,7 @@ TargetPsnrInside = Annotated[
     _option(
         "--target-psnr-inside",
         "DB",
-        "The same of the pixels of a --region, those that count more than the mean.",
+        "The least PSNR in dB of the pixels inside a --region: those that count more than the mean.",
     ),
 ]
 TargetMsSsim = Annotated[
@@ -49,7 +49,7 @@ Total = Annotated[
     bool,
     flag(
         "--total",
-        "--target-bytes is for all files together: each gets the share with which the sum of the errors is least.",
+        "Take --target-bytes as the size of all files together, shared out so that the sum of their errors is least.",
         SEARCH,
     ),
 ]

@@ -105,7 +105,7 @@ def optimize(
         str | None,
         typer.Option(
             help="The most memory for each worker, such as 4GB. An image that needs more is searched in windows that "
-            "overlap, one after the other; the file is the same kind of file.",
+            "overlap, one after the other. The files are ordinary ones.",
             metavar="SIZE",
             show_default=False,
             rich_help_panel=options.WORKERS,

@@ -23,7 +23,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
 
 
 _REMEDIES = {
-    "search": "search it in windows with --memory, lower --jobs, or use a larger machine",
+    "search": "lower --jobs, use a larger machine, or search it in windows (lof optimize --memory)",
     "decode": "so it cannot be checked here; free some memory, lower --jobs, or use a larger machine",
     "read": "free some memory, or scale it down",
 }
