@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -240,11 +239,12 @@ def optimize_batch(
             on_progress=on_progress,
         )
     starts.clear()
-    found = [replace(one, latents={}) for one in found]
     results = []
     for index, (writer, first, best) in enumerate(zip(writers, baselines, found, strict=True)):
-        baseline = first
-        searched = writer.write(codec.widen(best.symbols) if portable else best.symbols)
+        baseline, symbols = first, codec.symbols(best.latents)
+        best.latents.clear()
+        searched = writer.write(codec.widen(symbols) if portable else symbols)
+        del symbols
         bigger = never_bigger and len(searched.data) > len(baseline.data)
         if portable and not codec.portable and (bigger or searched.measured.cost >= baseline.measured.cost):
             # Only now: widening takes a while, and where the search wins nobody reads the plain encoding.

@@ -128,7 +128,7 @@ class TestNeverWorse:
         def boastful(*args: object, **options: object) -> object:
             found = honest(*args, **options)  # type: ignore[arg-type]
             for best in found:
-                best.symbols["y"].add_(3)
+                best.latents["y"].add_(3)
             return found
 
         monkeypatch.setattr(api, "search", boastful)

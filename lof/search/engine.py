@@ -30,13 +30,13 @@ class Found:
     """The best of a search for one image.
 
     Attributes:
-        symbols: (1, C, h, w) int32 by latent tensor: what :meth:`Codec.compress` takes.
-        latents: (1, C, h, w) float32, before they are rounded to these symbols: where another search can start.
+        latents: (1, C, h, w) float32 by latent tensor, unrounded. What is written is what :meth:`Codec.symbols` rounds
+            them to: a search's predictions differ a little from the decoder's, and symbols that were rounded after
+            them would put every value that the decoder predicts otherwise in the wrong place.
         evaluations: gradient evaluations spent.
         trace: best true cost after each check, in the search's precision.
     """
 
-    symbols: dict[str, Tensor]
     latents: Latents
     evaluations: int
     trace: list[TracePoint]
@@ -88,7 +88,6 @@ def search(
             _run_stages(state, profile)
     return [
         Found(
-            {name: tensor[index : index + 1].cpu() for name, tensor in state.best_symbols.items()},
             {name: tensor[index : index + 1] for name, tensor in state.best.items()},
             state.evaluations,
             state.traces[index],

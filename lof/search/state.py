@@ -59,7 +59,6 @@ class Search:
         self.start_cost = start.cost
         self.best_cost = torch.full_like(start.cost, torch.inf)
         self.best = {name: tensor.clone() for name, tensor in self.latents.items()}
-        self.best_symbols = symbols_of(start.coded)
         self.offer(self.latents, start)
 
     def relaxed(self, latents: Mapping[str, Tensor], quantize: Quantize) -> Evaluation:
@@ -86,10 +85,8 @@ class Search:
         better = cost < self.best_cost
         if bool(better.any()):
             self.best_cost = torch.where(better, cost, self.best_cost)
-            symbols = symbols_of(evaluation.coded)
             for name in self.best:
                 self.best[name] = choose(better, latents[name].detach(), self.best[name])
-                self.best_symbols[name] = choose(better, symbols[name], self.best_symbols[name])
         for index in torch.nonzero(better).flatten().tolist():
             self.traces[index].append(
                 TracePoint(

@@ -241,7 +241,8 @@ class _Reach:
             replace(point, evaluations=point.evaluations + self.evaluations) for point in found.trace
         ]
         self.evaluations += found.evaluations
-        symbols = codec.widen(found.symbols) if self.portable else found.symbols
+        symbols = codec.symbols(found.latents)
+        symbols = codec.widen(symbols) if self.portable else symbols
         written = writer.write(symbols)
         gap = self.aim.gap(written.data, lambda: written.pixels)
         return _Trial(writer, symbols, written, found.latents, lmbda, gap, plain.begun.note)
