@@ -77,7 +77,10 @@ def plain_file(pixels: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def written(found: Coefficients) -> bytes:
-    """The smallest file of these coefficients: sequential or progressive, with Huffman codes of their own."""
+    """The smallest file of these coefficients: sequential or progressive, with Huffman codes of their own.
+
+    Without application segments: the container has its own, and libjpeg's beside them would stand there twice.
+    """
     same = found.sampling == Sampling.GREY or bool((found.tables[0] == found.tables[1]).all())
     planes = [np.ascontiguousarray(plane, np.int16) for plane in found.planes]
     image = jpeglib.from_dct(
@@ -92,7 +95,7 @@ def written(found: Coefficients) -> bytes:
         image.write_dct(str(path), flags=["OPTIMIZE_CODING"])
         sequential = path.read_bytes()
     progressive: bytes = mozjpeg.optimize(sequential, copy=mozjpeg.COPY_MARKERS.NONE)
-    return min(sequential, progressive, key=len)
+    return min(_bare(sequential), _bare(progressive), key=len)
 
 
 def read(data: bytes) -> Coefficients:
