@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +14,8 @@ import torch
 from lof.codecs import DEFAULT_CODEC, Begun, Codec, codec_for, codec_spec, load_codec, tensor_of
 from lof.containers import Stream, container, container_for, container_of, unpack
 from lof.containers.digest import check_digest
-from lof.encoding import Symbols, Writer, arrays_of, latents_in
-from lof.errors import StreamError, UsageError
+from lof.encoding import Symbols, Writer, arrays_of, codec_of, latents_in
+from lof.errors import StreamError, UnknownCodecError, UsageError, WeightsError
 from lof.machine.memory import require_memory
 from lof.measure import TrueCost, region_of
 from lof.pictures.picture import Picture
@@ -321,6 +322,9 @@ def decode(
 ) -> Picture:
     """Decode a file in any container through the codec's own decoder.
 
+    A JPEG to which a codec added something that cannot be used here is decoded as the plain picture that it is, and the
+    picture's notes say so.
+
     Args:
         data: the whole file.
         name: what errors call it.
@@ -333,13 +337,34 @@ def decode(
         WeightsError: the codec's weights cannot be had.
         LowMemoryError: too little memory is free to decode it.
     """
-    return decode_stream(unpack(data, name), name=name, weights=weights, download=download)[0]
+    return decode_shown(unpack(data, name), name=name, weights=weights, download=download)
+
+
+def decode_shown(
+    stream: Stream, *, name: str = "stream", weights: str | Path | None = None, download: bool = False
+) -> Picture:
+    """:func:`decode` for a file that has been unpacked already: the plain picture where the file has one, and no more
+    can be made of it. The picture's notes say so.
+    """
+    try:
+        picture, _ = decode_stream(stream, name=name, weights=weights, download=download)
+    except (StreamError, WeightsError, UnknownCodecError) as error:
+        if stream.plain is None:
+            raise
+        why = str(error).removeprefix(f"{name}: ")
+        note = f"{name}: what lof added to this JPEG cannot be used ({why}); this is the plain picture"
+        return decode_shown(replace(stream.plain, note=note), name=name)
+    return replace(picture, notes=(*picture.notes, stream.note)) if stream.note else picture
 
 
 def decode_stream(
     stream: Stream, *, name: str = "stream", weights: str | Path | None = None, download: bool = False
 ) -> tuple[Picture, dict[str, np.ndarray[Any, Any]]]:
-    """:func:`decode` for a file that has been unpacked already; also its symbols, (1, C, h, w) by latent tensor."""
+    """A file's picture, decoded as its codec does it or not at all, and its symbols, (1, C, h, w) by latent tensor.
+
+    Raises:
+        LofError: as for :func:`decode`.
+    """
     codec = codec_of(stream, name=name, weights=weights, download=download)
     needed = codec.decoding_memory(stream.height, stream.width)
     require_memory(needed, None, f"{name}: a {stream.width}×{stream.height} image", "decode")
@@ -350,25 +375,6 @@ def decode_stream(
     symbols = arrays_of(codec, decoded.symbols)
     check_digest(stream, symbols, name)
     return Picture(container(stream.container).to_pixels(decoded.image), stream.boxes), symbols
-
-
-def codec_of(
-    stream: Stream, *, name: str = "stream", weights: str | Path | None = None, download: bool = False
-) -> Codec:
-    """The codec that a file asks for, checked against the fingerprint in the file.
-
-    Raises:
-        StreamError: the weights at hand are not those that the file was written with.
-    """
-    codec = load_codec(
-        stream.codec, stream.quality, metric=stream.metric, weights=weights, device="cpu", download=download
-    )
-    if stream.fingerprint and codec.fingerprint[:4] != stream.fingerprint:
-        raise StreamError(
-            f"{name}: written with other weights of {stream.codec} quality {stream.quality:.10g} "
-            f"(fingerprint {stream.fingerprint.hex()}, here {codec.fingerprint[:4].hex()}); name theirs with --weights"
-        )
-    return codec
 
 
 def _begun(codec: Codec, picture: Picture, windows: Sequence[Window]) -> Begun:

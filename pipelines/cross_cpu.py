@@ -20,10 +20,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from lof.api import codec_of, encode
+from lof.api import encode
 from lof.codecs import load_codec
 from lof.containers import unpack
 from lof.containers.digest import check_digest
+from lof.encoding import codec_of
 from lof.errors import LofError, StreamError
 from lof.pictures.reading import read_picture
 from pipelines.command import run

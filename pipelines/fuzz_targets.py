@@ -68,9 +68,11 @@ def stream_seeds() -> dict[str, bytes]:
 
 
 def jpeg_seeds() -> dict[str, bytes]:
-    """Streams that are JPEG files, with and without lof's comment and metadata."""
+    """Streams that are JPEG files: with lof's comment and metadata, without, and with descriptors."""
     rich = Image.open(FIXTURES / "photos" / "b.jpg")
-    return {"jpeg": encode(rich, codec="jpeg"), "foreign": (FIXTURES / "photos" / "b.jpg").read_bytes()}
+    steered = encode(rich, codec="jpeg-descriptors-tiny")
+    foreign = (FIXTURES / "photos" / "b.jpg").read_bytes()
+    return {"jpeg": encode(rich, codec="jpeg"), "foreign": foreign, "descriptors": steered}
 
 
 def read_repack(data: bytes, folder: Path) -> object:

@@ -95,7 +95,8 @@ class _Describe(Work[_Item, None, dict[str, Any]]):
 
     def do(self, tool: None, item: _Item, report: Callable[[Any], None]) -> dict[str, Any]:
         """Decode; what is wrong with the stream becomes the outcome."""
-        from lof.api import codec_of, decode_stream
+        from lof.api import decode_stream
+        from lof.encoding import codec_of
 
         stream = item.stream
         try:

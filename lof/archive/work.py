@@ -274,7 +274,8 @@ class Decode(Work[DecodeItem, None, Decoded]):
 
     def do(self, tool: None, item: DecodeItem, report: Callable[[Any], None]) -> Decoded:
         """Decode; what is wrong with the stream becomes the outcome, and the job goes on."""
-        from lof.api import codec_of, decode_stream
+        from lof.api import decode_stream
+        from lof.encoding import codec_of
 
         checked = True
         try:

@@ -46,7 +46,7 @@ def decode(
     quiet: options.Quiet = False,
 ) -> None:
     """Decode one after another; the help stands in ``_HELP``."""
-    from lof.api import decode_stream
+    from lof.api import decode_shown
     from lof.pictures.writing import png_bytes
 
     sources = find_streams(inputs)
@@ -55,7 +55,9 @@ def decode(
         record = {"file": str(path), "output": str(target), "error": None}
         try:
             parsed = unpack(read_stream(path), str(path), max_pixels)
-            picture, _ = decode_stream(parsed, name=str(path), weights=weights, download=download)
+            picture = decode_shown(parsed, name=str(path), weights=weights, download=download)
+            for note in picture.notes:
+                typer.echo(printable(f"warning: {note}"), err=True)
             written = write_new(target, png_bytes(picture), force=force)
             if not (json or quiet):
                 typer.echo(printable(f"{path} → {target}{'' if written else ' (there already)'}"))

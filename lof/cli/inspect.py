@@ -77,10 +77,10 @@ def _describe(parsed: Stream, size: int) -> dict[str, Any]:
 
 def _ask_codec(parsed: Stream, name: str, weights: Path | None, download: bool) -> dict[str, Any]:
     """What only the codec knows, or why it could not be asked."""
-    from lof import api
+    from lof.encoding import codec_of
 
     try:
-        codec = api.codec_of(parsed, name=name, weights=weights, download=download)
+        codec = codec_of(parsed, name=name, weights=weights, download=download)
         margin = codec.scale_margin(parsed.strings, parsed.height, parsed.width)
         names: tuple[str, ...] = codec.string_names()
         return {"names": names, "scale_margin": margin, "problem": None}

@@ -52,7 +52,8 @@ def verify(
 
 def _check(path: Location, weights: Path | None, download: bool, max_pixels: int) -> tuple[Verdict, str]:
     """The verdict, and the line about it: the stream's name and what there is to say."""
-    from lof import api
+    from lof.api import decode_stream
+    from lof.encoding import codec_of
 
     name = str(path)
     verdict: Verdict = "unchecked"  # at each step, what its failure would mean
@@ -60,10 +61,12 @@ def _check(path: Location, weights: Path | None, download: bool, max_pixels: int
         data = read_stream(path)
         verdict = "damaged"
         parsed = unpack(data, name, max_pixels)
+        if parsed.note:
+            return "damaged", parsed.note
         verdict = "unchecked"
-        api.codec_of(parsed, name=name, weights=weights, download=download)
+        codec_of(parsed, name=name, weights=weights, download=download)
         verdict = "damaged"
-        api.decode_stream(parsed, name=name, weights=weights, download=download)
+        decode_stream(parsed, name=name, weights=weights, download=download)
     except LowMemoryError as error:  # says nothing about the stream
         return "unchecked", str(error)
     except LofError as error:

@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from multiprocessing import parent_process
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from lof.errors import UnknownCodecError, WeightsError
 
@@ -52,9 +52,14 @@ class RatePoint:
 
 @dataclass(frozen=True)
 class Points:
-    """Rates of a codec that has a network for each of a few qualities."""
+    """Rates of a codec that has a network for each of a few qualities, or one for all of them.
+
+    Attributes:
+        one_network: whether the same weights serve all.
+    """
 
     points: Mapping[Key, RatePoint]
+    one_network: bool = False
 
     def at(self, codec: str, metric: str, quality: float) -> RatePoint:
         """The rate point of that name.
@@ -96,6 +101,7 @@ class Continuous:
     lmbda: tuple[float, float]
     metric: str = "mse"
     fingerprint: str | None = None
+    one_network: ClassVar[bool] = True
 
     def at(self, codec: str, metric: str, quality: float) -> RatePoint:
         """The rate point at a quality.

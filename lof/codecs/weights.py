@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from lof.codecs.registry import Continuous, codec_spec
+from lof.codecs.registry import codec_spec
 from lof.errors import WeightsError
 
 StateDict = dict[str, Tensor]
@@ -73,7 +73,7 @@ class Place:
 
 def weights_name(codec: str, metric: str, quality: float) -> str:
     """Name of the safetensors file that a codec's weights have in a folder; one serves all of a range of qualities."""
-    if isinstance(codec_spec(codec).rates, Continuous):
+    if codec_spec(codec).rates.one_network:
         return f"{codec}.safetensors"
     return f"{Place(codec, metric, quality).stem}.safetensors"
 

@@ -55,7 +55,7 @@ def container(name: str) -> Container:
 
 def container_for(codec: str) -> str:
     """The name of the container that streams of this codec are written in unless another is asked for."""
-    return next((known.name for known in CONTAINERS.values() if codec in known.native), DEFAULT_CONTAINER)
+    return next((known.name for known in CONTAINERS.values() if known.is_native(codec)), DEFAULT_CONTAINER)
 
 
 def container_of(data: bytes, name: str = "stream") -> Container:

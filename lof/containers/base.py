@@ -51,6 +51,8 @@ class Stream:
         digest: of the symbols, see :func:`lof.containers.digest.symbols_digest`; empty where the container has none.
         boxes: what else the file holds, by kind, for example ``b"exif"``; the kinds stand in :mod:`lof.containers.lof`.
         container: name of the container that it was read from; no part of what is compared.
+        plain: the picture without what this codec adds, where the file shows that to every program; no part either.
+        note: what of the file could not be used, and why, in a sentence; no part either.
     """
 
     codec: str
@@ -63,6 +65,8 @@ class Stream:
     digest: bytes = b""
     boxes: Mapping[bytes, bytes] = field(default_factory=dict)
     container: str = field(default="", compare=False)
+    plain: Stream | None = field(default=None, compare=False, repr=False)
+    note: str = field(default="", compare=False)
 
 
 class Container(ABC):
@@ -80,7 +84,7 @@ class Container(ABC):
     codecs: ClassVar[str]
     """A few words: the codecs that it can hold."""
     native: ClassVar[frozenset[str]] = frozenset()
-    """Codecs whose streams are written in this format unless another is asked for."""
+    """Codecs that pack such files anew, and whose streams are written in this format unless another is asked for."""
     checksum: ClassVar[bool] = False
     """Whether its files show damage by themselves."""
     pixel_offset: ClassVar[float] = 0.0
@@ -93,6 +97,10 @@ class Container(ABC):
     @abstractmethod
     def holds(self, codec: str) -> bool:
         """Whether streams of this codec fit in."""
+
+    def is_native(self, codec: str) -> bool:
+        """Whether streams of this codec are written in this format unless another is asked for."""
+        return codec in self.native
 
     @abstractmethod
     def keeps(self, kind: bytes) -> bool:

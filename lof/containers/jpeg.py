@@ -5,6 +5,9 @@ the segments of JFIF, EXIF, XMP, ICC profile and IPTC as Pillow writes them, and
 the quality and the metric that the file was made for, and the digest of its coefficients, which other programs leave
 alone as long as they leave those alone. A file without that comment, of another program, is read too: it then
 has the quality at which libjpeg's luma table comes nearest to its own.
+
+The second string of a codec whose first one is a JPEG stands before the comment, see :mod:`lof.containers.jpeg_side`;
+the digest stands there too, not in the comment. Where it is damaged the picture is that of the codec ``jpeg``.
 """
 
 from __future__ import annotations
@@ -12,12 +15,14 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from lof.containers.base import MAX_PIXELS, METRICS, Container, Stream, check_size
+from lof.containers.jpeg_side import MARKER, PREFIX, Side
 from lof.errors import ImageError, LowMemoryError, StreamError
 from lof.pictures.metadata import take_boxes
 from lof.pictures.picture import BOX_NAMES, Picture
@@ -36,12 +41,12 @@ _SUM: Final = 3690
 
 
 class JpegContainer(Container):
-    """Holds the streams of the codec ``jpeg``, without fingerprint."""
+    """Holds the streams of the codec ``jpeg``, without fingerprint, and of those whose first string is such a file."""
 
     name = "jpeg"
     summary = "a JPEG that every program shows"
     suffix = ".jpg"
-    codecs = "the codec jpeg"
+    codecs = "the codecs jpeg and jpeg-…"
     native = frozenset({"jpeg"})
 
     def recognises(self, head: bytes) -> bool:
@@ -50,7 +55,11 @@ class JpegContainer(Container):
 
     def holds(self, codec: str) -> bool:
         """See :meth:`Container.holds`."""
-        return codec in self.native
+        return codec in self.native or codec.startswith(PREFIX)
+
+    def is_native(self, codec: str) -> bool:
+        """See :meth:`Container.is_native`."""
+        return self.holds(codec)
 
     def keeps(self, kind: bytes) -> bool:
         """See :meth:`Container.keeps`: all that pictures have."""
@@ -58,7 +67,8 @@ class JpegContainer(Container):
 
     def pack(self, stream: Stream, name: str = "stream") -> bytes:
         """See :meth:`Container.pack`."""
-        if not self.holds(stream.codec) or stream.metric not in METRICS or len(stream.strings) != 1:
+        known = self.holds(stream.codec) and stream.metric in METRICS
+        if not known or len(stream.strings) != 1 + (stream.codec not in self.native):
             raise StreamError(
                 f"{name}: a JPEG has no place for the codec {stream.codec}, only for jpeg; write a lof file instead"
             )
@@ -66,7 +76,7 @@ class JpegContainer(Container):
             raise StreamError(
                 f"{name}: a JPEG holds no metadata of this kind; leave it out or write a lof file"
             )
-        (string,) = stream.strings
+        string, *others = stream.strings
         if not string.startswith(_START):
             raise StreamError(f"{name}: its string is no JPEG; encode the picture again")
         check_size(stream, name, pixels_per_byte=_PIXELS_PER_BYTE)
@@ -74,15 +84,21 @@ class JpegContainer(Container):
         metadata = b"".join(
             segment for kind, segment in _parts(image_bytes(dot, "JPEG"), name) if kind in _SEGMENTS
         )
-        comment = f"lof {int(stream.quality)} {stream.metric} {stream.digest.hex()}".rstrip().encode()
-        return _START + metadata + b"\xff\xfe" + (len(comment) + 2).to_bytes(2) + comment + string[2:]
+        digest, side = stream.digest, b""
+        if others:
+            side = Side(stream.codec, stream.fingerprint, digest, others[0]).segments(name)
+            digest = b""
+        comment = f"lof {int(stream.quality)} {stream.metric} {digest.hex()}".rstrip().encode()
+        return _START + metadata + side + b"\xff\xfe" + (len(comment) + 2).to_bytes(2) + comment + string[2:]
 
     def unpack(self, data: bytes, name: str = "stream", max_pixels: int = MAX_PIXELS) -> Stream:
         """See :meth:`Container.unpack`."""
-        string, comment = [], None
+        string, sides, comment = [], [], None
         for kind, part in _parts(data, name):
             if kind not in _SEGMENTS:
                 string.append(part)
+            elif kind == MARKER:
+                sides.append(part)
             elif kind == 0xFE and comment is None:
                 comment = _COMMENT.fullmatch(part[4:])
         try:
@@ -116,7 +132,22 @@ class JpegContainer(Container):
             container=self.name,
         )
         check_size(stream, name, max_pixels=max_pixels, pixels_per_byte=_PIXELS_PER_BYTE)
-        return stream
+        try:
+            side = Side.read(sides)
+        except ValueError as error:
+            return replace(
+                stream, note=f"{name}: what lof added to this JPEG is {error}; this is the plain picture"
+            )
+        if side is None:
+            return stream
+        return replace(
+            stream,
+            codec=side.codec,
+            fingerprint=side.fingerprint,
+            digest=side.digest,
+            strings=(*stream.strings, side.string),
+            plain=stream,
+        )
 
 
 def _parts(data: bytes, name: str) -> Iterator[tuple[int, bytes]]:

@@ -90,6 +90,8 @@ CODEC_NUMBERS: Final[Mapping[str, int]] = MappingProxyType(
         "lapped": 16,
         "jpeg": 17,
         "lapped-tiny": 18,
+        "jpeg-descriptors": 19,
+        "jpeg-descriptors-tiny": 20,
     }
 )
 CRITICAL_BOXES: Final[frozenset[bytes]] = frozenset()

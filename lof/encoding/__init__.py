@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from lof.codecs import Codec, Latents
+from lof.codecs import Codec, Latents, load_codec
 from lof.containers import Stream, container, unpack
 from lof.containers.digest import symbols_digest
 from lof.errors import StreamError
@@ -78,6 +79,25 @@ class Writer:
 def arrays_of(codec: Codec, symbols: Symbols) -> dict[str, np.ndarray[Any, Any]]:
     """Symbols in decoding order, as the digest takes them."""
     return {name: symbols[name].cpu().numpy() for name in codec.latents}
+
+
+def codec_of(
+    stream: Stream, *, name: str = "stream", weights: str | Path | None = None, download: bool = False
+) -> Codec:
+    """The codec that a file asks for, checked against the fingerprint in the file.
+
+    Raises:
+        StreamError: the weights at hand are not those that the file was written with.
+    """
+    codec = load_codec(
+        stream.codec, stream.quality, metric=stream.metric, weights=weights, device="cpu", download=download
+    )
+    if stream.fingerprint and codec.fingerprint[:4] != stream.fingerprint:
+        raise StreamError(
+            f"{name}: written with other weights of {stream.codec} quality {stream.quality:.10g} "
+            f"(fingerprint {stream.fingerprint.hex()}, here {codec.fingerprint[:4].hex()}); name theirs with --weights"
+        )
+    return codec
 
 
 def latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: int) -> Latents:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lof.codecs import Continuous, codec_spec, trainable
+from lof.codecs import codec_spec, trainable
 from lof.errors import TrainingError
 from lof.files.atomic import write_atomically
 from lof.pictures.picture import Picture
@@ -75,7 +75,7 @@ def _completed(
     if name is None:
         raise TrainingError(f"{trained.path}: does not say its codec; name it with --codec")
     spec = codec_spec(name)
-    if isinstance(spec.rates, Continuous):
+    if spec.rates.one_network:
         quality = lmbda = None
     else:
         quality = quality or trained.quality

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from lof.codecs import CodecSpec, Continuous, codec_spec, recipes
+from lof.codecs import CodecSpec, codec_spec, recipes
 from lof.codecs.training import Aim
 from lof.errors import TrainingError, UnknownCodecError
 from lof.machine.devices import resolve_precision
@@ -237,7 +237,7 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
     """
     try:
         recipe = Recipe.model_validate(content)
-        one_network = isinstance(codec_spec(recipe.codec).rates, Continuous)
+        one_network = codec_spec(recipe.codec).rates.one_network
         if recipe.frozen:
             codec_spec(recipe.frozen)
     except ValidationError as error:

@@ -79,6 +79,22 @@ def test_an_output_folder_that_cannot_be_is_one_line(run: Run, folder: Path) -> 
     assert outcome.err.startswith("failed: in/notes.txt/a.jpg.png: cannot be written (")
 
 
+def test_a_jpeg_with_damaged_descriptors_is_shown_plain_with_a_warning(
+    run: Run, tmp_path: Path, picture: Picture
+) -> None:
+    good = lof.encode(picture.pixels, codec="jpeg-descriptors-tiny")
+    broken = bytearray(good)
+    broken[broken.index(b"lof\0") + 30] ^= 1
+    put(tmp_path / "a.jpg", good)
+    put(tmp_path / "b.jpg", bytes(broken))
+    why = "b.jpg: what lof added to this JPEG is damaged; this is the plain picture"
+    assert run("decode", "a.jpg", "b.jpg", "--quiet") == (0, "", f"warning: {why}\n")
+    with Image.open("b.jpg") as plain, Image.open("b.jpg.png") as decoded:
+        assert np.array_equal(np.asarray(plain), np.asarray(decoded))
+    outcome = run("verify", "a.jpg", "b.jpg")
+    assert (outcome.code, outcome.lines[1]) == (1, f"damaged    {why}")
+
+
 def test_both_formats_are_decoded_with_the_weights_at_hand(
     run: Run, folder: Path, zoo_stream: bytes, zoo_weights: Path
 ) -> None:

@@ -130,6 +130,8 @@ def reference_read(data: bytes) -> Stream:
         16: "lapped",
         17: "jpeg",
         18: "lapped-tiny",
+        19: "jpeg-descriptors",
+        20: "jpeg-descriptors-tiny",
     }
     number = varint()
     codec = numbers[number] if number else take(varint()).decode()

@@ -2,17 +2,19 @@
 
 ``files`` reads and writes coefficients with the libraries that know the format, ``planes`` is the decoder that can be
 differentiated, ``trellis`` finds the coefficients that are worth their bits, ``search`` is the search made of it,
-``codec`` the codec behind lof's contract.
+``codec`` the codec behind lof's contract. The folder ``descriptors`` has a codec of its own: the same files, and with
+them descriptors that steer a filter of the decoded picture.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lof.codecs.registry import CodecSpec, Request, register
+from lof.codecs.registry import CodecSpec, Points, RatePoint, Request, register, register_training
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec
+    from lof.codecs.training import Trainable
 
 from lof.codecs.jpeg.rates import RATES
 
@@ -33,3 +35,41 @@ def load(request: Request) -> Codec:
     from lof.codecs.jpeg.codec import JpegCodec
 
     return JpegCodec(request)
+
+
+def _with_descriptors(name: str, fingerprint: str | None, summary: str, *, hidden: bool = False) -> CodecSpec:
+    points = {key: RatePoint(point.lmbda, fingerprint) for key, point in RATES.points.items()}
+    return CodecSpec(
+        name=name,
+        rates=Points(points, one_network=True),
+        default_quality=75,
+        summary=summary,
+        source="bundled",
+        paper="Ma, Liu, Wu 2020",
+        licence="BSD-3-Clause",
+        portable=True,
+        hidden=hidden,
+    )
+
+
+@register(
+    _with_descriptors(
+        "jpeg-descriptors-tiny",
+        "8f484f5e1281e6b3c74d62a572307da3e11bc1042f0db8c2e2f5b9c2282b0815",
+        "JPEG with descriptors that steer a filter, of 8 channels; for tests",
+        hidden=True,
+    ),
+)
+def load_with_descriptors(request: Request) -> Codec:
+    """The codec with descriptors, at the quality asked for."""
+    from lof.codecs.jpeg.descriptors.codec import DescriptorCodec
+
+    return DescriptorCodec.load(request)
+
+
+@register_training("jpeg-descriptors-tiny")
+def training(name: str) -> Trainable:
+    """How one of the codecs with descriptors is trained."""
+    from lof.codecs.jpeg.descriptors.training import DescriptorTraining
+
+    return DescriptorTraining(name)

@@ -6,7 +6,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from lof.machine.devices import resolve_device
 from lof.pictures.picture import Picture
 from lof.profiles import OwnStage, Profile
 
-_MIDDLE: Final = 1024
+MIDDLE: Final = 1024
 """A step of this size has the symbol 0, so that every symbol stands for a step of 1 or more."""
 _MS_SSIM_MORE: Final = 2.0
 """λ for MS-SSIM over what suits learned codecs; chosen on CID22's validation set."""
@@ -45,8 +45,8 @@ class JpegCodec(Codec):
     of colour planes with fewer blocks than luma stand in the first ones, with 0 in the others.
     """
 
-    latents = ("tables", *PLANES, "halved")
-    synthesised = ("tables", *PLANES)
+    latents: ClassVar[tuple[str, ...]] = ("tables", *PLANES, "halved")
+    synthesised: ClassVar[tuple[str, ...]] = ("tables", *PLANES)
     stride = BLOCK
     portable = True
     exact_bits = False
@@ -69,7 +69,7 @@ class JpegCodec(Codec):
     def analyse(self, images: Tensor) -> Latents:
         """See :meth:`Codec.analyse`; libjpeg-turbo's own levels, and beside them what was rounded away."""
         found = [self._plain(one) for one in images]
-        return {name: torch.cat([one[name] for one in found]) for name in self.latents}
+        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
 
     def begin(self, picture: Picture) -> Begun:
         """See :meth:`Codec.begin`: grey pictures have one plane, and the search of a JPEG starts from what it says."""
@@ -97,11 +97,11 @@ class JpegCodec(Codec):
     ) -> dict[str, Coded]:
         """See :meth:`Codec.code`. Bits are a stand-in: JPEG prices runs, not elements."""
         halved = quantize("halved", latents["halved"])
-        steps = quantize("tables", latents["tables"] - _MIDDLE)
+        steps = quantize("tables", latents["tables"] - MIDDLE)
         grey = used(halved, latents["cb"])[:, :, :1, :1] == 0  # such a file has one table
         steps = torch.where(grey, steps[:, :1], steps)
         coded = {
-            "tables": Coded(steps, steps + _MIDDLE, _next_to_nothing),
+            "tables": Coded(steps, steps + MIDDLE, _next_to_nothing),
             "halved": Coded(halved, halved, _next_to_nothing),
         }
         for name in PLANES:
@@ -109,7 +109,7 @@ class JpegCodec(Codec):
             if name != "y":
                 levels = levels * used(halved, levels)
             coded[name] = Coded(levels, levels, _bits_of)
-        return {name: coded[name] for name in self.latents}
+        return {name: coded[name] for name in JpegCodec.latents}
 
     def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
         """See :meth:`Codec.synthesise`."""
@@ -117,21 +117,20 @@ class JpegCodec(Codec):
             return torch.cat(
                 [self._decoded({n: v[i : i + 1] for n, v in values.items()}) for i in range(len(values["y"]))]
             )
+        return rgb_of(*self.samples(values))
+
+    def samples(self, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Luma, (B, 1, H, W), and colour at full size, (B, 2, H, W), around 0, not clamped."""
         steps = values["tables"].flatten(2)[..., None, None]
         luma = plane_of(values["y"] * steps[:, 0])
         chroma = torch.cat([plane_of(values[name] * steps[:, 1]) for name in PLANES[1:]], 1)
-        samplings = samplings_of(values["halved"])
-        return rgb_of(
-            luma,
-            torch.cat(
-                [self._doubled(one, kind) for one, kind in zip(chroma.split(1), samplings, strict=True)]
-            ),
-        )
+        kinds = zip(chroma.split(1), samplings_of(values["halved"]), strict=True)
+        return luma, torch.cat([self._doubled(one, kind) for one, kind in kinds])
 
     def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
         """See :meth:`Codec.compress`: one string, a whole JPEG file without metadata."""
         rows, columns = symbols["y"].shape[-2:]
-        tables = symbols["tables"].cpu() + _MIDDLE
+        tables = symbols["tables"].cpu() + MIDDLE
         found = coefficients_in(
             dict(symbols) | {"tables": tables}, *(self.size or (BLOCK * rows, BLOCK * columns))
         )
@@ -152,7 +151,7 @@ class JpegCodec(Codec):
             )
         values = latents_of(found)
         symbols = {name: tensor.long() for name, tensor in values.items()}
-        symbols["tables"] = symbols["tables"] - _MIDDLE
+        symbols["tables"] = symbols["tables"] - MIDDLE
         return Decoded(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, symbols, values)
 
     def string_names(self) -> tuple[str, ...]:
@@ -196,7 +195,7 @@ class JpegCodec(Codec):
         levels = levels_of(image[None].cpu(), latents["tables"], found.sampling)
         for name in PLANES:
             latents[name] += (levels[name] - latents[name]).clamp(-_NUDGE, _NUDGE)
-        return {name: latents[name].to(self.device) for name in self.latents}
+        return {name: tensor.to(self.device) for name, tensor in latents.items()}
 
     def _written(self, found: files.Coefficients) -> bytes:
         """The file, which was written already where a search or a report asks for it again."""
@@ -232,7 +231,7 @@ class JpegCodec(Codec):
 
 
 def _next_to_nothing(residual: Tensor) -> Tensor:
-    return 1e-4 * (residual + _MIDDLE).abs()
+    return 1e-4 * (residual + MIDDLE).abs()
 
 
 def _bits_of(levels: Tensor) -> Tensor:

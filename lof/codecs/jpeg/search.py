@@ -25,7 +25,7 @@ from lof.codecs.jpeg.latents import PLANES, levels_of, samplings_of, used_blocks
 from lof.codecs.jpeg.planes import gains
 from lof.codecs.jpeg.trellis import ZIGZAG, prices_of, quantise
 
-_STEP: Final = {"mse": 2.8, "ms-ssim": 3.7}
+STEP: Final = {"mse": 2.8, "ms-ssim": 3.7}
 """Steps are this over the root of what a coefficient's squared error costs; chosen on CID22's validation set."""
 _STRIDE: Final = {"mse": 1.0, "ms-ssim": 0.6}
 """What share of the way to the lowest distortion a round goes: MS-SSIM is no parabola."""
@@ -123,18 +123,17 @@ def _start(
     ones = torch.ones_like(search.best["tables"])
     each = [levels_of(images[i : i + 1], ones[i : i + 1], sampling) for i, sampling in enumerate(samplings)]
     halved = torch.tensor(samplings, dtype=torch.float32, device=ones.device).reshape(-1, 1, 1, 1)
-    exact = {name: torch.cat([one[name] for one in each]) for name in PLANES} | {
-        "tables": ones,
-        "halved": halved,
-    }
+    exact = search.best | {name: torch.cat([one[name] for one in each]) for name in PLANES}
+    exact |= {"tables": ones, "halved": halved}
     prices = _prices_of_errors(search, exact)
     # With a region, the blocks that count most decide the steps; where errors cost less, more levels become 0.
     typical = {name: one.square().mean((2, 3)) / one.mean((2, 3)) for name, one in prices.items()}
     both = torch.stack([typical["y"], 0.5 * (typical["cb"] + typical["cr"])], 1)
-    tables = _STEP[search.objective.metric] / both.clamp_min(1e-9).sqrt()
+    tables = STEP[search.objective.metric] / both.clamp_min(1e-9).sqrt()
     tables = tables.round().clamp(1, LARGEST_STEP).reshape(-1, 2, 8, 8)
     if own:
-        exact, before = search.latents, search.latents["tables"]
+        exact, before = exact | {name: search.latents[name] for name in PLANES}, search.latents["tables"]
+        exact["tables"] = before
         multiple = 2 * ((_COARSER * tables / before - 1) / 2).round().clamp_min(0) + 1
         tables = torch.where(before * multiple > LARGEST_STEP, before, before * multiple)
     ratio = (exact["tables"] / tables).reshape(-1, 2, 64, 1, 1)
@@ -145,7 +144,7 @@ def _start(
         for plane, name in enumerate(PLANES)
     }
     about = {name: levels[name].sign() * (levels[name].abs() + _ZONE).floor() for name in PLANES}
-    point = _Point(about | {"tables": tables, "halved": halved}, weights)
+    point = _Point(search.best | about | {"tables": tables, "halved": halved}, weights)
     if luma is None:
         return _quantised(point, levels)
     point.latents["y"] = luma

@@ -1,0 +1,56 @@
+"""Filter, choice of descriptors and their probabilities as one module, to train and to ship."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from lof.codecs.entropy.fixed import FixedConv
+from lof.codecs.jpeg.descriptors.config import Config
+from lof.codecs.jpeg.descriptors.context import Context
+from lof.codecs.jpeg.descriptors.extraction import Extraction
+from lof.codecs.jpeg.descriptors.filter import Filter
+
+
+class DescriptorNetwork(nn.Module):
+    """See the module.
+
+    Args:
+        sizes: as :attr:`Config.sizes`.
+    """
+
+    sizes: Tensor
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.config = Config.from_sizes(sizes)
+        self.register_buffer("sizes", torch.tensor(sizes, dtype=torch.int32))
+        self.filter = Filter(self.config)
+        self.extraction = Extraction(self.config.seen)
+        self.context = Context(self.config.width)
+
+    def shippable_state(self) -> dict[str, Tensor]:
+        """All weights once the context is on its grid: integers where there are, else float16."""
+        state = {k: v.half() if v.is_floating_point() else v for k, v in self.state_dict().items()}
+        for name, layer in self.context.layers().items():
+            state |= {f"context.{name}.{leaf}": value for leaf, value in layer.counts().items()}
+        return {key: value.contiguous() for key, value in state.items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Self:
+        """Inverse of :meth:`shippable_state`, up to what float16 cannot tell.
+
+        Raises:
+            KeyError, ValueError, RuntimeError: it is no such state.
+        """
+        net = cls(*state["sizes"].tolist())
+        state = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+        for name in net.context.layers():
+            key = f"context.{name}"
+            exact = FixedConv.from_counts(state[f"{key}.weight"], state[f"{key}.bias"], state[f"{key}.shift"])
+            state |= {f"{key}.{leaf}": value for leaf, value in exact.items()}
+        net.load_state_dict(state)
+        return net.eval()

@@ -1,0 +1,32 @@
+"""A JPEG's coefficients at full size, as the filter takes them, and the picture that they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from lof.codecs.jpeg.planes import coefficients_of, doubled, plane_of, rgb_of
+
+_FREQUENCIES: Final = 64
+
+
+def coefficients_of_planes(luma: Tensor, chroma: Sequence[Tensor], divisors: tuple[int, int]) -> Tensor:
+    """Coefficients of Y, Cb and Cr, colour upsampled as libjpeg-turbo does it, (B, h, w, 192) in grey levels.
+
+    Args:
+        luma: dequantised, (B, 64, h, w).
+        chroma: of Cb and Cr, dequantised, with rows and columns divided.
+    """
+    planes = [doubled(plane_of(plane), divisors) for plane in chroma]
+    rows, columns = (8 * side for side in luma.shape[-2:])
+    full = [coefficients_of(plane[..., :rows, :columns]) for plane in planes]
+    return torch.cat([luma, *full], 1).permute(0, 2, 3, 1).contiguous()
+
+
+def picture_of(coefficients: Tensor) -> Tensor:
+    """(B, h, w, 192) to (B, 3, H, W) in [0, 1], not clamped."""
+    luma, *chroma = coefficients.permute(0, 3, 1, 2).split(_FREQUENCIES, 1)
+    return rgb_of(plane_of(luma), torch.cat([plane_of(plane) for plane in chroma], 1))

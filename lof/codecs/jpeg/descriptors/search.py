@@ -1,0 +1,205 @@
+"""The search of coefficients and descriptors together, for the lowest cost of what ``lof decode`` shows.
+
+Coefficients are those of the search of ``jpeg``, whose gradient goes through the filter. Descriptors begin with what
+each class would bring everywhere; then single ones are tried on places so far from each other that they hardly meet.
+Every step's file is counted. What other programs show stays in view: an encoding whose plain JPEG costs more than the
+plain encoding's is not taken.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lof.codecs.base import Latents
+from lof.codecs.jpeg.codec import JpegCodec
+from lof.codecs.jpeg.descriptors.config import CELL, CLASSES
+from lof.codecs.jpeg.descriptors.context import Context
+from lof.codecs.jpeg.descriptors.pictures import picture_of
+from lof.codecs.jpeg.planes import BLOCK
+from lof.codecs.jpeg.search import refine
+
+_SIDE: Final = CELL * BLOCK
+_APART: Final = 3
+"""Descriptors that change together are so many places from each other, in rows and in columns."""
+_SETTLED: Final = 3
+"""How often all descriptors are chosen anew, each as its neighbours stand, before single ones are tried."""
+_PER_PASS: Final = 4
+"""Gradient evaluations for which one pass over all places stands."""
+_TRIED: Final = 2
+"""Classes that are tried at a place in a pass, the most promising ones."""
+_AGAIN: Final = 4
+"""With so many gradient evaluations, coefficients are searched a second time, with the descriptors that were found."""
+
+
+def refine_both(search: Any, evaluations: int) -> None:
+    """See the module.
+
+    Args:
+        search: as for :meth:`lof.codecs.Codec.refine`.
+        evaluations: gradient evaluations that may be spent.
+    """
+    guarded = _Guarded(search)
+    for _ in range(2 if evaluations >= _AGAIN else 1):
+        refine(guarded, evaluations)
+        _steer(guarded, evaluations // _PER_PASS)
+
+
+class _Guarded:
+    """A search for which an encoding costs all, if its plain JPEG costs more than the plain encoding's."""
+
+    def __init__(self, search: Any) -> None:
+        self._search = search
+        objective = search.objective
+        plain = search.codec.analyse(search.codec.pad(objective.target))
+        self._limit = self._shown(plain).minimum(self._shown(search.latents))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._search, name)
+
+    @property
+    def evaluations(self) -> int:
+        """Gradient evaluations spent."""
+        return int(self._search.evaluations)
+
+    @evaluations.setter
+    def evaluations(self, count: int) -> None:
+        self._search.evaluations = count
+
+    def hard(self, latents: Latents) -> Any:
+        """As :meth:`lof.search.state.Search.hard`."""
+        found = self._search.hard(latents)
+        return replace(found, cost=found.cost.masked_fill(self._shown(latents) > self._limit, torch.inf))
+
+    def _shown(self, latents: Latents) -> Tensor:
+        """The cost of the plain JPEG, (B,)."""
+        codec, objective = self._search.codec, self._search.objective
+        with torch.no_grad():
+            coded = JpegCodec.code(codec, latents, codec.rounded)
+            symbols = {name: one.residual for name, one in coded.items()}
+            shown = JpegCodec.synthesise(codec, {name: one.value for name, one in coded.items()}, exact=True)
+            distortion = objective.distortion(codec.crop(shown, objective.height, objective.width))
+            lengths = [
+                len(
+                    JpegCodec.compress(
+                        codec, {name: tensor[index : index + 1] for name, tensor in symbols.items()}
+                    )[0]
+                )
+                for index in range(objective.batch)
+            ]
+        bits = 8 * torch.tensor(lengths, dtype=torch.float32, device=distortion.device)
+        cost: Tensor = bits / objective.pixels + objective.lmbda * distortion
+        return cost
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """One picture of a search, as far as descriptors change it.
+
+    Attributes:
+        coefficients, features, gain, tables: as :class:`Filter` has them.
+        target: (1, 3, H, W) padded.
+        weights: (1, 1, H, W), bits for a squared error of one sample.
+    """
+
+    codec: Any
+    coefficients: Tensor
+    features: Tensor
+    gain: Tensor
+    tables: Tensor
+    target: Tensor
+    weights: Tensor
+
+    def errors(self, chosen: Tensor) -> Tensor:
+        """What the errors of each place cost in bits, (1, h, w), with descriptors (1, h, w)."""
+        hot = F.one_hot(chosen, CLASSES).float()
+        added = self.codec.fast.filter.head(self.features, self.gain, self.tables, hot)
+        wrong = (
+            (picture_of(self.coefficients + added).clamp(0, 1) - self.target).square().sum(1, keepdim=True)
+        )
+        return _SIDE**2 * F.avg_pool2d(self._even(wrong * self.weights), _SIDE)[:, 0]
+
+    def bits(self, chosen: Tensor) -> Tensor:
+        """What each descriptor costs, (1, h, w)."""
+        return self.prices(chosen).gather(1, chosen[:, None])[:, 0]
+
+    def prices(self, chosen: Tensor) -> Tensor:
+        """What each class would cost at each place, as the places before it stand, (1, 16, h, w)."""
+        context: Context = self.codec.fast.context
+        return context.prices(F.one_hot(chosen, CLASSES).float(), self.tables)
+
+    @staticmethod
+    def _even(plane: Tensor) -> Tensor:
+        return F.pad(plane, (0, -plane.shape[3] % _SIDE, 0, -plane.shape[2] % _SIDE))
+
+
+def _steer(search: Any, passes: int) -> None:
+    """Better descriptors for the best coefficients so far."""
+    with torch.no_grad():
+        found = [
+            _steered(_picture(search, index), search.best["descriptors"][index].long(), passes)
+            for index in range(search.objective.batch)
+        ]
+    latents = search.best | {"descriptors": torch.stack(found).to(search.best["descriptors"])}
+    search.offer(latents, search.hard(latents))
+    search.report()
+
+
+def _picture(search: Any, index: int) -> _Picture:
+    codec, objective = search.codec, search.objective
+    values = {name: torch.round(one[index : index + 1]) for name, one in search.best.items()}
+    coefficients, (tables, divisors) = codec.coefficients(values), codec.told(values)
+    features, gain = codec.fast.filter.trunk(coefficients, tables, divisors)
+    target = codec.pad(objective.target[index : index + 1])
+    decoded = picture_of(coefficients + codec.fast.filter.head(features, gain, tables))
+    decoded = codec.crop(decoded, objective.height, objective.width)
+    curvature = objective.error_curvature(decoded.expand(objective.batch, -1, -1, -1))[index : index + 1]
+    cost = 0.5 * objective.pixels * curvature.expand(-1, -1, objective.height, objective.width)
+    weights = F.pad(cost, (0, target.shape[3] - objective.width, 0, target.shape[2] - objective.height))
+    return _Picture(codec, coefficients, features, gain, tables, target, weights)
+
+
+def _steered(picture: _Picture, chosen: Tensor, passes: int) -> Tensor:
+    """Descriptors (1, h, w) that cost about the least."""
+    each = torch.stack([picture.errors(torch.full_like(chosen, number)) for number in range(CLASSES)], 1)
+    best, cost = chosen, _cost(picture, chosen)
+    for _ in range(_SETTLED):
+        chosen = (each + picture.prices(chosen)).argmin(1)
+    if (found := _cost(picture, chosen)) < cost:
+        best, cost = chosen, found
+    none = torch.zeros_like(chosen)
+    if (found := _cost(picture, none)) < cost:
+        best, cost = none, found
+    for _ in range(passes):
+        before = cost
+        promising = (each + picture.prices(best)).topk(1 + _TRIED, 1, largest=False).indices
+        for rank in range(1 + _TRIED):
+            for down in range(_APART):
+                for right in range(_APART):
+                    best, cost = _moved(picture, best, cost, promising[:, rank], (down, right))
+        if cost > before - 1:
+            break
+    return best
+
+
+def _moved(
+    picture: _Picture, best: Tensor, cost: float, wanted: Tensor, first: tuple[int, int]
+) -> tuple[Tensor, float]:
+    """Those of the places ``first``, and every third from there, changed where that pays; if all together it does."""
+    places = torch.zeros_like(best, dtype=torch.bool)
+    places[:, first[0] :: _APART, first[1] :: _APART] = True
+    tried = torch.where(places, wanted, best)
+    change = picture.errors(tried) + picture.bits(tried) - picture.errors(best) - picture.bits(best)
+    around = _APART**2 * F.avg_pool2d(F.pad(change[None], (1, 1, 1, 1)), _APART, 1)[0]
+    tried = torch.where(places & (around < 0), wanted, best)
+    found = _cost(picture, tried)
+    return (tried, found) if found < cost else (best, cost)
+
+
+def _cost(picture: _Picture, chosen: Tensor) -> float:
+    bits = picture.bits(chosen).sum() if bool(chosen.any()) else 0  # where all are 0, nothing is written
+    return float(picture.errors(chosen).sum() + bits)

@@ -1,0 +1,195 @@
+"""How the filter and its descriptors are trained: on JPEGs of random crops, of all qualities in every batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
+from typing import Any, Final, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lof.codecs.base import Codec
+from lof.codecs.jpeg import files
+from lof.codecs.jpeg.descriptors.codec import DescriptorCodec
+from lof.codecs.jpeg.descriptors.config import CLASSES, CONFIGS
+from lof.codecs.jpeg.descriptors.extraction import drawn
+from lof.codecs.jpeg.descriptors.network import DescriptorNetwork
+from lof.codecs.jpeg.descriptors.pictures import coefficients_of_planes, picture_of
+from lof.codecs.jpeg.files import Sampling
+from lof.codecs.jpeg.latents import PLANES, levels_of, used_blocks
+from lof.codecs.jpeg.planes import gains
+from lof.codecs.jpeg.rates import RATES
+from lof.codecs.jpeg.search import LARGEST_STEP, STEP
+from lof.codecs.training import Aim, Losses, ParameterGroup, Shipped, State, Task
+from lof.errors import TrainingError
+
+QUALITIES: Final = (5, 95)
+"""The lowest and the highest that are trained."""
+_LOW: Final = 1.5
+"""Low qualities are drawn more often: there is more to repair."""
+_FLAT: Final = 0.5
+"""The share of JPEGs as lof's search makes them: tables that are flat in error, and small levels often 0."""
+_ZONE: Final = 0.2
+"""How much more than half a step may become 0 there."""
+_FULL: Final = 0.2
+"""The share of batches of 4:4:4; the others are 4:2:0."""
+_WITHOUT: Final = 0.25
+"""The share of JPEGs that are filtered without descriptors, where there are some."""
+_NEXT_TO_NOTHING: Final = 2.0
+"""Added to squared errors in grey levels, so that the best JPEGs do not decide."""
+
+
+class DescriptorTraining:
+    """See :class:`lof.codecs.training.Trainable`. Parts:
+
+    ``filter`` is the filter without descriptors; ``steering`` is all but its first blocks, which no descriptor changes,
+    with descriptors that may cost what they will; ``descriptors`` is the same with descriptors at their price. Before
+    they bring something, a price would make them all alike.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def build(self, network: Mapping[str, Any]) -> DescriptorNetwork:
+        """See :class:`Trainable`; ``network`` holds fields of :class:`Config` that differ."""
+        try:
+            return DescriptorNetwork(*replace(CONFIGS[self.name], **network).sizes)
+        except (TypeError, ValueError) as error:
+            raise TrainingError(f"network: {error}") from None
+
+    def load(self, net: nn.Module, state: State, origin: str) -> None:
+        """See :class:`Trainable`."""
+        own = net.state_dict()
+        wrong = sorted(
+            k
+            for k in own.keys() | state.keys()
+            if k not in own or k not in state or own[k].shape != state[k].shape
+        )
+        if wrong:
+            raise TrainingError(
+                f"{origin}: not weights of this network ({wrong[0]}); check `codec` and `network`"
+            )
+        net.load_state_dict(dict(state))
+
+    def task(self, net: nn.Module, aim: Aim) -> Task:
+        """See :class:`Trainable`."""
+        net = cast(DescriptorNetwork, net)
+        if aim.frozen is not None or aim.part not in (None, "filter", "steering", "descriptors"):
+            known = "'filter', 'steering' and 'descriptors', and no frozen transforms"
+            raise TrainingError(f"{self.name}: has no such part; it has {known}")
+        choice = {*net.extraction.parameters(), *net.context.parameters(), net.filter.steer}
+        parts = {
+            None: set(net.parameters()),
+            "filter": set(net.filter.parameters()) - choice,
+            "steering": choice | set(net.filter.last.parameters()),
+            "descriptors": choice | set(net.filter.last.parameters()),
+        }
+        for parameter in net.parameters():
+            parameter.requires_grad_(parameter in parts[aim.part])
+        trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
+        return Task(net, _AllQualities(net, aim), [ParameterGroup(trained)])
+
+    def ship(self, state: State, metric: str, quality: float | None, origin: str) -> Shipped:
+        """See :class:`Trainable`: whole numbers where they decide symbols, else float16."""
+        if "sizes" not in state:
+            raise TrainingError(f"{origin}: not weights of {self.name} (it has no sizes)")
+        net = DescriptorNetwork(*state["sizes"].tolist())
+        self.load(net, state, origin)
+        net.context.to_grid()
+        return Shipped(f"{self.name}.safetensors", net.shippable_state(), {})
+
+    def card(self, codec: Codec) -> str:
+        """See :class:`Trainable`."""
+        net = cast(DescriptorCodec, codec).net
+        million = sum(p.numel() for p in net.filter.parameters()) / 1e6
+        return (
+            f"Architecture: `{net.config}`; the filter has {million:.1f} million parameters for all qualities. The "
+            "probability model is in 8-bit integers, the rest in float16."
+        )
+
+
+class _AllQualities(nn.Module):
+    """The network with its loss: what is left of the JPEG's squared error, and descriptors at the price of its λ."""
+
+    def __init__(self, net: DescriptorNetwork, aim: Aim) -> None:
+        super().__init__()
+        self.net, self.part = net, aim.part
+
+    def forward(self, images: Tensor) -> Losses:
+        """Filter JPEGs of images, (B, 3, H, W) float32 in [0, 1]."""
+        net, (count, _, height, width) = self.net, images.shape
+        coefficients, tables, divisors, lmbda = jpegs_of(images)
+        plain = _error(picture_of(coefficients), images)
+        bpp = torch.zeros_like(plain)
+        with torch.set_grad_enabled(self.part in (None, "filter") and torch.is_grad_enabled()):
+            features, gain = net.filter.trunk(coefficients, tables, divisors)
+        descriptors = None
+        if self.part != "filter":
+            with torch.no_grad():
+                neutral = picture_of(coefficients + net.filter.head(features, gain, tables))
+            descriptors = drawn(net.extraction(images, neutral, _error(neutral, images).sqrt() / 255))
+            priced = descriptors.detach() if self.part == "steering" else descriptors
+            bpp = net.context.bits(priced, tables).sum((1, 2)) / (height * width)
+            # The filter must remain good without any.
+            steered = (torch.rand(count, device=images.device) >= _WITHOUT).float()
+            bpp, steered = bpp * steered, steered.reshape(-1, 1, 1, 1)
+            descriptors = steered * descriptors + (1 - steered) * F.one_hot(torch.zeros(1).long(), CLASSES)
+        added = net.filter.head(features, gain, tables, descriptors)
+        error = _error(picture_of(coefficients + added), images)
+        loss = ((error + bpp / lmbda) / (plain + _NEXT_TO_NOTHING)).mean()
+        return loss, loss.detach(), bpp.mean().detach(), error.mean().detach()
+
+
+def _error(decoded: Tensor, images: Tensor) -> Tensor:
+    return 255**2 * (decoded - images).square().mean((1, 2, 3))
+
+
+@torch.no_grad()
+def jpegs_of(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """JPEGs of images, of random qualities: what the filter takes, and λ.
+
+    Half of them are as libjpeg makes them, half about as lof's search does.
+
+    Returns:
+        Coefficients (B, h, w, 192), tables (B, 2, 64), divisors (B, 2), λ (B,).
+    """
+    device, count = images.device, len(images)
+    random = torch.rand(4, count, device=device)
+    low, high = QUALITIES
+    quality = (low + (high + 1 - low) * random[0] ** _LOW).long().clamp_max(high)
+    sampling = Sampling.FULL if float(torch.rand(())) < _FULL else Sampling.HALF
+    searched = (random[1] < _FLAT)[:, None, None]
+    annex, lambdas = (each.to(device)[quality] for each in _known())
+    tables = torch.where(searched, _flat(lambdas, sampling), annex)
+    zone = torch.where(searched, _ZONE * random[2, :, None, None], 0)[..., None]
+    levels = levels_of(images, tables.reshape(-1, 2, 8, 8), sampling)
+    coefficients = {}
+    for index, name in enumerate(PLANES):
+        found = levels[name].sign() * (levels[name].abs() + 0.5 - zone).floor().clamp_min(0)
+        found[:, :1] = levels[name][:, :1].round()
+        coefficients[name] = found * tables[:, min(index, 1), :, None, None]
+    part = used_blocks(coefficients["cb"], sampling)
+    chroma = [coefficients[name][part] for name in PLANES[1:]]
+    whole = coefficients_of_planes(coefficients["y"], chroma, sampling.divisors)
+    divisors = torch.tensor([sampling.divisors], dtype=torch.float32, device=device).expand(count, -1)
+    return whole, tables, divisors, lambdas
+
+
+def _flat(lmbda: Tensor, sampling: Sampling) -> Tensor:
+    """Tables as the search of photographs has them at λ, (B, 2, 64)."""
+    luma, *chroma = gains(sampling.divisors).to(lmbda) / 3
+    costs = torch.stack([luma, 0.5 * (chroma[0] + chroma[1])])
+    return (STEP["mse"] / (lmbda[:, None, None] * costs).sqrt()).round().clamp(1, LARGEST_STEP)
+
+
+@cache
+def _known() -> tuple[Tensor, Tensor]:
+    """By quality, 0 to 100: libjpeg's own tables, (101, 2, 64), and λ."""
+    dot = np.zeros((8, 8, 3), np.uint8)
+    tables = [files.read(files.plain_file(dot, max(1, quality))).tables for quality in range(101)]
+    lambdas = [RATES.at("jpeg", "mse", max(1.0, float(quality))).lmbda for quality in range(101)]
+    return torch.from_numpy(np.stack(tables).astype(np.float32)).flatten(2), torch.tensor(lambdas)

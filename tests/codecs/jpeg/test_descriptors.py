@@ -1,0 +1,221 @@
+"""JPEG with descriptors: the file stays a JPEG, the filter is lof's, and neither reading is worse than plain."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from safetensors.torch import save_file
+
+import lof
+from lof import load_codec
+from lof.codecs import trainable
+from lof.codecs.jpeg.descriptors.codec import DescriptorCodec
+from lof.codecs.jpeg.descriptors.config import CLASSES, CONFIGS
+from lof.codecs.jpeg.descriptors.network import DescriptorNetwork
+from lof.codecs.jpeg.planes import plane_of
+from lof.codecs.training import Aim
+from lof.containers import container, unpack
+from lof.errors import StreamError, TrainingError
+from lof.results import Pixels
+from lof.training import parse_recipe, train
+from lof.training.checkpoint import load_checkpoint
+
+NAME = "jpeg-descriptors-tiny"
+QUALITY = 5
+FINEST = 63
+"""The highest frequency of a block."""
+SIZES = ((1, 1), (1, 9), (7, 2), (12, 17))
+
+
+@pytest.fixture(scope="module")
+def face(photograph: NDArray[np.uint8]) -> Pixels:
+    return np.ascontiguousarray(photograph[60:157, 160:274])
+
+
+@pytest.fixture(scope="module")
+def codec() -> DescriptorCodec:
+    found = load_codec(NAME, 20, device="cpu")
+    assert isinstance(found, DescriptorCodec)
+    return found
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A filter that does nothing, unless descriptors ask for more or less of one pattern in 16×16 pixels."""
+    net = DescriptorNetwork(*CONFIGS[NAME].sizes)
+    with torch.no_grad():
+        for parameter in (*net.filter.parameters(), *net.context.parameters()):
+            parameter.zero_()
+        net.filter.enter.bias[:2] = torch.tensor([1.0, -1.0])  # which cancel, until one of them is steered
+        net.filter.leave.weight[FINEST, :2] = 1
+        net.filter.steer[:, -net.config.channels] = torch.linspace(-1.5, 1.5, CLASSES - 1)
+        net.context.leave.bias[[0, CLASSES - 1]] = 8
+    net.context.to_grid()
+    folder = tmp_path_factory.mktemp("weights")
+    save_file(net.shippable_state(), folder / f"{NAME}.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def steered(weights: Path) -> DescriptorCodec:
+    found = load_codec(NAME, QUALITY, weights=weights, device="cpu")
+    assert isinstance(found, DescriptorCodec)
+    return found
+
+
+@pytest.fixture(scope="module")
+def woven(face: Pixels) -> Pixels:
+    """The picture with that pattern on its right: too faint for a level of its own."""
+    coefficients = torch.zeros(1, 64, 13, 15)
+    coefficients[:, FINEST, :, 8:] = 75
+    pattern = plane_of(coefficients)[0, 0, : face.shape[0], : face.shape[1], None].numpy()
+    return (face.clip(16, 239) + pattern).round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def searched(woven: Pixels, steered: DescriptorCodec) -> lof.Result:
+    return lof.optimize(woven, codec=steered, profile="fast")
+
+
+def shown(data: bytes) -> Pixels:
+    """What other programs show."""
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def error(ours: Pixels, theirs: Pixels) -> float:
+    return float(((ours.astype(float) - theirs) ** 2).mean())
+
+
+def some_map(rows: int, columns: int) -> NDArray[np.int64]:
+    return np.random.default_rng(rows).integers(0, 16, (rows, columns))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_map_of_any_size_is_read_back(codec: DescriptorCodec, size: tuple[int, int]) -> None:
+    chosen = some_map(*size)
+    string = codec.coder.encode(chosen, 3.25)
+    assert np.array_equal(codec.coder.decode(string, *size, 3.25), chosen)
+    assert codec.coder.encode(0 * chosen, 3.25) == b""
+
+
+def test_a_map_has_known_bytes(codec: DescriptorCodec) -> None:
+    assert codec.coder.encode(some_map(3, 5), 2.0).hex() == "52c6b5fb2253f80283a8481a"
+
+
+def test_a_string_has_about_the_bits_of_the_model(codec: DescriptorCodec) -> None:
+    chosen = torch.from_numpy(some_map(16, 24))
+    tables = torch.full((1, 2, 64), 20.0)
+    hot = torch.nn.functional.one_hot(chosen[None], 16).float()
+    bits = float(codec.net.context.bits(hot, tables).sum())
+    level = 4.25  # quarters of an octave, of 20
+    assert abs(8 * len(codec.coder.encode(chosen.numpy(), level)) - bits) < 0.01 * bits + 64
+
+
+def test_other_strings_are_refused(codec: DescriptorCodec) -> None:
+    with pytest.raises(StreamError, match="no such string"):
+        codec.coder.decode(b"12345", 2, 2, 1.0)
+
+
+def test_the_plain_encoding_is_the_jpeg_of_libjpeg_turbo_and_lof_shows_it_filtered(
+    face: Pixels, codec: DescriptorCodec
+) -> None:
+    data = lof.encode(face, codec=codec)
+    plain = lof.encode(face, codec="jpeg", quality=20)
+    assert unpack(data).strings == (*unpack(plain).strings, b"")
+    assert np.array_equal(shown(data), shown(plain))
+    assert len(data) - len(plain) < 50
+    assert 0 < error(lof.decode(data).pixels, shown(data)) < 9
+
+
+def cost(codec: DescriptorCodec, woven: Pixels, size: int, pixels: Pixels) -> float:
+    return 8 * size * 3 / woven.size + codec.lmbda * error(pixels, woven)
+
+
+def test_neither_reading_of_a_searched_file_costs_more_than_the_plain_encoding(
+    woven: Pixels, steered: DescriptorCodec, searched: lof.Result
+) -> None:
+    assert searched.kept == "search"
+    assert searched.optimised.cost < searched.baseline.cost
+    ours, plain = (unpack(data).strings[0] for data in (searched.data, lof.encode(woven, codec=steered)))
+    assert cost(steered, woven, len(ours), shown(ours)) <= cost(steered, woven, len(plain), shown(plain))
+
+
+def test_descriptors_are_worth_their_bits(
+    woven: Pixels, steered: DescriptorCodec, weights: Path, searched: lof.Result
+) -> None:
+    stream = unpack(searched.data)
+    assert len(stream.strings[1]) > 8
+    assert np.array_equal(lof.decode(searched.data, weights=weights).pixels, searched.pixels)
+    without = container("jpeg").pack(replace(stream, strings=(stream.strings[0], b""), digest=bytes(4)))
+    neutral = steered.decompress(unpack(without).strings, *woven.shape[:2]).image
+    pixels = container("jpeg").to_pixels(neutral)
+    assert cost(steered, woven, len(searched.data), searched.pixels) < cost(
+        steered, woven, len(without), pixels
+    )
+
+
+@pytest.mark.parametrize("kind", ["grey", "4:4:4"])
+def test_other_kinds_of_jpegs_are_filtered_too(face: Pixels, codec: DescriptorCodec, kind: str) -> None:
+    grey = np.repeat(face[..., :1], 3, 2)
+    picture = Image.fromarray(grey if kind == "grey" else face)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=30, subsampling=0)
+    source = Image.open(io.BytesIO(file.getvalue()))
+    result = lof.optimize(grey if kind == "grey" else source, codec=codec, profile="fast")
+    assert np.array_equal(lof.decode(result.data).pixels, result.pixels)
+    assert Image.open(io.BytesIO(result.data)).mode == ("L" if kind == "grey" else "RGB")
+
+
+def test_weights_of_another_training_leave_the_plain_picture_and_a_note(searched: lof.Result) -> None:
+    stream = unpack(searched.data)
+    picture = lof.decode(searched.data, name="a.jpg")
+    assert np.array_equal(picture.pixels, shown(searched.data))
+    (note,) = picture.notes
+    assert note.startswith("a.jpg: what lof added to this JPEG cannot be used (written with other weights of")
+    unknown = container("jpeg").pack(replace(stream, codec="jpeg-of-tomorrow"))
+    assert "codec 'jpeg-of-tomorrow': unknown" in lof.decode(unknown).notes[0]
+
+
+def test_packing_anew_keeps_the_descriptors(searched: lof.Result, weights: Path) -> None:
+    packed = lof.repack(searched.data)
+    assert np.array_equal(lof.decode(packed, weights=weights).pixels, searched.pixels)
+
+
+def test_each_part_trains_what_it_names_and_one_file_ships_for_all_qualities(
+    photos: Path, tmp_path: Path
+) -> None:
+    rungs = [{"steps": 2, "part": part} for part in ("filter", "steering", "descriptors")]
+    content = {
+        "name": "test",
+        "codec": NAME,
+        "crop": 64,
+        "batch": 2,
+        "rung": rungs,
+        "schedule": {"warmup": 0},
+    }
+    recipe = parse_recipe(content | {"data": {"train": [str(photos)]}})
+    paths = train(recipe, tmp_path, device="cpu")
+    trained = [set(load_checkpoint(path).ema) for path in paths]
+    assert {name.split(".")[0] for name in trained[0]} == {"filter"}
+    assert "filter.steer" not in trained[0]
+    assert trained[1] == trained[2] >= {"filter.steer", "filter.last.0.a.weight", "context.leave.bias"}
+    assert not any(name.startswith(("filter.first", "filter.enter")) for name in trained[1])
+    shipped = trainable(NAME).ship(load_checkpoint(paths[-1]).sd, "mse", None, "x")
+    assert shipped.name == f"{NAME}.safetensors"
+
+
+def test_what_the_family_has_not_is_one_clear_error() -> None:
+    family = trainable(NAME)
+    with pytest.raises(TrainingError, match=r"^network: "):
+        family.build({"channel": 3})
+    with pytest.raises(TrainingError, match="it has 'filter', 'steering' and 'descriptors'"):
+        family.task(family.build({}), Aim("mse", None, None, torch.float32, part="prior"))
+    with pytest.raises(TrainingError, match=r"^x: not weights of"):
+        family.ship({}, "mse", None, "x")
