@@ -65,6 +65,8 @@ def trades(
     """
     codec = objective.codec
     latents = {name: symbol.to(codec.device, torch.float32) for name, symbol in symbols.items()}
+    # A search's predictions differ a little from the decoder's; the picture at hand is the one that this shows.
+    read = codec.decompress(codec.compress(symbols), objective.height, objective.width).values
     places = _places(codec, latents)
     asked = {}
     for name, numbers in places.items():  # what is not asked for goes to the front, and is cut off
@@ -75,9 +77,9 @@ def trades(
     def take(name: str, residual: Tensor) -> Tensor:
         part, asked[name] = asked[name][: residual.numel()], asked[name][residual.numel() :]
         leaves[name].append(part.reshape(residual.shape).clone().requires_grad_())
-        return leaves[name][-1]
+        return leaves[name][-1] + (residual - leaves[name][-1]).detach()
 
-    coded = codec.code(latents, take)
+    coded = codec.code({name: value.to(codec.device) for name, value in read.items()}, take)
     image = codec.synthesise({name: part.value for name, part in coded.items()})
     visible = codec.crop(image, objective.height, objective.width)
     bits = torch.stack([part.bits.sum() for part in coded.values()]).sum()
