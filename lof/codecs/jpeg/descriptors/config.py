@@ -9,6 +9,8 @@ CLASSES: Final = 16
 """Descriptors are 0 to 15; 0 leaves the filter as it is."""
 CELL: Final = 2
 """Blocks of 8×8 pixels for which a descriptor stands, a side."""
+SIDE: Final = 8 * CELL
+"""The same in pixels."""
 
 
 @dataclass(frozen=True)

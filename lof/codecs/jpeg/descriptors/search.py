@@ -17,13 +17,11 @@ from torch import Tensor
 
 from lof.codecs.base import Latents
 from lof.codecs.jpeg.codec import JpegCodec
-from lof.codecs.jpeg.descriptors.config import CELL, CLASSES
+from lof.codecs.jpeg.descriptors.config import CLASSES, SIDE
 from lof.codecs.jpeg.descriptors.context import Context
 from lof.codecs.jpeg.descriptors.pictures import picture_of
-from lof.codecs.jpeg.planes import BLOCK
 from lof.codecs.jpeg.search import refine
 
-_SIDE: Final = CELL * BLOCK
 _APART: Final = 3
 """Descriptors that change together are so many places from each other, in rows and in columns."""
 _SETTLED: Final = 3
@@ -46,7 +44,7 @@ def refine_both(search: Any, evaluations: int) -> None:
     guarded = _Guarded(search)
     for _ in range(2 if evaluations >= _AGAIN else 1):
         refine(guarded, evaluations)
-        _steer(guarded, evaluations // _PER_PASS)
+        steer(guarded, evaluations // _PER_PASS)
 
 
 class _Guarded:
@@ -121,7 +119,7 @@ class _Picture:
         wrong = (
             (picture_of(self.coefficients + added).clamp(0, 1) - self.target).square().sum(1, keepdim=True)
         )
-        return _SIDE**2 * F.avg_pool2d(self._even(wrong * self.weights), _SIDE)[:, 0]
+        return SIDE**2 * F.avg_pool2d(self._even(wrong * self.weights), SIDE)[:, 0]
 
     def bits(self, chosen: Tensor) -> Tensor:
         """What each descriptor costs, (1, h, w)."""
@@ -134,10 +132,10 @@ class _Picture:
 
     @staticmethod
     def _even(plane: Tensor) -> Tensor:
-        return F.pad(plane, (0, -plane.shape[3] % _SIDE, 0, -plane.shape[2] % _SIDE))
+        return F.pad(plane, (0, -plane.shape[3] % SIDE, 0, -plane.shape[2] % SIDE))
 
 
-def _steer(search: Any, passes: int) -> None:
+def steer(search: Any, passes: int) -> None:
     """Better descriptors for the best coefficients so far."""
     with torch.no_grad():
         found = [

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from lof.codecs.base import Codec
 from lof.codecs.jpeg import files
 from lof.codecs.jpeg.descriptors.codec import DescriptorCodec
-from lof.codecs.jpeg.descriptors.config import CLASSES, CONFIGS
+from lof.codecs.jpeg.descriptors.config import CELL, CLASSES, CONFIGS, SIDE
 from lof.codecs.jpeg.descriptors.extraction import drawn
 from lof.codecs.jpeg.descriptors.network import DescriptorNetwork
 from lof.codecs.jpeg.descriptors.pictures import coefficients_of_planes, picture_of
 from lof.codecs.jpeg.files import Sampling
 from lof.codecs.jpeg.latents import PLANES, levels_of, used_blocks
-from lof.codecs.jpeg.planes import gains
+from lof.codecs.jpeg.planes import TO_RGB, coefficients_of, gains, ycbcr_of
 from lof.codecs.jpeg.rates import RATES
 from lof.codecs.jpeg.search import LARGEST_STEP, STEP
 from lof.codecs.training import Aim, Losses, ParameterGroup, Shipped, State, Task
@@ -37,6 +37,8 @@ _ZONE: Final = 0.2
 """How much more than half a step may become 0 there."""
 _FULL: Final = 0.2
 """The share of batches of 4:4:4; the others are 4:2:0."""
+_CHOICE: Final = 0.05
+"""Weight of how far the choice of descriptors is from the best ones."""
 _WITHOUT: Final = 0.25
 """The share of JPEGs that are filtered without descriptors, where there are some."""
 _NEXT_TO_NOTHING: Final = 2.0
@@ -47,8 +49,8 @@ class DescriptorTraining:
     """See :class:`lof.codecs.training.Trainable`. Parts:
 
     ``filter`` is the filter without descriptors; ``steering`` is all but its first blocks, which no descriptor changes,
-    with descriptors that may cost what they will; ``descriptors`` is the same with descriptors at their price. Before
-    they bring something, a price would make them all alike.
+    with the best descriptors whatever they cost; ``descriptors`` is the same with those that the choice draws, at their
+    price. Before they bring something, a price would make them all alike.
     """
 
     def __init__(self, name: str) -> None:
@@ -127,13 +129,18 @@ class _AllQualities(nn.Module):
         bpp = torch.zeros_like(plain)
         with torch.set_grad_enabled(self.part in (None, "filter") and torch.is_grad_enabled()):
             features, gain = net.filter.trunk(coefficients, tables, divisors)
-        descriptors = None
+        descriptors, choice = None, torch.zeros((), device=images.device)
         if self.part != "filter":
             with torch.no_grad():
                 neutral = picture_of(coefficients + net.filter.head(features, gain, tables))
-            descriptors = drawn(net.extraction(images, neutral, _error(neutral, images).sqrt() / 255))
-            priced = descriptors.detach() if self.part == "steering" else descriptors
-            bpp = net.context.bits(priced, tables).sum((1, 2)) / (height * width)
+            logits = net.extraction(images, neutral, _error(neutral, images).sqrt() / 255)
+            if self.part == "steering":
+                best = self._best(images, coefficients, features, gain, tables)
+                descriptors = F.one_hot(best, CLASSES).float()
+                choice = F.cross_entropy(logits.permute(0, 3, 1, 2), best)
+            else:
+                descriptors = drawn(logits)
+            bpp = net.context.bits(descriptors, tables).sum((1, 2)) / (height * width)
             # The filter must remain good without any.
             steered = (torch.rand(count, device=images.device) >= _WITHOUT).float()
             bpp, steered = bpp * steered, steered.reshape(-1, 1, 1, 1)
@@ -141,7 +148,24 @@ class _AllQualities(nn.Module):
         added = net.filter.head(features, gain, tables, descriptors)
         error = _error(picture_of(coefficients + added), images)
         loss = ((error + bpp / lmbda) / (plain + _NEXT_TO_NOTHING)).mean()
-        return loss, loss.detach(), bpp.mean().detach(), error.mean().detach()
+        return loss + _CHOICE * choice, loss.detach(), bpp.mean().detach(), error.mean().detach()
+
+    @torch.no_grad()
+    def _best(
+        self, images: Tensor, coefficients: Tensor, features: Tensor, gain: Tensor, tables: Tensor
+    ) -> Tensor:
+        """The class that leaves the least error at each place, (B, h, w), if all of a picture had it."""
+        # The transform is orthonormal, so that errors of coefficients are those of pixels.
+        planes = ycbcr_of(images).split(1, 1)
+        left = coefficients - torch.cat([coefficients_of(plane) for plane in planes], 1).permute(0, 2, 3, 1)
+        shape = (len(images), images.shape[2] // SIDE, images.shape[3] // SIDE)
+        errors = []
+        for number in range(CLASSES):
+            hot = F.one_hot(torch.full(shape, number), CLASSES).to(features)
+            wrong = left + self.net.filter.head(features, gain, tables, hot)
+            wrong = torch.einsum("cs,bhwsf->bhwcf", TO_RGB.to(wrong), wrong.unflatten(-1, (3, -1)))
+            errors.append(F.avg_pool2d(wrong.square().sum((3, 4)), CELL))
+        return torch.stack(errors).argmin(0)
 
 
 def _error(decoded: Tensor, images: Tensor) -> Tensor:
