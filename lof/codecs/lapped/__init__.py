@@ -34,7 +34,7 @@ def _spec(name: str, fingerprint: str, summary: str, *, hidden: bool = False) ->
 @register(
     _spec(
         "lapped",
-        "e0b80e6b1f3869887ded106ac3ae9b99c660e4f109ce4da2cb1dcf0bd22d35be",
+        "effe6aebc0fc21c47f94eb23a55b17c3f79f2998d125403bb5bac5e36e5fe455",
         "lapped transform and network, one for every quality; ships with lof",
     ),
     _spec(
