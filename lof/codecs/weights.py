@@ -9,12 +9,12 @@ import re
 import threading
 import urllib.error
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,8 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lof.codecs.registry import codec_spec
 from lof.errors import WeightsError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 StateDict = dict[str, Tensor]
 SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
@@ -161,6 +163,36 @@ def no_larger_than(weights: StateDict) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def read_network(path: Path, whose: str, build: Callable[[StateDict], Network]) -> Network:
+    """A network that serves every quality, from a safetensors file.
+
+    Args:
+        whose: what has such weights, with an article; for the error.
+        build: makes the network of the file's tensors, and may raise as Python does where they are something else.
+
+    Raises:
+        WeightsError: there is no such file, or it holds something else.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        broken = next((k for k, v in state.items() if not bool(v.float().isfinite().all())), None)
+        if broken:
+            raise ValueError(f"{broken} holds numbers that are not finite")
+        with no_larger_than(state):
+            return build(state)
+    except (
+        ArithmeticError,
+        OSError,
+        SafetensorError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise WeightsError(f"{path}: cannot be read as weights of {whose} ({reason(error)})") from error
 
 
 def _local(place: Place, folder: Path | None) -> Path | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from lof.codecs.lapped.network import LappedNetwork
-from lof.codecs.weights import no_larger_than, reason
-from lof.errors import WeightsError
+from lof.codecs.weights import read_network
 
 
 def read_weights(path: Path) -> LappedNetwork:
@@ -17,24 +17,10 @@ def read_weights(path: Path) -> LappedNetwork:
     Raises:
         WeightsError: there is no such file, or it holds something else.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        broken = next((k for k, v in state.items() if not bool(v.float().isfinite().all())), None)
-        if broken:
-            raise ValueError(f"{broken} holds numbers that are not finite")
-        with no_larger_than(state):
-            net = LappedNetwork.from_state(state)
-        net.tables.tables().check()
-        return net
-    except (
-        ArithmeticError,
-        OSError,
-        SafetensorError,
-        LookupError,
-        RuntimeError,
-        TypeError,
-        ValueError,
-    ) as error:
-        what = f"{path}: cannot be read as weights of a lapped codec"
-        raise WeightsError(f"{what} ({reason(error)})") from error
+    return read_network(path, "a lapped codec", _checked)
+
+
+def _checked(state: Mapping[str, Tensor]) -> LappedNetwork:
+    net = LappedNetwork.from_state(state)
+    net.tables.tables().check()
+    return net

@@ -22,11 +22,10 @@ from lof.codecs.jpeg.descriptors.network import DescriptorNetwork
 from lof.codecs.jpeg.descriptors.pictures import picture_of
 from lof.codecs.jpeg.descriptors.search import refine_both
 from lof.codecs.jpeg.descriptors.strings import Coder
-from lof.codecs.jpeg.descriptors.weights import read_weights
 from lof.codecs.jpeg.latents import samplings_of
 from lof.codecs.jpeg.planes import coefficients_of
 from lof.codecs.registry import Request
-from lof.codecs.weights import weights_name
+from lof.codecs.weights import read_network, weights_name
 from lof.errors import StreamError
 from lof.pictures.picture import Picture
 from lof.profiles import OwnStage, Profile
@@ -70,11 +69,8 @@ class DescriptorCodec(JpegCodec):
 
     def rounded(self, name: str, residual: Tensor) -> Tensor:
         """See :meth:`Codec.rounded`."""
-        return (
-            super().rounded(name, residual).clamp(0, CLASSES - 1)
-            if name == NAME
-            else super().rounded(name, residual)
-        )
+        whole = super().rounded(name, residual)
+        return whole.clamp(0, CLASSES - 1) if name == NAME else whole
 
     def code(
         self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False
@@ -178,4 +174,4 @@ def _bits_of(chosen: Tensor) -> Tensor:
 
 @lru_cache(maxsize=2)
 def _network(path: Path, written: int) -> DescriptorNetwork:
-    return read_weights(path)
+    return read_network(path, "a filter with descriptors", DescriptorNetwork.from_state)
