@@ -30,9 +30,9 @@ class Found:
     """The best of a search for one image.
 
     Attributes:
-        latents: (1, C, h, w) float32 by latent tensor, unrounded. What is written is what :meth:`Codec.symbols` rounds
-            them to: a search's predictions differ a little from the decoder's, and symbols that were rounded after
-            them would put every value that the decoder predicts otherwise in the wrong place.
+        latents: (1, C, h, w) float32 by latent tensor, unrounded. Write what :meth:`Codec.symbols` makes of them, as
+            it uses the decoder's predictions. Those of a search differ a little, and symbols rounded by them would be
+            decoded to other values than the search saw.
         evaluations: gradient evaluations spent.
         trace: best true cost after each check, in the search's precision.
     """

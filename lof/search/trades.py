@@ -65,7 +65,7 @@ def trades(
     """
     codec = objective.codec
     latents = {name: symbol.to(codec.device, torch.float32) for name, symbol in symbols.items()}
-    # A search's predictions differ a little from the decoder's; the picture at hand is the one that this shows.
+    # Changes are judged on the picture that the decoder shows: a search's own predictions differ a little.
     read = codec.decompress(codec.compress(symbols), objective.height, objective.width).values
     places = _places(codec, latents)
     asked = {}

@@ -218,6 +218,22 @@ def test_trades_bring_what_they_foresee(crop: Pixels) -> None:
         assert bits == pytest.approx(float(path.bits[59]), abs=0.5 * abs(float(path.bits[59])) + 64)
 
 
+def test_trades_are_judged_on_the_picture_that_the_decoder_shows(photograph: Pixels) -> None:
+    # The decoder predicts in whole numbers, a search does not: its own picture of these symbols is another one.
+    codec = load_codec("lapped", 8, device="cpu")
+    image = torch.from_numpy(photograph[60:188, 160:288].copy()).permute(2, 0, 1)[None].float() / 255
+    symbols = codec.symbols(codec.analyse(codec.pad(image)))
+    objective = Objective(codec, image, codec.lmbda)
+    path = trades(objective, symbols, cheaper=True, apart=False)
+    before, after = (
+        float(
+            objective.distortion(codec.decompress(codec.compress(path.symbols(count)), 128, 128).image[None])
+        )
+        for count in (0, 60)
+    )
+    assert after / before - 1 == pytest.approx(float(path.distortion[59]), abs=0.02)
+
+
 class TestCommand:
     @pytest.fixture(autouse=True)
     def _in_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, photograph: Pixels) -> None:
