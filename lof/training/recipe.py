@@ -102,7 +102,7 @@ class Recipe(_Model):
     batch: Count = 16
     """Crops per step, over all workers together."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
-    """Precision of the transforms; ``auto`` takes bf16 where it is faster: on GPUs that have it, on CPUs with AMX."""
+    """Precision of the transforms; ``auto`` takes bf16 where the hardware computes in it."""
     compile: bool = True
     """Compile the step and capture it as a graph; on CUDA only, the CPU always runs eagerly."""
     betas: tuple[Share, Share] = (0.9, 0.999)
@@ -179,8 +179,7 @@ class Recipe(_Model):
 
     def precision_on(self, device: torch.device) -> torch.dtype:
         """``precision`` on a device."""
-        slow = device.type == "cpu" and not torch.cpu.get_capabilities().get("amx_bf16")
-        return resolve_precision("fp32" if self.precision == "auto" and slow else self.precision, device)
+        return resolve_precision(self.precision, device)
 
     def aim(self, rung: Rung, precision: torch.dtype) -> Aim:
         """What a rung asks of the codec's family."""

@@ -14,6 +14,7 @@ from lof.codecs.training import Aim
 from lof.errors import TrainingError
 from lof.training import export_weights, parse_recipe, train
 from lof.training.checkpoint import load_checkpoint
+from lof.training.trained import read_trained
 
 NAME = "lapped-tiny"
 ALL = Aim("mse", None, None, torch.float32)
@@ -87,6 +88,33 @@ def test_pictures_of_all_rates_are_in_every_batch_and_all_parameters_are_trained
         "transforms.iklt.weight",
     }
     assert all(p.grad is not None and p.grad.isfinite().all() for p in named.values())
+
+
+def test_training_goes_on_from_weights_that_ship(run: Path, tmp_path: Path) -> None:
+    export_weights([run / "rung-2.pt"], tmp_path, measure_on=None)
+    family = trainable(NAME)
+    net = family.build({})
+    shipped = tmp_path / f"{NAME}.safetensors"
+    family.load(net, read_trained(shipped).state, str(shipped))
+    codec = load_codec(NAME, 3, weights=tmp_path, device="cpu")
+    expected = dict(codec.net.named_parameters())  # type: ignore[attr-defined]
+    found = dict(net.named_parameters())
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_reduced_precision_leaves_the_linear_transform_as_it_is() -> None:
+    torch.manual_seed(0)
+    net = trainable(NAME).build({})
+    x = 0.9 + 0.1 * torch.rand(1, 64, 64, 3)
+    t = torch.zeros(1, 1, 1, 1)
+    y = net.transforms.analysis(x, t)  # type: ignore[union-attr, operator]
+    with torch.autocast("cpu", torch.bfloat16):
+        reduced = net.transforms.analysis(x, t)  # type: ignore[union-attr, operator]
+        back = net.transforms.synthesis(y, t)  # type: ignore[union-attr, operator]
+    # The network's last layers start at zero, so that all of this is the linear transform.
+    assert torch.equal(reduced.float(), y)
+    assert torch.equal(back.float(), net.transforms.synthesis(y, t))  # type: ignore[union-attr, operator]
 
 
 def test_what_the_family_has_not_is_one_clear_error() -> None:

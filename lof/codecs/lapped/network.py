@@ -153,13 +153,24 @@ class LappedNetwork(nn.Module):
             KeyError, ValueError, RuntimeError: it is no such state.
         """
         net = cls(*state["sizes"].tolist())
-        state = dict(state)
         for name, layer in layers_of(net.prior).items():
-            layer.shift = state.pop(f"prior.{name}.shift")
-            keys = f"prior.{name}.weight", f"prior.{name}.bias"
-            state |= zip(keys, from_counts(state[keys[0]], state[keys[1]], layer.shift), strict=True)
-        net.load_state_dict(state)
+            layer.shift = state[f"prior.{name}.shift"]
+        net.load_state_dict(net.in_real_units(state))
         return net.eval()
+
+    def in_real_units(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Weights as they ship, or as they are in training, as they are in training.
+
+        Raises:
+            KeyError: a layer has a shift and no weights.
+        """
+        state = dict(state)
+        for name in layers_of(self.prior):
+            shift = state.pop(f"prior.{name}.shift", None)
+            if shift is not None:
+                keys = f"prior.{name}.weight", f"prior.{name}.bias"
+                state |= zip(keys, from_counts(state[keys[0]], state[keys[1]], shift), strict=True)
+        return state
 
 
 def parted(y: Tensor, config: LappedConfig) -> list[Tensor]:

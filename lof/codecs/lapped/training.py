@@ -44,7 +44,7 @@ class LappedTraining:
             raise TrainingError(f"network: {error}") from None
 
     def load(self, net: nn.Module, state: State, origin: str) -> None:
-        """See :class:`Trainable`: all parameters, and those buffers that the state has."""
+        """See :class:`Trainable`: all parameters, in training or as they ship, and those buffers that the state has."""
         parameters = dict(net.named_parameters())
         own = net.state_dict()
         missing = sorted(parameters.keys() - state.keys())
@@ -53,7 +53,8 @@ class LappedTraining:
             raise TrainingError(
                 f"{origin}: not weights of this network ({[*missing, *wrong][0]}); check `codec` and `network`"
             )
-        net.load_state_dict({k: v for k, v in state.items() if k in own}, strict=False)
+        found = cast(LappedNetwork, net).in_real_units(state)
+        net.load_state_dict({k: v for k, v in found.items() if k in own}, strict=False)
 
     def task(self, net: nn.Module, aim: Aim) -> Task:
         """See :class:`Trainable`."""
