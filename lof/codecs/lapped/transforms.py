@@ -136,7 +136,9 @@ class Transforms(nn.Module):
 
     def analysis(self, x: Tensor, t: Tensor) -> Tensor:
         """Images (B, H, W, 3) to y in steps of the quantiser, (B, H/16, W/16, M)."""
-        with torch.autocast(x.device.type, enabled=False):  # a DC of 300 steps needs more than bfloat16's 8 bits
+        with torch.autocast(
+            x.device.type, enabled=False
+        ):  # a DC of 300 steps needs more than bfloat16's 8 bits
             linear: Tensor = self.klt(unshuffle(lap(x, self.filter), BLOCK) - self.mean)
         h = self.eb1(_at(self.fe, t, self.e1(unshuffle(x, 8))))
         h = self.eb2(_at(self.fe2, t, self.ed(unshuffle(h, 2))))
