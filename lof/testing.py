@@ -139,6 +139,12 @@ def check_unlikely_elements_cost_more(codec: Codec, image: Pixels) -> None:
             assert torch.allclose(whole, one.bits, rtol=0.02, atol=0.1), (
                 f"whole: other bits of {name} than bits_of"
             )
+            here = torch.round(one.residual)
+            rises = torch.stack(one.rises_of_whole(here))
+            levels = torch.stack([one.bits_of_whole(here + step) for step in (-1, 0, 1)])
+            assert torch.allclose(rises, levels.diff(dim=0), rtol=0.02, atol=0.1), (
+                f"rises: other bits of {name} than between whole residuals"
+            )
             more = one.bits_of(one.residual + 30).sum() > one.bits.sum()
             assert bool(more), f"bits_of: symbols of {name} that are 30 larger cost no more"
 

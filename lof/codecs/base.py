@@ -47,16 +47,26 @@ class Coded:
             walk's entropy parameters; differentiable by the residual and through the parameters.
         whole: the same for residuals that are whole, where that can be had faster, as from a table; differentiable
             through the parameters.
+        rises: :meth:`rises_of_whole`, where that can be had faster.
     """
 
     residual: Tensor
     value: Tensor
     bits_of: Callable[[Tensor], Tensor]
     whole: Callable[[Tensor], Tensor] | None = None
+    rises: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
     def bits_of_whole(self, residual: Tensor) -> Tensor:
         """``whole``, or else ``bits_of``."""
         return (self.whole or self.bits_of)(residual)
+
+    @torch.no_grad()
+    def rises_of_whole(self, residual: Tensor) -> tuple[Tensor, Tensor]:
+        """How bits rise to residuals that are whole from those below, and from them to those above."""
+        if self.rises is not None:
+            return self.rises(residual)
+        below, here, above = (self.bits_of_whole(residual + step) for step in (-1, 0, 1))
+        return here - below, above - here
 
     @cached_property
     def bits(self) -> Tensor:

@@ -120,11 +120,12 @@ class Walk:
             below, above = between.slopes(point.pixels * variance * near.curvature)
             others = self.informing[name] + point.pixels * near.slope(value)
             falling, rising = others + below, others + above
-            downwards = between.whole & (falling > 0) & (rising >= 0)
-            rests = between.whole & (falling <= 0) & (rising >= 0)
-            gradient = torch.where(downwards, falling, rising).masked_fill_(rests, 0)
-            lowest = between.floor - residual - downwards.to(residual)
-            found[name] = Move(gradient, lowest, torch.where(rests, lowest, lowest + 1))
+            # Products with masks: choosing with torch.where takes ten times as long.
+            stops = between.whole * (rising >= 0).to(residual)
+            downwards = stops * (falling > 0)
+            gradient = rising * (1 - stops) + falling * downwards
+            lowest = between.floor - residual - downwards
+            found[name] = Move(gradient, lowest, lowest + 1 - (stops - downwards))
         return found
 
 
@@ -204,7 +205,7 @@ class Between:
     Attributes:
         floor: the number below; the residual itself where it is whole.
         up: probability to be rounded up.
-        whole: whether the residual is whole.
+        whole: 1 where the residual is whole, else 0.
         below: bits of ``floor`` less those of ``floor - 1``.
         own: bits of ``floor + 1`` less those of ``floor``: how the expected bits rise with the residual.
     """
@@ -220,8 +221,7 @@ class Between:
     def of(cls, coded: Coded, residual: Tensor) -> Self:
         """Those of any residuals under a walk's parameters."""
         floor, up, whole = _rounding(residual)
-        below, low, high = (coded.bits_of_whole(floor + step) for step in (-1, 0, 1))
-        return cls(floor, up, whole, low - below, high - low)
+        return cls(floor, up, whole, *coded.rises_of_whole(floor))
 
     def slopes(self, curvature: Tensor) -> tuple[Tensor, Tensor]:
         """Derivatives of the expected cost by the residual, below and above it; they differ where it is whole.
@@ -240,11 +240,11 @@ def expected_bits(coded: Coded) -> tuple[Tensor, Tensor]:
 
 
 def _rounding(residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The number below, or the residual where it is whole; the probability to be rounded up; and where it is whole."""
-    nearest = torch.round(residual)
-    whole = (residual - nearest).abs() < _NEAR_WHOLE
-    floor = torch.where(whole, nearest, torch.floor(residual))
-    return floor, torch.where(whole, 0, residual - floor), whole
+    """The number below, or the residual where it is whole; the probability to be rounded up; 1 where it is whole."""
+    floor = torch.floor(residual + _NEAR_WHOLE)
+    up = residual - floor
+    between = (up > _NEAR_WHOLE).to(residual)
+    return floor, up.mul_(between), 1 - between
 
 
 def decoded(state: Search, coded: Mapping[str, Coded]) -> tuple[Latents, Tensor]:

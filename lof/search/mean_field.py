@@ -72,9 +72,8 @@ class _Adam:
             length = pace.reshape(-1, 1, 1, 1) * self.longest[name] / (1 - slow**self.steps)
             by = mean * -length / size
             if move.lowest is not None and move.highest is not None:
-                ended = (by <= move.lowest) | (by >= move.highest)
+                mean.mul_((by > move.lowest) & (by < move.highest))
                 by = torch.minimum(torch.maximum(by, move.lowest), move.highest)
-                mean.masked_fill_(ended, 0)
             tensor.add_(by)
 
     def forget(self, which: Tensor) -> None:

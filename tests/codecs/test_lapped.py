@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import lof
 from lof.codecs import Codec, codec_spec, codec_specs, hard_rounding, load_codec
-from lof.codecs.lapped.bits import FARTHEST, bits_of, bits_of_whole
+from lof.codecs.lapped.bits import FARTHEST, bits_of, bits_of_whole, rises_of_whole
 from lof.codecs.lapped.codec import LappedCodec
 from lof.codecs.lapped.config import LAPPED, LAPPED_TINY, LappedConfig, rate_of
 from lof.codecs.lapped.fixed import LIMIT, SUM_LIMIT, FixedDepthwise, FixedLinear, counts, to_grid
@@ -98,6 +98,18 @@ def test_bits_of_whole_residuals_are_those_of_any() -> None:
     assert torch.allclose(between.grad, slope.sum(0, keepdim=True), atol=1e-4)
     beyond = torch.full((1, PLACES), FARTHEST + 1.0)
     assert torch.equal(bits_of_whole(beyond, whole), bits_of(beyond, whole))
+
+
+@pytest.mark.parametrize(
+    "place", [torch.arange(PLACES, dtype=torch.float32), torch.linspace(0, PLACES - 1, 777)]
+)
+@pytest.mark.parametrize("farthest", [FARTHEST - 1, FARTHEST, FARTHEST + 5])
+def test_bits_rise_between_whole_residuals_as_they_stand_there(place: torch.Tensor, farthest: int) -> None:
+    residual = torch.tensor([0.0, 1, -1, 7, -90, farthest, -farthest])[:, None].repeat(1, len(place))
+    below, here, above = (bits_of_whole(residual + step, place[None]) for step in (-1, 0, 1))
+    to_here, onwards = rises_of_whole(residual, place[None])
+    assert torch.allclose(to_here, here - below, atol=2e-3)
+    assert torch.allclose(onwards, above - here, atol=2e-3)
 
 
 class TestExactness:

@@ -40,11 +40,38 @@ def bits_of_whole(residual: Tensor, place: Tensor) -> Tensor:
     return cast(Tensor, _FromTable.apply(residual, place.expand_as(residual), _table().to(place.device)))
 
 
+def rises_of_whole(residual: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    """How :func:`bits_of` rises to whole residuals from those below, and from them to those above; no gradients."""
+    if bool((residual.abs() >= FARTHEST).any()):
+        below, here, above = (bits_of_whole(residual + step, place) for step in (-1, 0, 1))
+        return here - below, above - here
+    table, width = _rises().to(place.device), 2 * FARTHEST
+    row = _ROWS * place
+    whole_row = row.floor()
+    between = row - whole_row
+    index = (residual + whole_row * width).add_(FARTHEST).long()
+    # One row on, one residual back, and the row before: each index is made of the last, in place.
+    near, far = table.take(index), table.take(index.add_(width))
+    onwards = near.lerp_(far, between)
+    far, near = table.take(index.sub_(1)), table.take(index.sub_(width))
+    return near.lerp_(far, between), onwards
+
+
+def _places() -> Tensor:
+    """Those of the tables' rows, (rows, 1); the last stands twice."""
+    return (torch.arange(_ROWS * (PLACES - 1) + 2) / _ROWS).clamp_max(PLACES - 1)[:, None]
+
+
 @cache
 def _table() -> Tensor:
-    """Bits of residuals 0 to :data:`FARTHEST` at each place and between, flat; the last place stands twice."""
-    places = (torch.arange(_ROWS * (PLACES - 1) + 2) / _ROWS).clamp_max(PLACES - 1)
-    return bits_of(torch.arange(FARTHEST + 1.0)[None], places[:, None]).flatten()
+    """Bits of residuals 0 to :data:`FARTHEST` at each place and between, flat."""
+    return bits_of(torch.arange(FARTHEST + 1.0), _places()).flatten()
+
+
+@cache
+def _rises() -> Tensor:
+    """How bits rise from each residual to the next, the first from -:data:`FARTHEST`, likewise."""
+    return bits_of(torch.arange(-FARTHEST, FARTHEST + 1.0), _places()).diff(dim=1).flatten()
 
 
 class _FromTable(torch.autograd.Function):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Self, cast
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from lof.codecs.base import Codec, Coded, Decoded, Latents, Locality, Quantize
 from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.exact import exact_arithmetic, fingerprint
-from lof.codecs.lapped.bits import bits_of, bits_of_whole
+from lof.codecs.lapped.bits import bits_of, bits_of_whole, rises_of_whole
 from lof.codecs.lapped.config import RATE_MAX, rate_of
 from lof.codecs.lapped.decoder import Decoder
 from lof.codecs.lapped.network import LappedNetwork, arranged, parted
@@ -188,7 +188,8 @@ def _of_weights(path: Path, written: int, device: torch.device, precision: torch
 
 
 def _coded(residual: Tensor, value: Tensor, place: Tensor) -> Coded:
-    return Coded(residual, value, lambda r: bits_of(r, place), lambda r: bits_of_whole(r, place))
+    whole, rises = partial(bits_of_whole, place=place), partial(rises_of_whole, place=place)
+    return Coded(residual, value, partial(bits_of, place=place), whole, rises)
 
 
 def _last(x: Tensor) -> Tensor:
