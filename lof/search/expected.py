@@ -7,7 +7,7 @@ Together they foresee the cost near by: :meth:`Walk.moves` tells where it falls 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -160,12 +160,23 @@ class Point:
         values, image = decoded(state, walk.coded)
         distortion = state.objective.lmbda * state.objective.distortion(image)
         gradients = torch.autograd.grad(distortion.sum(), list(values.values()))
-        near, spread = {}, torch.zeros_like(distortion)
-        for (name, value), gradient in zip(values.items(), gradients, strict=True):
-            near[name] = Near(value.detach(), gradient, curvature[name])
+        near = {
+            name: Near(value.detach(), gradient, curvature[name])
+            for (name, value), gradient in zip(values.items(), gradients, strict=True)
+        }
+        none = torch.zeros_like(distortion)
+        return cls(walk.latents, near, distortion.detach(), none, none, state.objective.pixels).priced(walk)
+
+    def priced(self, walk: Walk) -> Point:
+        """The same place at the prices of a walk there, whose side latents may be softer or harder than before.
+
+        The values that were synthesised are not rounded, so that the distortion is the same.
+        """
+        spread = torch.zeros_like(self.distortion)
+        for name, near in self.near.items():
             _, up, _ = _rounding(walk.coded[name].residual.detach())
-            spread = spread + near[name].spread(up)
-        return cls(walk.latents, near, distortion.detach(), spread, walk.bits, state.objective.pixels)
+            spread = spread + near.spread(up)
+        return replace(self, spread=spread, bits=walk.bits)
 
     def cost(self, variance: float) -> Tensor:
         """Expected cost of each image, (B,), with ``variance`` times what rounding adds."""
