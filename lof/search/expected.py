@@ -167,7 +167,7 @@ class Point:
         none = torch.zeros_like(distortion)
         return cls(walk.latents, near, distortion.detach(), none, none, state.objective.pixels).priced(walk)
 
-    def priced(self, walk: Walk) -> Point:
+    def priced(self, walk: Walk) -> Self:
         """The same place at the prices of a walk there, whose side latents may be softer or harder than before.
 
         The values that were synthesised are not rounded, so that the distortion is the same.
