@@ -34,7 +34,7 @@ def _spec(name: str, fingerprint: str, summary: str, *, hidden: bool = False) ->
 @register(
     _spec(
         "lapped",
-        "effe6aebc0fc21c47f94eb23a55b17c3f79f2998d125403bb5bac5e36e5fe455",
+        "ba6da1599182df691f5b2f2d1188b1cd3df0d3c8e2b461193f71e00d309f2435",
         "lapped transform and network, one for every quality; ships with lof",
     ),
     _spec(
