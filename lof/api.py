@@ -200,9 +200,10 @@ def optimize_batch(
     begun = [_begun(codec, picture, windows) for picture in pictures]
     notes = [each.note for each in begun]
     plain: list[Symbols] = [codec.symbols(each.plain) for each in begun]
-    baselines = [writer.write(symbols) for writer, symbols in zip(writers, plain, strict=True)]
+    files = [writer.pack(symbols) for writer, symbols in zip(writers, plain, strict=True)]
     if codec.portable:
         plain.clear()
+    baselines = [writer.measured(data) for writer, data in zip(writers, files, strict=True)]
     starts = [
         each.start if stream is None else latents_in(stream, codec, each.plain, height, width)
         for each, stream in zip(begun, warm_starts or [None] * len(begun), strict=True)
@@ -244,8 +245,9 @@ def optimize_batch(
     for index, (writer, first, best) in enumerate(zip(writers, baselines, found, strict=True)):
         baseline, symbols = first, codec.symbols(best.latents)
         best.latents.clear()
-        searched = writer.write(codec.widen(symbols) if portable else symbols)
+        data = writer.pack(codec.widen(symbols) if portable else symbols)
         del symbols
+        searched = writer.measured(data)
         bigger = never_bigger and len(searched.data) > len(baseline.data)
         if portable and not codec.portable and (bigger or searched.measured.cost >= baseline.measured.cost):
             # Only now: widening takes a while, and where the search wins nobody reads the plain encoding.

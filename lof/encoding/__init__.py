@@ -66,14 +66,19 @@ class Writer:
 
     def read(self, data: bytes) -> Pixels:
         """What the standard decoder makes of a file, (H, W, 3)."""
-        decoded = self.codec.decompress(unpack(data).strings, *self.picture.pixels.shape[:2])
-        return container(self.format).to_pixels(decoded.image)
+        strings = unpack(data).strings
+        return container(self.format).to_pixels(
+            self.codec.decoded_image(strings, *self.picture.pixels.shape[:2])
+        )
+
+    def measured(self, data: bytes) -> Written:
+        """A file, read back and measured."""
+        pixels = self.read(data)
+        return Written(data, pixels, self.cost.measure(len(data), pixels))
 
     def write(self, symbols: Symbols) -> Written:
         """The file, read back and measured."""
-        data = self.pack(symbols)
-        pixels = self.read(data)
-        return Written(data, pixels, self.cost.measure(len(data), pixels))
+        return self.measured(self.pack(symbols))
 
 
 def arrays_of(codec: Codec, symbols: Symbols) -> dict[str, np.ndarray[Any, Any]]:
