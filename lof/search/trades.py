@@ -100,9 +100,11 @@ def trades(
     for name in names:
         of_bits, of_distortion, probed = (_arranged(each[name], places[name]) for each in slopes)
         curvature, sides = smoothed(probed.square()), []
+        # What tells nothing is no part of the file, such as blocks of halved colour planes in JPEGs.
+        told = (places[name] > 0) & ((of_bits != 0) | (of_distortion != 0))
         for sign, change in zip((1, -1), _changes(coded[name], of_bits), strict=True):
             error = sign * of_distortion + 0.5 * curvature
-            worth = (places[name] > 0) & (change.abs() > _LEAST)
+            worth = told & (change.abs() > _LEAST)
             gain, loss = (-change, error) if cheaper else (-error, change)
             # What seems to cost nothing is no bargain for that: a search has passed it over, and mostly it was right.
             price = loss.clamp_min(least) / gain

@@ -37,8 +37,8 @@ BASE = 750_000_000
 """Bytes of a process with a codec, before its first picture."""
 HELD = 12
 """Bytes held for each pixel of a picture throughout: its own, those of the plain encoding, and latents or symbols."""
-HELD_FOR_TARGET = 21
-"""The same where a target is to be met: its own, and latents of three searches."""
+HELD_FOR_TARGET = 27
+"""The same where a target is to be met: its own, latents of three searches, and those that one starts from."""
 _KEPT = 0.25
 """Of a quantisation step, which latents of a core may be away from whole symbols, lest neighbours change these."""
 

@@ -231,6 +231,9 @@ class _Reach:
         trials: list[_Trial] = []
         for number in range(habit.most + _MORE):
             part = self.profile if own else leg(self.profile, *_LEGS[min(number, len(_LEGS) - 1)])
+            anew = bool(self.windows) and number >= len(_LEGS)  # legs have not come near, and trades cannot
+            if anew:
+                part, start = self.profile, begin(plain.codec, self.picture, self.windows).start
             trials.append(self._trial(plain, lmbda, start, part))
             last = trials[-1]
             whole = own or number + 1 >= _WHOLE
@@ -238,7 +241,9 @@ class _Reach:
                 start = last.latents
                 trials = self._forgetting(trials)
             # Without a plain encoding that meets the target, more has to be tried.
-            enough = number + 1 >= habit.most and (last.gap <= 0 or self.plains.best >= 0)
+            enough = (
+                number + 1 >= habit.most and (last.gap <= 0 or self.plains.best >= 0) and not self.windows
+            )
             if (
                 self.stopped
                 or enough
@@ -246,10 +251,12 @@ class _Reach:
             ):
                 break
             rise = habit.stiff[min(number + 1, len(habit.stiff) - 1)]
-            if own and number:
+            if self.windows and number + 1 >= len(_LEGS):
+                rise = _HABITS["own", self.target.is_size].stiff[0]
+            if (own and number) or anew:
                 before = trials[-2]
                 measured = (last.gap - before.gap) / math.log(last.lmbda / before.lmbda)
-                rise = min(max(measured / rise, 0.3), 3) * rise
+                rise = min(max(measured / rise, 0.05 if anew else 0.3), 3) * rise
             aimed = 0.0 if own or not whole else -math.copysign(_OVER, last.gap)
             lmbda = last.lmbda * math.exp(min(max((aimed - last.gap) / rise, -_STEP), _STEP))
         return trials

@@ -148,6 +148,15 @@ class TestReached:
         assert 0.985 * 1850 <= len(of_network.data) <= 1850
         assert of_network.optimised.mse < of_network.baseline.mse
 
+    def test_what_a_jpeg_does_not_hold_is_not_changed(self) -> None:
+        # Its colour planes are halved: most of their blocks are no part of the file.
+        random = np.random.default_rng(0)
+        small = Image.fromarray(random.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+        smooth = np.array(small.resize((96, 96), Image.Resampling.BICUBIC))
+        for size in (1000, 1500):
+            result = lof.optimize(smooth, codec="jpeg", profile=SHORT, target=Target(size=size))
+            assert np.array_equal(lof.decode(result.data).pixels, result.pixels)  # reads the same symbols
+
     def test_qualities_of_a_codec_with_few_are_all_tried(self, crop: Pixels) -> None:
         points = [q for _, q in codec_spec("mean-scale-96").rate_points]
         assert len(points) == 4
