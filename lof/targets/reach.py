@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from lof.codecs import Codec, Latents, tensor_of
-from lof.containers import container, unpack
-from lof.encoding import Symbols, Writer
+from lof.containers import container
+from lof.encoding import Writer
 from lof.errors import TargetError
 from lof.machine.memory import require_memory
 from lof.measure import Region, TrueCost
@@ -25,17 +25,18 @@ from lof.search import (
     Objective,
     Progress,
     StopSearch,
-    Trades,
     begin,
     search,
     search_in_windows,
-    trades,
     windows_for,
 )
 from lof.search.windows import HELD_FOR_TARGET
 from lof.targets.between import between
+from lof.targets.habits import HABITS, Habit
 from lof.targets.ladder import Aim, Ladder, Plain, Plains
+from lof.targets.least import least_file, nearest
 from lof.targets.legs import leg
+from lof.targets.traded import CLOSE, PROBES, traded
 
 _LEGS = ((0.0, 0.4), (0.4, 0.75), (0.75, 1.0), (0.9, 1.0))
 """Shares of the profile's first stage, between which λ may move. The last one is for more searches, while needed."""
@@ -43,36 +44,7 @@ _WHOLE = 3
 """Legs after which a search has been done whole."""
 _OVER = 0.01
 """How far beyond the target a search more is aimed, so that files lie on both sides of it."""
-_CLOSE = {True: 2e-3, False: 2.5e-3}
-"""Gap below the target that is as good as none."""
-_PATHS, _PROBES = 4, 5
 _FARTHEST, _STEP, _MORE = math.log(64), math.log(4), 4
-
-
-@dataclass(frozen=True)
-class _Habit:
-    """What is foreseen of searches, for gaps of a size or of a quality.
-
-    Attributes:
-        gain: gap of the plain encoding by whose search, at the codec's own λ, the target lies.
-        stiff: how the gap moves with log λ from one leg to the next, by the leg that goes on.
-        near: gap that trades close; above it they cost more quality than another search.
-        most: legs.
-    """
-
-    gain: float
-    stiff: tuple[float, ...]
-    near: float
-    most: int
-
-
-_HABITS = {
-    ("legs", True): _Habit(0.07, (0.3, 0.2, 0.1, 0.1), 0.0, 5),
-    ("legs", False): _Habit(0.02, (-0.3, -0.25, -0.15, -0.15), 0.0, 5),
-    ("own", True): _Habit(0.43, (0.42,) * 4, 0.03, 4),
-    ("own", False): _Habit(0.0, (-0.65,) * 4, 0.03, 4),
-}
-"""Measured on CID22's validation set. A codec's own search begins anew each time, and λ moves it farther."""
 
 
 def reach_target(
@@ -122,15 +94,6 @@ class _Trial:
     latents: Latents | None
     lmbda: float
     gap: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Spot:
-    """Symbols, and what their file would be: its gap and its size."""
-
-    symbols: Symbols
-    gap: float
-    size: int
 
 
 class _Reach:
@@ -216,9 +179,9 @@ class _Reach:
 
     def _searched(self) -> list[_Trial]:
         """Searches at one quality, each from where the last one stopped, until trades can do the rest."""
-        place = self.plains.place_at(_HABITS["legs", self.target.is_size].gain)
+        place = self.plains.place_at(HABITS["legs", self.target.is_size].gain)
         own = all(stage.kind == "own" for stage in self.plains[place].codec.plan(self.profile).stage)
-        habit = _HABITS["own" if own else "legs", self.target.is_size]
+        habit = HABITS["own" if own else "legs", self.target.is_size]
         wanted = habit.gain
         place = self.plains.place_at(wanted)
         plain = self.plains[place]
@@ -252,7 +215,7 @@ class _Reach:
                 break
             rise = habit.stiff[min(number + 1, len(habit.stiff) - 1)]
             if self.windows and number + 1 >= len(_LEGS):
-                rise = _HABITS["own", self.target.is_size].stiff[0]
+                rise = HABITS["own", self.target.is_size].stiff[0]
             if (own and number) or anew:
                 before = trials[-2]
                 measured = (last.gap - before.gap) / math.log(last.lmbda / before.lmbda)
@@ -261,10 +224,10 @@ class _Reach:
             lmbda = last.lmbda * math.exp(min(max((aimed - last.gap) / rise, -_STEP), _STEP))
         return trials
 
-    def _close(self, trials: list[_Trial], habit: _Habit) -> bool:
+    def _close(self, trials: list[_Trial], habit: Habit) -> bool:
         """Whether no other search is needed: one is near, or the target lies between two."""
         gaps = [trial.gap for trial in trials]
-        near = -_CLOSE[self.target.is_size] <= gaps[-1] <= 0 or abs(gaps[-1]) <= habit.near
+        near = -CLOSE[self.target.is_size] <= gaps[-1] <= 0 or abs(gaps[-1]) <= habit.near
         return near or min(gaps) <= 0 < max(gaps)
 
     @staticmethod
@@ -331,8 +294,8 @@ class _Reach:
         found: list[_Trial] = []
         if met is None or missed is None:
             return found
-        low, high, aimed = (0.0, missed.gap), (1.0, met.gap), -_CLOSE[self.target.is_size] / 2
-        for _ in range(_PROBES):
+        low, high, aimed = (0.0, missed.gap), (1.0, met.gap), -CLOSE[self.target.is_size] / 2
+        for _ in range(PROBES):
             if high[1] >= 2 * aimed:
                 break
             share = low[0] + (high[0] - low[0]) * (low[1] - aimed) / (low[1] - high[1])
@@ -352,8 +315,7 @@ class _Reach:
 
         Of large images, which do not fit into the memory whole, always as it was.
         """
-        size = self.target.is_size
-        if self.windows or -_CLOSE[size] <= trial.gap <= 0:
+        if self.windows or -CLOSE[self.target.is_size] <= trial.gap <= 0:
             return trial
         codec = trial.writer.codec
         objective = Objective(
@@ -364,61 +326,13 @@ class _Reach:
             region=self._map(),
             offset=self.offset,
         )
-        symbols = codec.decompress(unpack(trial.data).strings, *self.picture.pixels.shape[:2]).symbols
-        now = start = _Spot(symbols, trial.gap, len(trial.data))
-        met = now if now.gap <= 0 else None
-        apart = True
-        for number in range(_PATHS):
-            if met is not None and met.gap >= -_CLOSE[size]:
-                break
-            apart = apart and number + 1 < _PATHS
-            path = trades(
-                objective,
-                now.symbols,
-                cheaper=(now.gap > 0) == size,
-                apart=apart,
-                seed=self.seed,
-            )
-            self.evaluations += 1
-            found = self._along(path, now, trial.writer)
-            met = max(
-                [spot for spot in (met, *found) if spot is not None and spot.gap <= 0], key=_gap, default=None
-            )
-            nearest = min([now, *found], key=lambda spot: abs(spot.gap + _CLOSE[size] / 2))
-            if nearest is now and not apart:
-                break
-            apart, now = apart and nearest is not now, nearest
-        if met is None or met is start:
+        symbols, evaluations = traded(objective, self.aim, trial.writer, trial.data, trial.gap, self.seed)
+        self.evaluations += evaluations
+        if symbols is None:
             return trial
-        written = trial.writer.write(met.symbols)
-        return replace(trial, data=written.data, measured=written.measured, gap=met.gap, latents=None)
-
-    def _along(self, path: Trades, start: _Spot, writer: Writer) -> list[_Spot]:
-        """Files along a path, where the gap closes if it does."""
-        size, found = self.target.is_size, [start]
-        if not len(path):
-            return []
-        foreseen = path.bits / (8 * start.size) if size else path.distortion
-        aimed = -_CLOSE[size] / 2
-        low, high = (0, start.gap), (len(path) + 1, start.gap + 2 * float(foreseen[-1]))
-        count = int((foreseen.abs() < abs(start.gap - aimed)).sum()) + 1
-        for _ in range(_PROBES):
-            count = min(max(count, low[0] + 1), high[0] - 1)
-            symbols = path.symbols(count)
-            data = writer.pack(symbols)
-            gap = self.aim.gap(data, lambda: writer.read(data))  # noqa: B023
-            found.append(_Spot(symbols, gap, len(data)))
-            if -_CLOSE[size] <= gap <= 0:
-                break
-            if (gap > aimed) == (start.gap > aimed):
-                low = count, gap
-            else:
-                high = count, gap
-            if high[0] - low[0] <= 1:
-                break
-            share = (aimed - low[1]) / (high[1] - low[1]) if high[1] != low[1] else 0.5
-            count = round(low[0] + min(max(share, 0.05), 0.95) * (high[0] - low[0]))
-        return found[1:]
+        written = trial.writer.write(symbols)
+        gap = self.aim.gap(written.data, lambda: written.pixels)
+        return replace(trial, data=written.data, measured=written.measured, gap=gap, latents=None)
 
     def _refuse_the_impossible(self) -> None:
         """A size that no file has needs no search to be refused."""
@@ -429,23 +343,10 @@ class _Reach:
             raise TargetError(self._nearest([self.least.measured]))
 
     def _least(self) -> _Trial:
-        """The smallest file there is, or nearly: at the lowest quality, all that gets cheaper by it is 0."""
         plain = self.plains[0]
-        codec, writer = plain.codec, plain.writer
-        latents = begin(codec, self.picture, self.windows).plain
-        symbols = codec.symbols(latents)
-        if self.windows:  # what single elements cost is not known of the whole
-            zeros = {name: torch.zeros_like(tensor) for name, tensor in symbols.items()}
-        else:
-            with torch.no_grad():
-                coded = codec.code(latents, codec.rounded)
-            cheaper = {
-                name: part.bits_of(torch.zeros_like(part.residual)) < part.bits
-                for name, part in coded.items()
-            }
-            zeros = {name: torch.where(cheaper[name].cpu(), 0, tensor) for name, tensor in symbols.items()}
-        some = {name: zeros[name] if name in codec.synthesised else symbols[name] for name in symbols}
-        data = min((writer.pack(each) for each in (zeros, some)), key=len)
+        writer = plain.writer
+        latents = begin(plain.codec, self.picture, self.windows).plain
+        data = least_file(writer, latents, large=bool(self.windows))
         written = writer.measured(data)
         gap = self.aim.gap(data, lambda: written.pixels)
         return _Trial(writer, data, written.measured, None, self._suited(plain), gap)
@@ -455,18 +356,7 @@ class _Reach:
         codec = self.plains[0].codec
         fixed = len(self.ladder.lmbdas) == 1
         name = f"{codec.name} quality {codec.quality:.10g}" if fixed else codec.name
-        if self.aim.size is not None:
-            size = min(file.size for file in files)
-            held = sum(map(len, self.picture.boxes.values()))
-            hint = f", {held} of them metadata that --strip leaves out" if held else ""
-            return f"no file of {name} has {self.target} or less; the smallest has {size} bytes{hint}"
-        if self.target.ms_ssim is not None:
-            best = f"MS-SSIM {max(file.ms_ssim or 0 for file in files):.5f}"
-        elif self.target.psnr is not None:
-            best = f"{max(file.psnr for file in files):.2f} dB"
-        else:
-            best = f"{max(file.psnr_inside or 0 for file in files):.2f} dB"
-        return f"no file of {name} reaches {self.target}; the best found has {best}"
+        return nearest(files, self.target, name, sum(map(len, self.picture.boxes.values())))
 
     def _rank(self, measured: Measured) -> tuple[float, float]:
         """What is better is lower: the error of files that meet a size, the size of those that meet a quality."""
@@ -490,5 +380,5 @@ class _Reach:
             raise
 
 
-def _gap(found: _Spot | _Trial) -> float:
+def _gap(found: _Trial) -> float:
     return found.gap
