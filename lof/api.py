@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from lof.codecs import DEFAULT_CODEC, Begun, Codec, codec_for, codec_spec, load_codec, tensor_of
+from lof.codecs import DEFAULT_CODEC, Codec, codec_for, codec_spec, load_codec, tensor_of
 from lof.containers import Stream, container, container_for, container_of, unpack
 from lof.containers.digest import check_digest
 from lof.encoding import Symbols, Writer, arrays_of, codec_of, latents_in
@@ -22,7 +22,7 @@ from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import Profile, load_profile
 from lof.results import Result, Target
-from lof.search import Progress, Window, analyse_in_windows, search, search_in_windows, windows_for
+from lof.search import Progress, begin, search, search_in_windows, windows_for
 from lof.targets import Ladder, reach_target
 
 if TYPE_CHECKING:
@@ -83,10 +83,9 @@ def optimize(
     """
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
     if target is not None:
-        if lmbda is not None or warm_start is not None or never_bigger or memory is not None:
+        if lmbda is not None or warm_start is not None or never_bigger:
             raise UsageError(
-                "a target decides on λ itself, the start and the size, and searches whole images; leave out lmbda, "
-                "warm_start, never_bigger and memory"
+                "a target decides on λ itself, the start and the size; leave out lmbda, warm_start and never_bigger"
             )
         ladder = (
             Ladder.of_one(codec)
@@ -103,6 +102,7 @@ def optimize(
             format=format,
             region=region,
             portable=portable,
+            memory=memory,
             on_progress=on_progress,
         )
     if not isinstance(codec, Codec):
@@ -136,6 +136,7 @@ def optimize_to(
     format: str | None = None,
     region: np.ndarray[Any, Any] | None = None,
     portable: bool = True,
+    memory: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """:func:`optimize` with a target, at the qualities of a :class:`lof.targets.Ladder`; the rest is as there."""
@@ -150,6 +151,7 @@ def optimize_to(
         seed=seed,
         region=None if region is None else region_of(region, *picture.pixels.shape[:2]),
         portable=portable,
+        memory=memory,
         on_progress=on_progress,
     )
 
@@ -197,14 +199,17 @@ def optimize_batch(
         Writer(codec, picture, format, TrueCost(picture.pixels, lmbda, metric, region))
         for picture, region in zip(pictures, maps, strict=True)
     ]
-    begun = [_begun(codec, picture, windows) for picture in pictures]
+    begun = [begin(codec, picture, windows) for picture in pictures]
     notes = [each.note for each in begun]
     plain: list[Symbols] = [codec.symbols(each.plain) for each in begun]
-    baselines = [writer.write(symbols) for writer, symbols in zip(writers, plain, strict=True)]
+    files = [writer.pack(symbols) for writer, symbols in zip(writers, plain, strict=True)]
     if codec.portable:
         plain.clear()
+    baselines = [writer.measured(data) for writer, data in zip(writers, files, strict=True)]
     starts = [
-        each.start if stream is None else latents_in(stream, codec, each.plain, height, width)
+        each.start
+        if stream is None
+        else latents_in(stream, codec, each.plain, height, width, large=bool(windows))
         for each, stream in zip(begun, warm_starts or [None] * len(begun), strict=True)
     ]
     del begun  # of a large image everything that is not needed any more is dropped, here and above
@@ -244,8 +249,9 @@ def optimize_batch(
     for index, (writer, first, best) in enumerate(zip(writers, baselines, found, strict=True)):
         baseline, symbols = first, codec.symbols(best.latents)
         best.latents.clear()
-        searched = writer.write(codec.widen(symbols) if portable else symbols)
+        data = writer.pack(codec.widen(symbols) if portable else symbols)
         del symbols
+        searched = writer.measured(data)
         bigger = never_bigger and len(searched.data) > len(baseline.data)
         if portable and not codec.portable and (bigger or searched.measured.cost >= baseline.measured.cost):
             # Only now: widening takes a while, and where the search wins nobody reads the plain encoding.
@@ -375,13 +381,6 @@ def decode_stream(
     symbols = arrays_of(codec, decoded.symbols)
     check_digest(stream, symbols, name)
     return Picture(container(stream.container).to_pixels(decoded.image), stream.boxes), symbols
-
-
-def _begun(codec: Codec, picture: Picture, windows: Sequence[Window]) -> Begun:
-    if not windows:
-        return codec.begin(picture)
-    guess = analyse_in_windows(codec, picture.pixels, windows)
-    return Begun(guess, guess)
 
 
 def _ladder(name: str, quality: float | None, metric: str | None, device: str) -> Ladder:

@@ -30,6 +30,8 @@ from lof.profiles import Profile, load_profile
 from pipelines.command import run
 from pipelines.methods import Journal
 
+BELOW, ABOVE = 1.0, 0.02
+"""How near files are to come: per cent of a size, dB of a quality."""
 HEAD = (
     "| picture | target | reached | away | without a target | plain encoding that meets it | time |\n"
     "| --- | --- | --- | --- | --- | --- | --- |\n"
@@ -96,16 +98,40 @@ def _table(rows: list[dict[str, Any]]) -> str:
         )
         cells = (row["image"], row["target"], reached, _away(row), free, plain, f"{row['ratio']:.2f} ×")
         text += f"| {' | '.join(cells)} |\n"
-    times = [row["ratio"] for row in rows]
-    mean, most = f"{fmean(times):.2f} ×", f"{max(times):.2f} ×"
-    return f"{text}\nTime over that of a search without a target: {mean} on average, at most {most}.\n"
+    return f"{text}\n{_summary(rows)}"
+
+
+def _summary(rows: list[dict[str, Any]]) -> str:
+    """Against the marks of :data:`BELOW` and :data:`ABOVE`, a line for each kind."""
+    lines = []
+    for kind, mark, unit in (("size", BELOW, "% below"), ("quality", ABOVE, "dB above")):
+        found = [row for row in rows if row["kind"] == kind and "error" not in row]
+        if not found:
+            continue
+        away = [abs(_distance(row)) for row in found]
+        times = [row["ratio"] for row in found]
+        if kind == "size":
+            cost = f"{fmean(row['reached']['psnr'] - row['free']['psnr'] for row in found):+.3f} dB"
+        else:
+            cost = f"{100 * fmean(row['reached']['size'] / row['free']['size'] - 1 for row in found):+.2f} % bytes"
+        lines.append(
+            f"- {kind}: {sum(each <= mark for each in away)} of {len(found)} within {mark:g} {unit}, the farthest "
+            f"{max(away):.3f}; {cost} against the search without a target; time {fmean(times):.2f} × of it on average, "
+            f"at most {max(times):.2f} ×\n"
+        )
+    return "".join(lines)
 
 
 def _away(row: dict[str, Any]) -> str:
+    return f"{_distance(row):.2f} %" if row["kind"] == "size" else f"{_distance(row):+.3f} dB"
+
+
+def _distance(row: dict[str, Any]) -> float:
+    """Per cent of the size, or dB."""
     value = float(row["target"].split()[0])
     if row["kind"] == "size":
-        return f"{100 * (row['reached']['size'] / value - 1):.2f} %"
-    return f"{row['reached']['psnr'] - value:+.3f} dB"
+        return float(100 * (row["reached"]["size"] / value - 1))
+    return float(row["reached"]["psnr"] - value)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 from lof.archive.create import Planned, Summary, create, plan
 from lof.archive.decide import Policy
 from lof.archive.entries import Limits, Source
-from lof.archive.events import Checked, Event, OnEvent, Settled, Unchanged
+from lof.archive.events import Checked, Event, OnEvent, Settled, Surveyed, Unchanged
 from lof.archive.improve import Improved, improve
 from lof.archive.manifest import Manifest, Total
 from lof.archive.rebuild import Rebuilt, rebuild
@@ -37,6 +37,7 @@ __all__ = [
     "Settled",
     "Source",
     "Summary",
+    "Surveyed",
     "Total",
     "Unchanged",
     "Verdict",

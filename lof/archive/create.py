@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from lof.archive.decide import Decider, Decision, Policy
@@ -17,12 +17,14 @@ from lof.archive.manifest import NAME, Manifest, SourceRow
 from lof.archive.objects import LARGEST
 from lof.archive.schema import Row
 from lof.archive.store import Store
+from lof.archive.total import find_shares
 from lof.archive.weights import keep_weights
 from lof.archive.work import NO_IMAGE, TOO_LARGE, Floors, Kept, Search, SearchItem, Streamed, format_of
 from lof.errors import ArchiveError, UsageError
 from lof.files.atomic import Staged
 from lof.jobs import JobSettings
 from lof.pools import Pool
+from lof.results import Target
 
 _UNREAD = "not read to its end yet; run `lof archive create` again"
 
@@ -89,7 +91,11 @@ def create(
     with Store(dst, create=True) as store:
         _refuse_other_sources(store.manifest, sources, moved)
         keep_weights(dst, settings.load("cpu"))
-        job = _Create(store, sources, Decider(store.manifest, digest, policy), on_event)
+        decider = Decider(store.manifest, digest, policy)
+        parts = (
+            find_shares(store.manifest, sources, decider, settings, pool, on_event) if settings.total else {}
+        )
+        job = _Create(store, sources, decider, settings, parts, on_event)
         for source in sources:
             job.put_source(source, _UNREAD)
         pool.run(job.items(), Search(settings, floors), listener(on_event, job.keep))
@@ -132,20 +138,24 @@ def settings_digest(settings: JobSettings, floors: Floors) -> str:
     """16 hexadecimal digits over everything that decides what becomes of an image.
 
     Raises:
-        UsageError: the settings fit no codec, or want another metric than the codec was made for.
+        UsageError: the settings fit no codec.
     """
-    codec = settings.load("cpu")
-    if settings.metric != codec.metric:  # the manifest keeps costs, and what the codec was made for
-        raise UsageError(
-            f"metric {settings.metric}: an archive optimises what {codec.name} was made for; use {codec.metric}"
-        )
-    content = f"{settings.digest(codec)} {floors.psnr} {floors.ms_ssim}"
+    content = f"{settings.digest(settings.load('cpu'))} {floors.psnr} {floors.ms_ssim}"
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 class _Create:
-    def __init__(self, store: Store, sources: Sequence[Source], decider: Decider, on_event: OnEvent) -> None:
+    def __init__(
+        self,
+        store: Store,
+        sources: Sequence[Source],
+        decider: Decider,
+        settings: JobSettings,
+        shares: Mapping[str, int],
+        on_event: OnEvent,
+    ) -> None:
         self.store, self.sources, self.decider, self.on_event = store, sources, decider, on_event
+        self.settings, self.shares = settings, shares
         self.summary = Summary()
         self.flying: dict[str, Row] = {}
         self.plain: list[Row] = []
@@ -224,7 +234,17 @@ class _Create:
             self._store(replace(row, why=why), staged)
         else:
             self.flying[entry.path] = row
-            yield SearchItem(entry.path, data)
+            yield SearchItem(
+                entry.path,
+                data,
+                settings=self._own_settings(entry.path),
+                map=_map_of(entry.path, self.settings),
+            )
+
+    def _own_settings(self, path: str) -> JobSettings | None:
+        """Those of one image, where it has a share of a size for all."""
+        size = self.shares.get(path)
+        return None if size is None else replace(self.settings, target=Target(size=size), total=False)
 
     def _pass(self, unchanged: Unchanged) -> None:
         self.summary.unchanged += unchanged.files
@@ -283,6 +303,22 @@ def _content(entry: Entry, store: Store) -> tuple[bytes, Staged | None, str]:
         if staged is not None:
             staged.discard()
         raise
+
+
+def _map_of(path: str, settings: JobSettings) -> bytes | None:
+    """The file that says how much each pixel of an image counts, if there is one; the source's name is no part of
+    where it lies.
+
+    Raises:
+        ArchiveError: it cannot be read.
+    """
+    if settings.regions is None or settings.regions.maps is None:
+        return None
+    place = settings.regions.map_of(PurePosixPath(*PurePosixPath(path).parts[1:]))
+    try:
+        return None if place is None else place.read_bytes()
+    except OSError as error:
+        raise ArchiveError(f"its map {place} cannot be read ({error.strerror}); allow it") from error
 
 
 def _row(entry: Entry, sha256: str, size: int) -> Row:

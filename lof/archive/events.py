@@ -23,6 +23,13 @@ class Unchanged:
 
 
 @dataclass(frozen=True)
+class Surveyed:
+    """So many images have been encoded plainly, to share out a size among them; before the first search."""
+
+    done: int
+
+
+@dataclass(frozen=True)
 class Settled:
     """On disk and in the manifest; ``row.error`` tells what went wrong, if anything did."""
 
@@ -37,7 +44,7 @@ class Checked:
     error: str = ""
 
 
-Event = Unchanged | Started | Advanced | Settled | Checked
+Event = Unchanged | Surveyed | Started | Advanced | Settled | Checked
 OnEvent = Callable[[Event], None]
 
 

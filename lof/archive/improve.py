@@ -15,7 +15,7 @@ from lof.archive.events import OnEvent, Outcome, Settled, listener
 from lof.archive.schema import Row
 from lof.archive.store import Store
 from lof.archive.weights import kept_weights
-from lof.archive.work import FOR_TARGET, Kept, Search, SearchItem, Streamed
+from lof.archive.work import FOR_METRIC, FOR_REGION, FOR_TARGET, Kept, Search, SearchItem, Streamed
 from lof.errors import ArchiveError, UsageError
 from lof.jobs import JobSettings
 from lof.pools import Pool
@@ -29,7 +29,7 @@ class Improved(Outcome):
         before, after: bytes of the replaced streams.
         gain: mean relative change of their cost, rate + λ·distortion; -0.01 is 1 % lower.
         kept: streams whose search found nothing better.
-        tried: streams that the same search was tried on before, and those that were made for a target.
+        tried: streams that the same search was tried on before, and those that were made for a target or a region.
         missing: streams whose original is not in the sources.
     """
 
@@ -122,8 +122,8 @@ class _Improve:
         self.on_event(Settled(row))
 
     def _look_at(self, entry: Entry, row: Row) -> Iterator[SearchItem]:
-        made_for_target = any(note.startswith(FOR_TARGET) for note in row.notes.split("\n"))
-        if row.tried == self.search or made_for_target:
+        notes = row.notes.split("\n")
+        if row.tried == self.search or any(note.startswith((FOR_TARGET, FOR_REGION)) for note in notes):
             self.summary.tried += 1
             return
         try:
@@ -142,7 +142,10 @@ class _Improve:
             self.settings,
             codec=row.codec or self.settings.codec,
             quality=row.quality,
-            metric=row.metric or self.settings.metric,
+            metric=next(
+                (note.removeprefix(FOR_METRIC) for note in notes if note.startswith(FOR_METRIC)),
+                row.metric or self.settings.metric,
+            ),
             lmbda=row.lmbda,
             weights=self.settings.weights or kept_weights(self.store.folder, row),
         )

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from lof.archive.schema import Row
 from lof.containers import container, unpack
-from lof.errors import ImageError, LofError, LowMemoryError, one_line
+from lof.errors import ImageError, LofError, LowMemoryError, SearchError, one_line
 from lof.jobs import JobSettings
 from lof.jobs.work import throttled
 from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
+from lof.pictures.region import levels_of
 from lof.pictures.writing import image_bytes
 from lof.pools import Work
 from lof.profiles import Profile
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
     from lof.search import Progress
 
 NOT_SMALLER, BELOW_FLOOR = "stream not smaller", "below the quality floor"
-FOR_TARGET = "made for a target of "
-"""Begins the note of a stream that `lof archive improve` leaves as it is: it knows λ, but no target."""
+FOR_TARGET, FOR_REGION = "made for a target of ", "made for a region"
+"""Begin the notes of streams that `lof archive improve` leaves as they are: it knows λ, but no target and no region."""
+FOR_METRIC = "made for the metric "
+"""Begins the note of a stream whose cost has another metric than its codec was trained for."""
 NO_IMAGE, REFUSED, TOO_LARGE, LOST = "no image", "image not taken", "file too large", "search failed"
 
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -100,13 +103,17 @@ class Kept:
 
 @dataclass(frozen=True)
 class SearchItem:
-    """One image. ``stream`` is the one in the archive that is to be improved, with its true cost and its settings."""
+    """One image. ``stream`` is the one in the archive that is to be improved, with its true cost and its settings.
+
+    ``map`` is the file that says how much each pixel counts, where the settings name such files and there is one.
+    """
 
     path: str
     data: bytes
     stream: bytes | None = None
     cost: float = math.inf
     settings: JobSettings | None = None
+    map: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +164,11 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
         picture = read_picture(item.path, item.data)
         settings = item.settings or self.settings
         codec = settings.load()
+        weights, notes = _weights(item, settings, *picture.pixels.shape[:2])
+        if settings.total:
+            raise SearchError(
+                f"{item.path}: its plain encodings failed, so it has no share of the total; run the command again"
+            )
         if settings.target is not None:
             result = optimize_to(
                 picture,
@@ -165,11 +177,13 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
                 settings.profile,
                 metric=settings.metric,
                 seed=settings.seed,
+                region=weights,
                 portable=settings.portable,
+                memory=settings.memory,
                 on_progress=report,
             )
             codec = settings.load(quality=result.quality)
-            picture = replace(picture, notes=(*picture.notes, f"{FOR_TARGET}{settings.target}"))
+            notes.append(f"{FOR_TARGET}{settings.target}")
         else:
             result = optimize(
                 picture,
@@ -178,10 +192,15 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
                 metric=settings.metric,
                 lmbda=settings.lmbda,
                 seed=settings.seed,
+                region=weights,
                 warm_start=item.stream,
                 portable=settings.portable,
+                memory=settings.memory,
                 on_progress=report,
             )
+        if settings.metric != codec.metric:
+            notes.append(f"{FOR_METRIC}{settings.metric}")
+        picture = replace(picture, notes=(*picture.notes, *notes))
         seconds = time.perf_counter() - started
         if len(result.data) >= len(item.data):
             return Kept(
@@ -193,6 +212,23 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
         if result.optimised.cost >= item.cost:
             return Kept("no better stream found", "", "", seconds)
         return Streamed(result.data, _columns(result, codec, settings.profile, picture, item.data, seconds))
+
+
+def _weights(
+    item: SearchItem, settings: JobSettings, height: int, width: int
+) -> tuple[NDArray[Any] | None, list[str]]:
+    """How much each pixel counts, and what is to be noted about that."""
+    regions = settings.regions
+    try:
+        if regions is None:
+            return None, []
+        if regions.maps is None:
+            return regions.inside(height, width), [FOR_REGION]
+        if item.map is not None:
+            return levels_of(regions.maps, height, width, item.map), [FOR_REGION]
+    except ImageError as error:
+        raise SearchError(f"{item.path}: {error}") from error
+    return None, [f"no map of it in {regions.maps}: all pixels count the same"]
 
 
 def _columns(

@@ -66,6 +66,27 @@ MaxPixels = Annotated[
 Device = Annotated[
     str, typer.Option(help="Where the search runs: auto, cpu, cuda or cuda:N.", rich_help_panel=WORKERS)
 ]
+Memory = Annotated[
+    str | None,
+    typer.Option(
+        help="The most memory for each worker, such as 4GB. An image that needs more is searched in windows that "
+        "overlap, one after the other. The files are ordinary ones.",
+        metavar="SIZE",
+        show_default=False,
+        rich_help_panel=WORKERS,
+    ),
+]
+Region = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="REGION",
+        help="Where quality counts more: x,y,width,height=weight in pixels, as 40,20,200,100=4, once or more; or "
+        "a grey picture of the images' size, white counting most and black not at all; or a folder of "
+        "such pictures, with the paths of the images.",
+        show_default=False,
+        rich_help_panel=SEARCH,
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(

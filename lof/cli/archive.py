@@ -12,7 +12,18 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
-from lof.cli._targets import MinMsSsim, MinPsnr, TargetBpp, TargetBytes, TargetMsSsim, TargetPsnr, target_of
+from lof.cli._targets import (
+    MinMsSsim,
+    MinPsnr,
+    TargetBpp,
+    TargetBytes,
+    TargetMsSsim,
+    TargetPsnr,
+    TargetPsnrInside,
+    Total,
+    memory_of,
+    target_of,
+)
 from lof.codecs import DEFAULT_CODEC
 
 archive = typer.Typer(
@@ -72,7 +83,11 @@ def create(
     target_bytes: TargetBytes = None,
     target_bpp: TargetBpp = None,
     target_psnr: TargetPsnr = None,
+    target_psnr_inside: TargetPsnrInside = None,
     target_ms_ssim: TargetMsSsim = None,
+    total: Total = False,
+    region: options.Region = None,
+    memory: options.Memory = None,
     seed: options.Seed = 0,
     weights: options.Weights = None,
     min_psnr: MinPsnr = None,
@@ -115,6 +130,7 @@ def create(
     from lof.cli import archive_display
     from lof.codecs import codec_for, codec_spec
     from lof.jobs import JobSettings
+    from lof.pictures.region import Regions
     from lof.pools import make_pool
     from lof.profiles import load_profile
 
@@ -129,7 +145,10 @@ def create(
         seed=seed,
         device=device,
         precision=precision,
-        target=target_of(target_bytes, target_bpp, target_psnr, target_ms_ssim),
+        regions=Regions.parse(tuple(region or ())),
+        target=target_of(target_bytes, target_bpp, target_psnr, target_ms_ssim, target_psnr_inside),
+        total=total,
+        memory=None if memory is None else memory_of(memory),
     )
     limits = Limits(ratio=max_ratio, member=max_member * 10**9)
     found = open_sources(sources, dst, limits, exclude or ())
@@ -138,8 +157,7 @@ def create(
         planned = plan_archive(found, dst, settings, floors=floors, policy=policy, moved=moved)
         raise typer.Exit(1 if archive_display.show_plan(planned, json=json) else 0)
     pool = make_pool(jobs, ray=ray, num_gpus=num_gpus)
-    total = None if json else size_of(found)
-    with archive_display.ArchiveLines(total, json=json) as display:
+    with archive_display.ArchiveLines(None if json else size_of(found), json=json) as display:
         summary = create_archive(
             found,
             dst,
@@ -314,6 +332,7 @@ def improve(
     ] = None,
     seed: options.Seed = 0,
     weights: options.Weights = None,
+    memory: options.Memory = None,
     max_ratio: MaxRatio = 200,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
@@ -340,6 +359,7 @@ def improve(
         quality=None if first is None else first.quality,
         metric="mse" if first is None or first.metric is None else first.metric,
         weights=weights,
+        memory=None if memory is None else memory_of(memory),
         seed=seed,
         device=device,
         precision=precision,

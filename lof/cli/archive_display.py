@@ -24,6 +24,7 @@ from lof.archive import (
     Row,
     Settled,
     Summary,
+    Surveyed,
     Total,
     Unchanged,
     Verdict,
@@ -44,7 +45,7 @@ class ArchiveLines(Display):
     def __init__(self, total: int | None, *, json: bool, by_files: bool = False) -> None:
         super().__init__(json=json)
         self.total, self.by_files = total, by_files
-        self.done = self.unchanged = self.failed = self.worked = self.passed = 0
+        self.done = self.unchanged = self.failed = self.worked = self.passed = self.surveyed = 0
 
     def __call__(self, event: Event) -> None:
         super().__call__(event)
@@ -52,7 +53,10 @@ class ArchiveLines(Display):
             case Unchanged(files, size):
                 self.unchanged += files
                 self.passed += files if self.by_files else size
+            case Surveyed(done):
+                self.surveyed = done
             case Settled(row):
+                self.surveyed = 0
                 self._count(row.error, 1 if self.by_files else row.size)
                 self.ended(row.path, asdict(row), _line(row))
             case Checked(path, error):
@@ -61,6 +65,8 @@ class ArchiveLines(Display):
 
     def overall(self, elapsed: float) -> list[str]:
         parts = [f"{figures.plural(self.done, 'file')} done"]
+        if self.surveyed:
+            parts.append(f"sharing out the size: {figures.plural(self.surveyed, 'image')} encoded plainly")
         if self.unchanged:
             parts.append(f"{figures.count(self.unchanged)} unchanged")
         if self.failed:

@@ -101,16 +101,7 @@ def optimize(
     target_psnr_inside: TargetPsnrInside = None,
     target_ms_ssim: TargetMsSsim = None,
     total: Total = False,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            help="The most memory for each worker, such as 4GB. An image that needs more is searched in windows that "
-            "overlap, one after the other. The files are ordinary ones.",
-            metavar="SIZE",
-            show_default=False,
-            rich_help_panel=options.WORKERS,
-        ),
-    ] = None,
+    memory: options.Memory = None,
     seed: options.Seed = 0,
     weights: options.Weights = None,
     no_portable: options.NoPortable = False,
@@ -133,17 +124,7 @@ def optimize(
             rich_help_panel=options.OUTPUT,
         ),
     ] = "",
-    region: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="REGION",
-            help="Where quality counts more: x,y,width,height=weight in pixels, as 40,20,200,100=4, once or more; or "
-            "a grey picture of the images' size, white counting most and black not at all; or a folder of "
-            "such pictures, with the paths of the images.",
-            show_default=False,
-            rich_help_panel=options.SEARCH,
-        ),
-    ] = None,
+    region: options.Region = None,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     jobs: options.Jobs = None,

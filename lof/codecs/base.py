@@ -235,6 +235,10 @@ class Codec(ABC):
             StreamError: the number of strings is not this codec's, or its decoder fails on them.
         """
 
+    def decoded_image(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
+        """The image of :meth:`decompress` alone, for which less may have to be held."""
+        return self.decompress(strings, height, width).image
+
     def lambda_for(self, metric: str) -> float:
         """λ of ``bpp + λ·D`` at this quality where a search wants ``metric``; ``lmbda`` where that is the codec's own.
 

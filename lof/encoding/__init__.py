@@ -66,14 +66,19 @@ class Writer:
 
     def read(self, data: bytes) -> Pixels:
         """What the standard decoder makes of a file, (H, W, 3)."""
-        decoded = self.codec.decompress(unpack(data).strings, *self.picture.pixels.shape[:2])
-        return container(self.format).to_pixels(decoded.image)
+        strings = unpack(data).strings
+        return container(self.format).to_pixels(
+            self.codec.decoded_image(strings, *self.picture.pixels.shape[:2])
+        )
+
+    def measured(self, data: bytes) -> Written:
+        """A file, read back and measured."""
+        pixels = self.read(data)
+        return Written(data, pixels, self.cost.measure(len(data), pixels))
 
     def write(self, symbols: Symbols) -> Written:
         """The file, read back and measured."""
-        data = self.pack(symbols)
-        pixels = self.read(data)
-        return Written(data, pixels, self.cost.measure(len(data), pixels))
+        return self.measured(self.pack(symbols))
 
 
 def arrays_of(codec: Codec, symbols: Symbols) -> dict[str, np.ndarray[Any, Any]]:
@@ -100,8 +105,13 @@ def codec_of(
     return codec
 
 
-def latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: int) -> Latents:
+def latents_in(
+    data: bytes, codec: Codec, guess: Latents, height: int, width: int, *, large: bool = False
+) -> Latents:
     """The latents of a stream, drawn towards the encoder's guess.
+
+    Args:
+        large: whether the image is searched in windows, so that a search's predictions for all of it do not fit.
 
     Raises:
         StreamError: it is none, or one of another codec or size.
@@ -118,11 +128,16 @@ def latents_in(data: bytes, codec: Codec, guess: Latents, height: int, width: in
             f"warm start: has {parsed.width}×{parsed.height} pixels, the image {width}×{height}"
         )
     decoded = codec.decompress(parsed.strings, height, width).values
-    with torch.no_grad():  # predictions in the search's precision differ a little from the decoder's
-        coded = codec.code({name: tensor.to(codec.device) for name, tensor in decoded.items()}, codec.rounded)
+    values: Mapping[str, torch.Tensor] = decoded
+    if not large:
+        with torch.no_grad():  # predictions in the search's precision differ a little from the decoder's
+            coded = codec.code(
+                {name: tensor.to(codec.device) for name, tensor in decoded.items()}, codec.rounded
+            )
+        values = {name: part.value for name, part in coded.items()}
     latents = {}
     for name in codec.latents:
         # Between the integers lies what the encoder meant; a search from the integers alone finds less.
-        value = coded[name].value
+        value = values[name]
         latents[name] = value + (guess[name].to(value) - value).clamp(-_MEANT, _MEANT)
     return latents

@@ -76,8 +76,6 @@ class JobSettings:
             raise UsageError("--target-psnr-inside: inside of what? add --region")
         if self.total and (self.target is None or self.target.size is None):
             raise UsageError("--total: needs a size in bytes; add --target-bytes")
-        if self.memory is not None and self.target is not None:
-            raise UsageError("--memory: a target searches whole images; leave one of the two out")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}: must be a whole number from 0 to {2**63 - 1}")
         if self.regions is not None and self.metric != "mse":

@@ -13,6 +13,7 @@ from lof.files.inputs import Source
 from lof.jobs.events import Surveyed
 from lof.jobs.settings import JobSettings
 from lof.jobs.work import read_source, without_metadata
+from lof.pictures.picture import Picture
 from lof.pools import Finished, Pool, Work
 
 if TYPE_CHECKING:
@@ -20,6 +21,25 @@ if TYPE_CHECKING:
     from lof.targets.total import Sizes
 
 _log = logging.getLogger(__name__)
+
+
+def sizes_of(read: Callable[[], Picture], settings: JobSettings, ladder: Ladder) -> Sizes | None:
+    """The sizes of an image's plain encodings; ``None`` if there are none, for whatever reason."""
+    from lof.targets import plain_sizes
+
+    try:
+        picture, _ = without_metadata(read(), settings)
+        return plain_sizes(
+            picture,
+            ladder,
+            format=settings.format,
+            metric=settings.metric,
+            portable=settings.portable,
+            memory=settings.memory,
+        )
+    except Exception:
+        _log.debug("an image has no share of the total", exc_info=True)
+        return None
 
 
 @dataclass(frozen=True)
@@ -32,17 +52,7 @@ class _Survey(Work[Source, "Ladder", "Sizes | None"]):
         return self.settings.ladder()
 
     def do(self, tool: Ladder, item: Source, report: Callable[[Any], None]) -> Sizes | None:
-        from lof.targets import plain_sizes
-
-        try:
-            picture, _ = without_metadata(read_source(item.path)[0], self.settings)
-            settings = self.settings
-            return plain_sizes(
-                picture, tool, format=settings.format, metric=settings.metric, portable=settings.portable
-            )
-        except Exception:
-            _log.debug("an image has no share of the total", exc_info=True)
-            return None
+        return sizes_of(lambda: read_source(item.path)[0], self.settings, tool)
 
     def lost(self, item: Source, reason: str) -> None:
         return None

@@ -209,6 +209,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
                 format=settings.format,
                 region=opened.weights,
                 portable=settings.portable,
+                memory=settings.memory,
                 on_progress=on_progress,
             )
             for opened in images

@@ -85,23 +85,44 @@ class Regions:
         Raises:
             ImageError: the map cannot be read or has another size, or no pixel of the image lies in a rectangle.
         """
-        if self.maps is None:
-            found = np.ones((height, width), np.float32)
-            for x, y, wide, high, weight in self.rectangles:
-                if x >= width or y >= height or not wide or not high:
-                    raise ImageError(
-                        f"is {width}×{height} and has no pixel in --region {x},{y},{wide},{high}"
-                    )
-                found[y : y + high, x : x + wide] = weight
-            return found
+        if self.maps is not None:
+            place = self.map_of(source)
+            return None if place is None else levels_of(place, height, width)
+        return self.inside(height, width)
+
+    def inside(self, height: int, width: int) -> NDArray[np.float32]:
+        """:meth:`weights` of rectangles.
+
+        Raises:
+            ImageError: no pixel of the image lies in one of them.
+        """
+        found = np.ones((height, width), np.float32)
+        for x, y, wide, high, weight in self.rectangles:
+            if x >= width or y >= height or not wide or not high:
+                raise ImageError(f"is {width}×{height} and has no pixel in --region {x},{y},{wide},{high}")
+            found[y : y + high, x : x + wide] = weight
+        return found
+
+    def map_of(self, source: PurePosixPath) -> Path | None:
+        """The picture that is an image's map, if there is one; arguments as for :meth:`weights`."""
+        assert self.maps is not None
         names = (source, source.with_suffix(".png"), source.with_name(f"{source.name}.png"))
         places = [self.maps] if self.maps.is_file() else [self.maps / name for name in names]
-        place = next((place for place in places if place.is_file()), None)
-        if place is None:
-            return None
-        pixels = read_picture(place).pixels
-        if pixels.shape[:2] != (height, width):
-            size = f"{pixels.shape[1]}×{pixels.shape[0]}"
-            raise ImageError(f"is {width}×{height}, but its map {place} {size}; give a map of its size")
-        levels: NDArray[np.float32] = pixels.mean(2, dtype=np.float32)
-        return levels
+        return next((place for place in places if place.is_file()), None)
+
+
+def levels_of(place: Path, height: int, width: int, content: bytes | None = None) -> NDArray[np.float32]:
+    """Grey levels of a map, (height, width).
+
+    Args:
+        content: of its file, where it has been read already.
+
+    Raises:
+        ImageError: it cannot be read or has another size.
+    """
+    pixels = read_picture(place, content).pixels
+    if pixels.shape[:2] != (height, width):
+        size = f"{pixels.shape[1]}×{pixels.shape[0]}"
+        raise ImageError(f"is {width}×{height}, but its map {place} {size}; give a map of its size")
+    levels: NDArray[np.float32] = pixels.mean(2, dtype=np.float32)
+    return levels

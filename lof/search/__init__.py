@@ -6,7 +6,7 @@ from lof.search.objective import Objective
 from lof.search.relaxations import RELAXATIONS
 from lof.search.state import Progress
 from lof.search.trades import Trades, trades
-from lof.search.windows import Window, analyse_in_windows, search_in_windows, windows_for
+from lof.search.windows import Window, analyse_in_windows, begin, search_in_windows, windows_for
 
 __all__ = [
     "RELAXATIONS",
@@ -17,6 +17,7 @@ __all__ = [
     "Trades",
     "Window",
     "analyse_in_windows",
+    "begin",
     "search",
     "search_in_windows",
     "symbols_of",

@@ -96,14 +96,19 @@ def trades(
     losses: list[Tensor] = []
     steps = {}
     names = [name for name in codec.latents if name in codec.synthesised]
+    least = _LEAST / (objective.height * objective.width if cheaper else 1)  # λ·D is in bits per pixel
     for name in names:
         of_bits, of_distortion, probed = (_arranged(each[name], places[name]) for each in slopes)
         curvature, sides = smoothed(probed.square()), []
+        # What tells nothing is no part of the file, such as blocks of halved colour planes in JPEGs.
+        told = (places[name] > 0) & ((of_bits != 0) | (of_distortion != 0))
         for sign, change in zip((1, -1), _changes(coded[name], of_bits), strict=True):
             error = sign * of_distortion + 0.5 * curvature
-            worth = (places[name] > 0) & (change.abs() > _LEAST)
+            worth = told & (change.abs() > _LEAST)
             gain, loss = (-change, error) if cheaper else (-error, change)
-            sides.append((torch.where(worth & (gain > 0), loss / gain, torch.inf), gain, loss))
+            # What seems to cost nothing is no bargain for that: a search has passed it over, and mostly it was right.
+            price = loss.clamp_min(least) / gain
+            sides.append((torch.where(worth & (gain > 0), price, torch.inf), gain, loss))
         up = sides[0][0] <= sides[1][0]
         steps[name] = torch.where(up, 1, -1).to("cpu", torch.int32)
         chosen = (torch.where(up, first, other) for first, other in zip(*sides, strict=True))

@@ -24,9 +24,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lof.codecs import Codec, Coded, Latents, Quantize
+from lof.codecs import Begun, Codec, Coded, Latents, Quantize
 from lof.errors import LowMemoryError
 from lof.machine.memory import give_back
+from lof.pictures.picture import Picture
 from lof.profiles import Profile
 from lof.results import Pixels, TracePoint
 from lof.search.engine import Found, StopSearch, search
@@ -36,6 +37,8 @@ BASE = 750_000_000
 """Bytes of a process with a codec, before its first picture."""
 HELD = 12
 """Bytes held for each pixel of a picture throughout: its own, those of the plain encoding, and latents or symbols."""
+HELD_FOR_TARGET = 27
+"""The same where a target is to be met: its own, latents of three searches, and those that one starts from."""
 _KEPT = 0.25
 """Of a quantisation step, which latents of a core may be away from whole symbols, lest neighbours change these."""
 
@@ -69,7 +72,7 @@ class Window:
     whole: Box
 
 
-def windows_for(codec: Codec, height: int, width: int, memory: int) -> list[Window]:
+def windows_for(codec: Codec, height: int, width: int, memory: int, held: int = HELD) -> list[Window]:
     """The windows in which an image is searched; none where the search of the whole fits.
 
     They follow from the arguments alone, so that the same memory gives the same files.
@@ -77,18 +80,19 @@ def windows_for(codec: Codec, height: int, width: int, memory: int) -> list[Wind
     Args:
         height, width: of the image, in pixels.
         memory: bytes that the process may take.
+        held: bytes for each pixel of the picture, beside what the search of a window takes.
 
     Raises:
         LowMemoryError: no window is small enough; the message says how much memory is.
     """
     size = codec.padded_size(height, width)
-    held, decoding = BASE + HELD * math.prod(size), codec.decoding_memory(height, width)
-    needed = held + max(codec.memory_needed(height, width), decoding)
+    kept, decoding = BASE + held * math.prod(size), codec.decoding_memory(height, width)
+    needed = kept + max(codec.memory_needed(height, width), decoding)
     if needed <= memory:
         return []
     sides = [] if codec.locality is None else [_divisions(s, *_grid_and_margin(codec)) for s in size]
     pairs = [(down, across) for down in sides[0] for across in sides[1]] if sides else []
-    needs = [held + max(down[0] * across[0] * codec.bytes_per_pixel, decoding) for down, across in pairs]
+    needs = [kept + max(down[0] * across[0] * codec.bytes_per_pixel, decoding) for down, across in pairs]
     fit = [pair for pair, need in zip(pairs, needs, strict=True) if need <= memory]
     if not fit:
         least, why = min([needed, *needs]), "" if pairs else " cannot be searched in windows and"
@@ -184,6 +188,14 @@ def analyse_in_windows(codec: Codec, pixels: Pixels, windows: Sequence[Window]) 
             core = latents[name][:, :, *_places(window.core, stride)]
             core.copy_(part[:, :, *_places(window.core, stride, window.whole)])
     return latents
+
+
+def begin(codec: Codec, picture: Picture, windows: Sequence[Window]) -> Begun:
+    """:meth:`Codec.begin`, window by window where there are some."""
+    if not windows:
+        return codec.begin(picture)
+    guess = analyse_in_windows(codec, picture.pixels, windows)
+    return Begun(guess, guess)
 
 
 def _places(box: Box, stride: int, within: Box | None = None, *, entire: bool = False) -> tuple[slice, slice]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
-from lof.codecs import Begun, Codec, CodecSpec
-from lof.encoding import Symbols, Writer
+from lof.codecs import Codec, CodecSpec
+from lof.encoding import Writer
 from lof.errors import TargetError, WeightsError
 from lof.measure import Region, TrueCost
 from lof.metrics import MS_SSIM_MIN_SIDE, ms_ssim, mse, psnr
 from lof.pictures.picture import Picture
 from lof.results import Pixels, Target
+from lof.search import Window, begin
 
 _LOSSLESS = -50.0
 _APART = 0.05  # in log λ; of files nearer to each other chance decides too much
@@ -120,9 +121,7 @@ class Plain:
     """A plain encoding."""
 
     writer: Writer
-    begun: Begun
-    symbols: Symbols
-    size: int
+    data: bytes
     gap: float
 
     @property
@@ -137,15 +136,26 @@ class Plains:
     The order is from what meets the target for certain to what misses it: qualities rise for a size, and fall for a
     quality.
 
+    Args:
+        windows: in which the picture is analysed, if it is large.
+
     Attributes:
         best: place of the last that meets the target, -1 if none does.
     """
 
     def __init__(
-        self, ladder: Ladder, aim: Aim, picture: Picture, format: str, cost: TrueCost, *, portable: bool
+        self,
+        ladder: Ladder,
+        aim: Aim,
+        picture: Picture,
+        format: str,
+        cost: TrueCost,
+        *,
+        portable: bool,
+        windows: Sequence[Window] = (),
     ) -> None:
         self.ladder, self.aim, self.picture, self.format, self.cost = ladder, aim, picture, format, cost
-        self.portable = portable
+        self.portable, self.windows = portable, windows
         self.order = list(ladder.lmbdas) if aim.target.is_size else list(ladder.lmbdas)[::-1]
         self.logs = [math.log(ladder.lmbdas[quality]) for quality in self.order]
         self.known: dict[int, Plain] = {}
@@ -155,12 +165,10 @@ class Plains:
             height, width = self.picture.pixels.shape[:2]
             codec = self.ladder.load(self.order[place]).for_size(height, width)
             writer = Writer(codec, self.picture, self.format, self.cost)
-            begun = codec.begin(self.picture)
-            symbols = codec.symbols(begun.plain)
-            symbols = codec.widen(symbols) if self.portable else symbols
-            data = writer.pack(symbols)
-            gap = self.aim.gap(data, lambda: writer.read(data))
-            self.known[place] = Plain(writer, begun, symbols, len(data), gap)
+            symbols = codec.symbols(begin(codec, self.picture, self.windows).plain)
+            data = writer.pack(codec.widen(symbols) if self.portable else symbols)
+            del symbols
+            self.known[place] = Plain(writer, data, self.aim.gap(data, lambda: writer.read(data)))
         return self.known[place]
 
     @cached_property

@@ -1,4 +1,6 @@
-"""A size or a quality that is asked for, met by a search over quality and λ and by trades on real bytes."""
+"""A size or a quality that is asked for, met by searches over quality and λ, by what lies between two of them, and by
+trades; all on real bytes.
+"""
 
 from __future__ import annotations
 
@@ -9,51 +11,40 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lof.codecs import Latents, tensor_of
+from lof.codecs import Codec, Latents, tensor_of
 from lof.containers import container
-from lof.encoding import Symbols, Writer, Written
+from lof.encoding import Writer
 from lof.errors import TargetError
 from lof.machine.memory import require_memory
 from lof.measure import Region, TrueCost
 from lof.pictures.picture import Picture
 from lof.profiles import Profile
 from lof.results import Measured, Result, Target, TracePoint
-from lof.search import Objective, Progress, StopSearch, Trades, search, trades
+from lof.search import (
+    Found,
+    Objective,
+    Progress,
+    StopSearch,
+    begin,
+    search,
+    search_in_windows,
+    windows_for,
+)
+from lof.search.windows import HELD_FOR_TARGET
+from lof.targets.between import between
+from lof.targets.habits import HABITS, Habit
 from lof.targets.ladder import Aim, Ladder, Plain, Plains
+from lof.targets.least import least_file, nearest
 from lof.targets.legs import leg
+from lof.targets.traded import CLOSE, PROBES, traded
 
-_LEGS = ((0.0, 0.4), (0.4, 0.75), (0.75, 1.0))
-"""Shares of the profile's first stage, between which λ may move."""
-_CLOSE = {True: 2e-3, False: 2.5e-3}
-"""Gap below the target that is as good as none."""
-_PATHS, _PROBES = 4, 5
+_LEGS = ((0.0, 0.4), (0.4, 0.75), (0.75, 1.0), (0.9, 1.0))
+"""Shares of the profile's first stage, between which λ may move. The last one is for more searches, while needed."""
+_WHOLE = 3
+"""Legs after which a search has been done whole."""
+_OVER = 0.01
+"""How far beyond the target a search more is aimed, so that files lie on both sides of it."""
 _FARTHEST, _STEP, _MORE = math.log(64), math.log(4), 4
-
-
-@dataclass(frozen=True)
-class _Habit:
-    """What is foreseen of searches, for gaps of a size or of a quality.
-
-    Attributes:
-        gain: gap of the plain encoding by whose search, at the codec's own λ, the target lies.
-        stiff: how the gap moves with log λ from one leg to the next, by the leg that goes on.
-        near: gap that trades close; above it they cost more quality than another search.
-        most: legs.
-    """
-
-    gain: float
-    stiff: tuple[float, ...]
-    near: float
-    most: int
-
-
-_HABITS = {
-    ("legs", True): _Habit(0.13, (0.3, 0.2, 0.1, 0.1), 0.015, 4),
-    ("legs", False): _Habit(-0.09, (-0.3, -0.25, -0.15, -0.15), 0.015, 4),
-    ("own", True): _Habit(0.43, (0.42,) * 4, 0.03, 4),
-    ("own", False): _Habit(0.0, (-0.65,) * 4, 0.03, 4),
-}
-"""Measured on CID22's validation set. A codec's own search begins anew each time, and λ moves it farther."""
 
 
 def reach_target(
@@ -67,6 +58,7 @@ def reach_target(
     seed: int = 0,
     region: Region | None = None,
     portable: bool = True,
+    memory: int | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """The best file of one picture that meets a target, never a worse one than the best plain encoding that does.
@@ -77,14 +69,14 @@ def reach_target(
         format: name of the container.
         metric: of the search; what the codec was made for if ``None``. The target has its own.
         region: as from :func:`lof.measure.region_of`.
-        portable, on_progress: as for :func:`lof.optimize`.
+        portable, memory, on_progress: as for :func:`lof.optimize`.
 
     Raises:
         TargetError: no file meets it; the message names the nearest that there is.
         SearchError, LowMemoryError: as for :func:`lof.optimize`.
     """
     return _Reach(
-        picture, target, ladder, profile, format, metric, seed, region, portable, on_progress
+        picture, target, ladder, profile, format, metric, seed, region, portable, memory, on_progress
     ).result()
 
 
@@ -93,25 +85,15 @@ class _Trial:
     """What a search came to.
 
     Attributes:
-        latents: not rounded, for another search to go on from.
+        latents: not rounded, for another search to go on from; ``None`` where none will.
     """
 
     writer: Writer
-    symbols: Symbols
-    written: Written
-    latents: Latents
+    data: bytes
+    measured: Measured
+    latents: Latents | None
     lmbda: float
     gap: float
-    note: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Spot:
-    """Symbols, and what their file would be: its gap and its size."""
-
-    symbols: Symbols
-    gap: float
-    size: int
 
 
 class _Reach:
@@ -126,6 +108,7 @@ class _Reach:
         seed: int,
         region: Region | None,
         portable: bool,
+        memory: int | None,
         on_progress: Callable[[Progress], None] | None,
     ) -> None:
         self.started = time.perf_counter()
@@ -135,13 +118,17 @@ class _Reach:
         self.metric = metric or first.metric
         self.offset = container(format).pixel_offset
         height, width = picture.pixels.shape[:2]
-        require_memory(first.memory_needed(height, width), first.device, f"a {width}×{height} image")
+        self.windows = [] if memory is None else windows_for(first, height, width, memory, HELD_FOR_TARGET)
+        needed = memory if memory and self.windows else first.memory_needed(height, width)
+        require_memory(needed, first.device, f"a {width}×{height} image")
         self.cost = TrueCost(picture.pixels, first.lmbda, self.metric, region)
         self.aim = Aim(target, picture.pixels, region)
-        self.plains = Plains(ladder, self.aim, picture, format, self.cost, portable=portable)
+        self.plains = Plains(
+            ladder, self.aim, picture, format, self.cost, portable=portable, windows=self.windows
+        )
         self.evaluations, self.stopped = 0, False
         self.trace: list[TracePoint] = []
-        self.tensor = tensor_of(picture)
+        self.note = ""
         self.least: _Trial | None = None
 
     def result(self) -> Result:
@@ -149,20 +136,21 @@ class _Reach:
         best = self.plains.best
         plain = self.plains[max(best, 0)]
         self._refuse_the_impossible()
-        baseline = plain.writer.write(plain.symbols)
-        trials = self._searched()
-        found = [*trials, self._exact(min(trials, key=lambda trial: abs(trial.gap)))]
+        found = self._searched()
+        found += self._between(found[_WHOLE - 1 :])
+        found.append(self._exact(min(found, key=lambda trial: abs(trial.gap))))
         if self.least is not None and found[-1].gap > 0:
             found.append(self._exact(self.least))
         chosen = self._best_of(found)
-        if chosen is not None and chosen in trials:  # one from farther off is better, and not there yet
+        if chosen is not None:  # one from farther off may be better, and not there yet
             found.append(self._exact(chosen))
             chosen = self._best_of(found)
         if best < 0 and chosen is None:
-            raise TargetError(self._nearest([trial.written for trial in found]))
-        if chosen is not None and best >= 0 and self._rank(chosen.written) >= self._rank(baseline):
+            raise TargetError(self._nearest([trial.measured for trial in found]))
+        baseline = plain.writer.measured(plain.data)
+        if chosen is not None and best >= 0 and self._rank(chosen.measured) >= self._rank(baseline.measured):
             chosen = None
-        kept = baseline if chosen is None else chosen.written
+        kept = baseline if chosen is None else chosen.writer.measured(chosen.data)
         codec = plain.codec if chosen is None else chosen.writer.codec
         lmbda = self._suited(plain) if chosen is None else chosen.lmbda
         return Result(
@@ -182,52 +170,104 @@ class _Reach:
             metric=self.metric,
             trace=self.trace,
             target=self.target,
-            note=plain.begun.note if chosen is None else chosen.note,
+            note=self.note,
         )
 
     def _best_of(self, trials: list[_Trial]) -> _Trial | None:
         met = [trial for trial in trials if trial.gap <= 0]
-        return min(met, key=lambda trial: self._rank(trial.written), default=None)
+        return min(met, key=lambda trial: self._rank(trial.measured), default=None)
 
     def _searched(self) -> list[_Trial]:
         """Searches at one quality, each from where the last one stopped, until trades can do the rest."""
-        place = self.plains.place_at(_HABITS["legs", self.target.is_size].gain)
+        place = self.plains.place_at(HABITS["legs", self.target.is_size].gain)
         own = all(stage.kind == "own" for stage in self.plains[place].codec.plan(self.profile).stage)
-        habit = _HABITS["own" if own else "legs", self.target.is_size]
+        habit = HABITS["own" if own else "legs", self.target.is_size]
         wanted = habit.gain
         place = self.plains.place_at(wanted)
         plain = self.plains[place]
         # At one quality λ moves the gap less than it does from quality to quality.
         away = (self.plains.log_at(wanted) - self.plains.logs[place]) * self.plains.slope / habit.stiff[0]
         lmbda = self._suited(plain) * math.exp(min(max(away, -_FARTHEST), _FARTHEST))
+        begun = begin(plain.codec, self.picture, self.windows)
+        self.note, start = begun.note, begun.start
+        del begun
         trials: list[_Trial] = []
         for number in range(habit.most + _MORE):
             part = self.profile if own else leg(self.profile, *_LEGS[min(number, len(_LEGS) - 1)])
-            start = trials[-1].latents if trials and not own else plain.begun.start
+            anew = bool(self.windows) and number >= len(_LEGS)  # legs have not come near, and trades cannot
+            if anew:
+                part, start = self.profile, begin(plain.codec, self.picture, self.windows).start
             trials.append(self._trial(plain, lmbda, start, part))
             last = trials[-1]
+            whole = own or number + 1 >= _WHOLE
+            if not own and last.latents is not None:
+                start = last.latents
+                trials = self._forgetting(trials)
             # Without a plain encoding that meets the target, more has to be tried.
-            enough = number + 1 >= habit.most and (last.gap <= 0 or self.plains.best >= 0)
-            close = abs(last.gap) <= habit.near and (own or number + 1 >= len(_LEGS))
-            if self.stopped or close or enough:
+            enough = (
+                number + 1 >= habit.most and (last.gap <= 0 or self.plains.best >= 0) and not self.windows
+            )
+            if (
+                self.stopped
+                or enough
+                or (whole and self._close(trials if own else trials[_WHOLE - 1 :], habit))
+            ):
                 break
             rise = habit.stiff[min(number + 1, len(habit.stiff) - 1)]
-            if own and number:
+            if self.windows and number + 1 >= len(_LEGS):
+                rise = HABITS["own", self.target.is_size].stiff[0]
+            if (own and number) or anew:
                 before = trials[-2]
                 measured = (last.gap - before.gap) / math.log(last.lmbda / before.lmbda)
-                rise = min(max(measured / rise, 0.3), 3) * rise
-            lmbda = last.lmbda * math.exp(min(max(-last.gap / rise, -_STEP), _STEP))
+                rise = min(max(measured / rise, 0.05 if anew else 0.3), 3) * rise
+            aimed = 0.0 if own or not whole else -math.copysign(_OVER, last.gap)
+            lmbda = last.lmbda * math.exp(min(max((aimed - last.gap) / rise, -_STEP), _STEP))
         return trials
+
+    def _close(self, trials: list[_Trial], habit: Habit) -> bool:
+        """Whether no other search is needed: one is near, or the target lies between two."""
+        gaps = [trial.gap for trial in trials]
+        near = -CLOSE[self.target.is_size] <= gaps[-1] <= 0 or abs(gaps[-1]) <= habit.near
+        return near or min(gaps) <= 0 < max(gaps)
+
+    @staticmethod
+    def _forgetting(trials: list[_Trial]) -> list[_Trial]:
+        """Trials without the latents that are not needed any more: they are large."""
+        full = trials[_WHOLE - 1 :]
+        keep = [max((t for t in full if t.gap <= 0), key=_gap, default=None)]
+        keep.append(min((t for t in full if t.gap > 0), key=_gap, default=None))
+        return [t if t in keep or t is trials[-1] else replace(t, latents=None) for t in trials]
 
     def _suited(self, plain: Plain) -> float:
         """λ that suits the quality."""
         return plain.codec.lambda_for(self.metric)
 
     def _trial(self, plain: Plain, lmbda: float, start: Latents, profile: Profile) -> _Trial:
-        codec, writer = plain.codec, plain.writer
-        found = search(
+        found = self._search(plain.codec, lmbda, start, profile)
+        self.trace += [
+            replace(point, evaluations=point.evaluations + self.evaluations) for point in found.trace
+        ]
+        self.evaluations += found.evaluations
+        return self._tried(plain.writer, found.latents, lmbda)
+
+    def _search(self, codec: Codec, lmbda: float, start: Latents, profile: Profile) -> Found:
+        if self.windows:
+            return search_in_windows(
+                codec,
+                self.picture.pixels,
+                profile,
+                self.windows,
+                latents={name: tensor.clone() for name, tensor in start.items()},
+                lmbda=lmbda,
+                metric=self.metric,
+                seed=self.seed,
+                region=self.region,
+                offset=self.offset,
+                on_progress=self._progressed,
+            )
+        return search(
             codec,
-            self.tensor,
+            tensor_of(self.picture),
             profile,
             initial=start,
             lmbda=lmbda,
@@ -237,83 +277,62 @@ class _Reach:
             offset=self.offset,
             on_progress=self._progressed,
         )[0]
-        self.trace += [
-            replace(point, evaluations=point.evaluations + self.evaluations) for point in found.trace
-        ]
-        self.evaluations += found.evaluations
-        symbols = codec.symbols(found.latents)
-        symbols = codec.widen(symbols) if self.portable else symbols
-        written = writer.write(symbols)
-        gap = self.aim.gap(written.data, lambda: written.pixels)
-        return _Trial(writer, symbols, written, found.latents, lmbda, gap, plain.begun.note)
+
+    def _tried(self, writer: Writer, latents: Latents, lmbda: float) -> _Trial:
+        symbols = writer.codec.symbols(latents)
+        data = writer.pack(writer.codec.widen(symbols) if self.portable else symbols)
+        del symbols
+        written = writer.measured(data)
+        return _Trial(
+            writer, data, written.measured, latents, lmbda, self.aim.gap(data, lambda: written.pixels)
+        )
+
+    def _between(self, trials: list[_Trial]) -> list[_Trial]:
+        """Files with a share of one search and the rest of another, where the target lies between the two."""
+        met = max((t for t in trials if t.gap <= 0 and t.latents), key=_gap, default=None)
+        missed = min((t for t in trials if t.gap > 0 and t.latents), key=_gap, default=None)
+        found: list[_Trial] = []
+        if met is None or missed is None:
+            return found
+        low, high, aimed = (0.0, missed.gap), (1.0, met.gap), -CLOSE[self.target.is_size] / 2
+        for _ in range(PROBES):
+            if high[1] >= 2 * aimed:
+                break
+            share = low[0] + (high[0] - low[0]) * (low[1] - aimed) / (low[1] - high[1])
+            latents = between(missed.latents or {}, met.latents or {}, share)
+            found.append(replace(self._tried(met.writer, latents, met.lmbda), latents=None))
+            if found[-1].gap <= 0:
+                high = share, found[-1].gap
+            else:
+                low = share, found[-1].gap
+        return found
 
     def _map(self) -> torch.Tensor | None:
         return None if self.region is None else torch.as_tensor(self.region)[None, None]
 
     def _exact(self, trial: _Trial) -> _Trial:
-        """The trial with symbols changed until its file just meets the target, or as it was if that cannot be."""
-        size = self.target.is_size
+        """The trial with symbols changed until its file just meets the target, or as it was if that cannot be.
+
+        Of large images, which do not fit into the memory whole, always as it was.
+        """
+        if self.windows or -CLOSE[self.target.is_size] <= trial.gap <= 0:
+            return trial
+        codec = trial.writer.codec
         objective = Objective(
-            trial.writer.codec,
-            self.tensor,
+            codec,
+            tensor_of(self.picture),
             trial.lmbda,
             metric=self.metric,
             region=self._map(),
             offset=self.offset,
         )
-        now = _Spot(trial.symbols, trial.gap, len(trial.written.data))
-        met = now if now.gap <= 0 else None
-        apart = True
-        for number in range(_PATHS):
-            if met is not None and met.gap >= -_CLOSE[size]:
-                break
-            apart = apart and number + 1 < _PATHS
-            path = trades(
-                objective,
-                now.symbols,
-                cheaper=(now.gap > 0) == size,
-                apart=apart,
-                seed=self.seed,
-            )
-            self.evaluations += 1
-            found = self._along(path, now, trial.writer)
-            met = max(
-                [spot for spot in (met, *found) if spot is not None and spot.gap <= 0], key=_gap, default=None
-            )
-            nearest = min([now, *found], key=lambda spot: abs(spot.gap + _CLOSE[size] / 2))
-            if nearest is now and not apart:
-                break
-            apart, now = apart and nearest is not now, nearest
-        if met is None or met.symbols is trial.symbols:
+        symbols, evaluations = traded(objective, self.aim, trial.writer, trial.data, trial.gap, self.seed)
+        self.evaluations += evaluations
+        if symbols is None:
             return trial
-        return replace(trial, symbols=met.symbols, written=trial.writer.write(met.symbols), gap=met.gap)
-
-    def _along(self, path: Trades, start: _Spot, writer: Writer) -> list[_Spot]:
-        """Files along a path, where the gap closes if it does."""
-        size, found = self.target.is_size, [start]
-        if not len(path):
-            return []
-        foreseen = path.bits / (8 * start.size) if size else path.distortion
-        aimed = -_CLOSE[size] / 2
-        low, high = (0, start.gap), (len(path) + 1, start.gap + 2 * float(foreseen[-1]))
-        count = int((foreseen.abs() < abs(start.gap - aimed)).sum()) + 1
-        for _ in range(_PROBES):
-            count = min(max(count, low[0] + 1), high[0] - 1)
-            symbols = path.symbols(count)
-            data = writer.pack(symbols)
-            gap = self.aim.gap(data, lambda: writer.read(data))  # noqa: B023
-            found.append(_Spot(symbols, gap, len(data)))
-            if -_CLOSE[size] <= gap <= 0:
-                break
-            if (gap > aimed) == (start.gap > aimed):
-                low = count, gap
-            else:
-                high = count, gap
-            if high[0] - low[0] <= 1:
-                break
-            share = (aimed - low[1]) / (high[1] - low[1]) if high[1] != low[1] else 0.5
-            count = round(low[0] + min(max(share, 0.05), 0.95) * (high[0] - low[0]))
-        return found[1:]
+        written = trial.writer.write(symbols)
+        gap = self.aim.gap(written.data, lambda: written.pixels)
+        return replace(trial, data=written.data, measured=written.measured, gap=gap, latents=None)
 
     def _refuse_the_impossible(self) -> None:
         """A size that no file has needs no search to be refused."""
@@ -321,47 +340,27 @@ class _Reach:
             return
         self.least = self._least()
         if self.least.gap > 0:
-            raise TargetError(self._nearest([self.least.written]))
+            raise TargetError(self._nearest([self.least.measured]))
 
     def _least(self) -> _Trial:
-        """The smallest file there is, or nearly: at the lowest quality, all that gets cheaper by it is 0."""
         plain = self.plains[0]
-        with torch.no_grad():
-            coded = plain.codec.code(plain.begun.plain, plain.codec.rounded)
-        zeros = {}
-        for name, part in coded.items():
-            cheaper = part.bits_of(torch.zeros_like(part.residual)) < part.bits
-            zeros[name] = torch.where(cheaper.cpu(), 0, plain.symbols[name])
-        some = {
-            name: zeros[name] if name in plain.codec.synthesised else symbols
-            for name, symbols in plain.symbols.items()
-        }
-        files = [(symbols, plain.writer.write(symbols)) for symbols in (zeros, some)]
-        symbols, least = min(files, key=lambda file: len(file[1].data))
-        gap = self.aim.gap(least.data, lambda: least.pixels)
-        return _Trial(
-            plain.writer, symbols, least, plain.begun.plain, self._suited(plain), gap, plain.begun.note
-        )
+        writer = plain.writer
+        latents = begin(plain.codec, self.picture, self.windows).plain
+        data = least_file(writer, latents, large=bool(self.windows))
+        written = writer.measured(data)
+        gap = self.aim.gap(data, lambda: written.pixels)
+        return _Trial(writer, data, written.measured, None, self._suited(plain), gap)
 
-    def _nearest(self, files: list[Written]) -> str:
+    def _nearest(self, files: list[Measured]) -> str:
         """Why no file meets the target."""
         codec = self.plains[0].codec
         fixed = len(self.ladder.lmbdas) == 1
         name = f"{codec.name} quality {codec.quality:.10g}" if fixed else codec.name
-        if self.aim.size is not None:
-            size = min(len(file.data) for file in files)
-            held = sum(map(len, self.picture.boxes.values()))
-            hint = f", {held} of them metadata that --strip leaves out" if held else ""
-            return f"no file of {name} has {self.target} or less; the smallest has {size} bytes{hint}"
-        if self.target.ms_ssim is None:
-            best = f"{max(self.aim.psnr(file.pixels) for file in files):.2f} dB"
-        else:
-            best = f"MS-SSIM {max(file.measured.ms_ssim or 0 for file in files):.5f}"
-        return f"no file of {name} reaches {self.target}; the best found has {best}"
+        return nearest(files, self.target, name, sum(map(len, self.picture.boxes.values())))
 
-    def _rank(self, written: Written) -> tuple[float, float]:
+    def _rank(self, measured: Measured) -> tuple[float, float]:
         """What is better is lower: the error of files that meet a size, the size of those that meet a quality."""
-        found = len(written.data), written.measured.cost - written.measured.bpp
+        found = measured.size, measured.cost - measured.bpp
         return found[::-1] if self.target.is_size else found
 
     def _priced(self, measured: Measured, lmbda: float) -> Measured:
@@ -371,8 +370,9 @@ class _Reach:
     def _progressed(self, progress: Progress) -> None:
         if self.on_progress is None:
             return
-        done = self.evaluations + progress.evaluations
-        whole = max(self.evaluations + progress.budget, self.profile.evaluations)
+        each = max(1, len(self.windows))
+        done = each * self.evaluations + progress.evaluations
+        whole = max(each * self.evaluations + progress.budget, each * self.profile.evaluations)
         try:
             self.on_progress(replace(progress, evaluations=done, budget=whole))
         except StopSearch:
@@ -380,5 +380,5 @@ class _Reach:
             raise
 
 
-def _gap(spot: _Spot) -> float:
-    return spot.gap
+def _gap(found: _Trial) -> float:
+    return found.gap

@@ -14,6 +14,7 @@ import numpy as np
 from lof.measure import TrueCost
 from lof.pictures.picture import Picture
 from lof.results import Target
+from lof.search import windows_for
 from lof.targets.ladder import Aim, Ladder, Plains
 
 Key = TypeVar("Key", bound=Hashable)
@@ -23,20 +24,32 @@ MOST = 8
 """Plain encodings of a picture; between them, log bytes is a straight line in log λ."""
 
 
-def plain_sizes(picture: Picture, ladder: Ladder, *, format: str, metric: str, portable: bool) -> Sizes:
+def plain_sizes(
+    picture: Picture, ladder: Ladder, *, format: str, metric: str, portable: bool, memory: int | None = None
+) -> Sizes:
     """What plain encodings of a picture take, at qualities spread over all that a ladder has.
 
     Args:
         format: name of the container.
+        memory: bytes that this process may take.
     """
     cost = TrueCost(picture.pixels, ladder.lmbdas[ladder.start], metric)
-    plains = Plains(ladder, Aim(Target(size=1), picture.pixels), picture, format, cost, portable=portable)
+    codec = ladder.load(ladder.start)
+    height, width = picture.pixels.shape[:2]
+    plains = Plains(
+        ladder,
+        Aim(Target(size=1), picture.pixels),
+        picture,
+        format,
+        cost,
+        portable=portable,
+        windows=[] if memory is None else windows_for(codec, height, width, memory),
+    )
     count = len(plains.order)
     places = sorted({round(place) for place in np.linspace(0, count - 1, min(MOST, count))})
     found = []
     for place in places:
-        found.append((ladder.lmbdas[plains.order[place]], plains[place].size))
-        plains.known.clear()  # their latents are large
+        found.append((ladder.lmbdas[plains.order[place]], len(plains[place].data)))
     return found
 
 

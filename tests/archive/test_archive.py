@@ -6,12 +6,11 @@ import hashlib
 import os
 import shutil
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import MORE, QUICK, archive, findings, rows, save, tree
+from archives import MORE, archive, findings, rows, save, tree
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -215,15 +214,6 @@ def test_what_cannot_or_should_not_be_a_stream_is_stored_with_the_reason(tmp_pat
 
     again = archive(photos, dst=tmp_path / "dst")  # without a floor: only what missed it is done again
     assert (again.streamed, again.stored, again.unchanged) == (1, 1, 6 - 2)
-
-
-def test_another_metric_than_the_codec_was_made_for_is_refused_before_any_work(tmp_path: Path) -> None:
-    save(tmp_path / "photos/a.png")
-    with pytest.raises(
-        UsageError, match="metric ms-ssim: an archive optimises what tiny was made for; use mse"
-    ):
-        archive(tmp_path / "photos", dst=tmp_path / "dst", settings=replace(QUICK, metric="ms-ssim"))
-    assert not (tmp_path / "dst").exists()
 
 
 def test_an_image_too_small_for_ms_ssim_misses_a_floor_on_it(tmp_path: Path) -> None:

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 import lof
 from lof.codecs import Codec, load_codec
-from lof.errors import LowMemoryError, UsageError
-from lof.jobs import JobSettings
+from lof.containers import container
+from lof.errors import LowMemoryError, TargetError
+from lof.metrics import mse, psnr
+from lof.pictures.picture import Picture
 from lof.profiles import Profile, parse_profile
 from lof.results import Target
 from lof.search import Progress, StopSearch, analyse_in_windows, search_in_windows, windows_for
@@ -142,8 +144,53 @@ def test_jpeg_says_that_it_needs_the_whole() -> None:
         windows_for(load_codec("jpeg"), 3000, 3000, 10**9)
 
 
-def test_a_target_and_a_memory_do_not_go_together(crop: NDArray[np.uint8]) -> None:
-    with pytest.raises(UsageError, match="a target searches whole images"):
-        JobSettings("tiny", short(1), target=Target(psnr=30), memory=10**9)
-    with pytest.raises(UsageError, match="leave out lmbda, warm_start, never_bigger and memory"):
-        lof.optimize(crop, codec="tiny", target=Target(psnr=30), memory=10**9)
+@pytest.mark.parametrize("by_size", [True, False])
+def test_a_target_is_met_in_windows(by_size: bool, picture: NDArray[np.uint8]) -> None:
+    codec, seen = hungry("lapped"), list[Progress]()
+    memory = enough_for_two(codec, *picture.shape[:2])
+    plain = codec.decompress(
+        codec.compress(codec.symbols(codec.begin(Picture(picture)).plain)), *picture.shape[:2]
+    )
+    wanted = psnr(mse(picture, container("lof").to_pixels(plain.image))) + 0.1
+    size = round(0.97 * len(lof.encode(picture, codec=codec)))
+    found = lof.optimize(
+        picture,
+        codec=codec,
+        profile=short(8),
+        target=Target(size=size) if by_size else Target(psnr=wanted),
+        memory=memory,
+        on_progress=seen.append,
+    )
+    assert np.array_equal(lof.decode(found.data).pixels, found.pixels)
+    assert {step.windows for step in seen} == {2}
+    done = [step.evaluations for step in seen]
+    assert done == sorted(done)
+    if by_size:
+        assert 0.98 * size <= len(found.data) <= size
+        assert found.optimised.psnr > wanted - 0.2
+    else:
+        assert wanted <= found.optimised.psnr < wanted + 0.1
+        assert len(found.data) < 1.03 * size
+
+
+def test_a_size_that_no_file_has_is_refused_in_windows_too(picture: NDArray[np.uint8]) -> None:
+    codec = hungry("lapped-tiny")
+    memory = enough_for_two(codec, *picture.shape[:2])
+    with pytest.raises(TargetError, match=r"no file of lapped-tiny quality \d has 20 bytes or less"):
+        lof.optimize(picture, codec=codec, profile=short(6), target=Target(size=20), memory=memory)
+
+
+def test_a_warm_start_goes_on_in_windows(picture: NDArray[np.uint8]) -> None:
+    codec = hungry("lapped-tiny")
+    memory = enough_for_two(codec, *picture.shape[:2])
+    first = lof.optimize(picture, codec=codec, profile=short(6), memory=memory)
+    second = lof.optimize(picture, codec=codec, profile=short(6), memory=memory, warm_start=first.data)
+    assert second.optimised.cost < 1.001 * first.optimised.cost
+
+
+def test_only_the_image_is_read_where_only_that_is_asked_for(picture: NDArray[np.uint8]) -> None:
+    for name in ("lapped-tiny", "tiny"):
+        codec = load_codec(name, device="cpu")
+        strings = codec.compress(codec.symbols(codec.begin(Picture(picture)).plain))
+        whole = codec.decompress(strings, *picture.shape[:2]).image
+        assert torch.equal(codec.decoded_image(strings, *picture.shape[:2]), whole)

@@ -32,6 +32,7 @@ from lof.errors import LofError, TargetError, UsageError
 from lof.profiles import parse_profile
 from lof.search import Objective, trades
 from lof.targets import shares
+from lof.targets.between import between
 
 Pixels = NDArray[np.uint8]
 
@@ -147,6 +148,15 @@ class TestReached:
         assert 0.985 * 1850 <= len(of_network.data) <= 1850
         assert of_network.optimised.mse < of_network.baseline.mse
 
+    def test_what_a_jpeg_does_not_hold_is_not_changed(self) -> None:
+        # Its colour planes are halved: most of their blocks are no part of the file.
+        random = np.random.default_rng(0)
+        small = Image.fromarray(random.integers(0, 256, (4, 5, 3), dtype=np.uint8))
+        smooth = np.array(small.resize((96, 96), Image.Resampling.BICUBIC))
+        for size in (1000, 1500):
+            result = lof.optimize(smooth, codec="jpeg", profile=SHORT, target=Target(size=size))
+            assert np.array_equal(lof.decode(result.data).pixels, result.pixels)  # reads the same symbols
+
     def test_qualities_of_a_codec_with_few_are_all_tried(self, crop: Pixels) -> None:
         points = [q for _, q in codec_spec("mean-scale-96").rate_points]
         assert len(points) == 4
@@ -216,6 +226,26 @@ def test_trades_bring_what_they_foresee(crop: Pixels) -> None:
         changed = sum(int((path.symbols(60)[name] != symbols[name]).sum()) for name in symbols)
         assert changed == 60
         assert bits == pytest.approx(float(path.bits[59]), abs=0.5 * abs(float(path.bits[59])) + 64)
+
+
+def test_trades_that_bring_most_come_first(crop: Pixels) -> None:
+    codec = load_codec("lapped", 4, device="cpu")
+    image = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
+    symbols = codec.symbols(codec.analyse(codec.pad(image)))
+    objective = Objective(codec, image, codec.lmbda)
+    for cheaper in (True, False):
+        path = trades(objective, symbols, cheaper=cheaper)
+        brought = path.bits if cheaper else path.distortion
+        assert float(brought[len(path) // 6]) < float(brought[-1]) / 4
+
+
+def test_a_share_of_one_search_and_the_rest_of_another() -> None:
+    one, other = ({"z": torch.full((1, 2, 2, 3), n), "y": torch.full((1, 4, 8, 12), n)} for n in (0.0, 1.0))
+    assert all(torch.equal(tensor, one[name]) for name, tensor in between(one, other, 0.0).items())
+    assert all(torch.equal(tensor, other[name]) for name, tensor in between(one, other, 1.0).items())
+    half = between(one, other, 0.5)
+    assert [float(tensor.mean()) for tensor in half.values()] == [0.5, 0.5]
+    assert float(half["y"][..., :4, :].min()) == 1
 
 
 def test_trades_are_judged_on_the_picture_that_the_decoder_shows(photograph: Pixels) -> None:

@@ -145,21 +145,35 @@ class LappedCodec(Codec):
 
     def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Decoded:
         """See :meth:`Codec.decompress`."""
+        z, y, values, image = self._read(strings, height, width)
+        assert y is not None
+        return Decoded(
+            image,
+            {"z": z.permute(0, 3, 1, 2), "y": y.permute(0, 3, 1, 2)},
+            {"z": _first(z).float(), "y": values.permute(0, 3, 1, 2)},
+        )
+
+    def decoded_image(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
+        """See :meth:`Codec.decoded_image`; symbols of y are not held."""
+        return self._read(strings, height, width, image_alone=True)[-1]
+
+    def _read(
+        self, strings: Sequence[bytes], height: int, width: int, *, image_alone: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+        """z, symbols and values of y, and the image."""
         if len(strings) != 1:
             raise StreamError(
                 f"a {self.name} stream has one string, not {len(strings)}; compress the image again"
             )
         rows, columns = (side // BLOCK for side in self.padded_size(height, width))
         try:
-            z, y, values = self.decoder.decode(strings[0], self.number, rows, columns)
+            z, y, values = self.decoder.decode(
+                strings[0], self.number, rows, columns, values_alone=image_alone
+            )
             image = self.decoder.synthesise(values, self.number)[0].permute(2, 0, 1).clamp_(0, 1)
         except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
             raise StreamError(f"the {self.name} decoder cannot read the strings ({error})") from error
-        return Decoded(
-            self.crop(image, height, width),
-            {"z": z.permute(0, 3, 1, 2), "y": y.permute(0, 3, 1, 2)},
-            {"z": _first(z).float(), "y": values.permute(0, 3, 1, 2)},
-        )
+        return z, y, values, self.crop(image, height, width)
 
     def decoding_memory(self, height: int, width: int) -> int:
         """See :meth:`Codec.decoding_memory`: of large images all but latents and pixels is made band by band."""

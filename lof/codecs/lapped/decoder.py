@@ -34,8 +34,13 @@ class Decoder:
         make_exact(self.prior)
         self.synthesis = Synthesis(net.transforms)
 
-    def decode(self, string: bytes, rate: int, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    def decode(
+        self, string: bytes, rate: int, rows: int, columns: int, *, values_alone: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Symbols of z, symbols of y and values of y, int32, int32 and float32, from a string.
+
+        Args:
+            values_alone: leave the symbols of y out; large images need less memory without them.
 
         Raises:
             StreamError: no encoder wrote this.
@@ -46,8 +51,8 @@ class Decoder:
         elements = rows * columns * (self.config.latent_channels + self.config.side_channels)
         decoder.set_stream(string + slack(string, elements))
         z = torch.empty(0, dtype=torch.int32)
-        y = torch.empty(1, rows, columns, self.config.latent_channels, dtype=torch.int32)
-        values = torch.empty(y.shape)
+        values = torch.empty(1, rows, columns, self.config.latent_channels)
+        y = None if values_alone else torch.empty(values.shape, dtype=torch.int32)
 
         def take(part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
             nonlocal z
@@ -59,9 +64,10 @@ class Decoder:
             if mean is None:
                 z = found
                 return found.float()
-            for tensor, new in ((y, found), (values, found + mean)):
+            new = found + mean
+            for tensor, what in ((values, new),) if y is None else ((values, new), (y, found)):
                 view, which = in_rows(tensor, self.config, part, rows)
-                view[:, which] = new
+                view[:, which] = what
             return new
 
         self._walk(rate, (rows, columns), take)
