@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self, cast
+from typing import ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -69,18 +69,23 @@ class LappedNetwork(nn.Module):
         sizes: as :attr:`LappedConfig.sizes`.
     """
 
+    family: ClassVar[str] = "lapped"
+    kind: ClassVar[type[LappedConfig]] = LappedConfig
     sizes: Tensor
 
     def __init__(self, *sizes: int) -> None:
         super().__init__()
-        self.config = LappedConfig.from_sizes(sizes)
+        self.config = self.kind.from_sizes(sizes)
         self.register_buffer("sizes", torch.tensor(sizes, dtype=torch.int32))
         self.transforms = Transforms(self.config)
         self.hyper_analysis = HyperAnalysis(self.config)
-        self.prior = Prior(self.config)
+        self.prior = self._prior()
         self.tables = TableBuffers()
         # Places of z's channels in the table of scales, less that of 1, and how they follow the rate.
         self.side_scale = nn.Parameter(torch.zeros(2, self.config.side_channels))
+
+    def _prior(self) -> Prior:
+        return Prior(self.config)
 
     def side(self, yq: Tensor, rate: Tensor) -> Tensor:
         """z, not rounded, from y in steps of the quantiser."""
@@ -105,7 +110,15 @@ class LappedNetwork(nn.Module):
         t = (rate / RATE_MAX)[:, None, None, None]
         yq = self.transforms.analysis(x, t)
         y_hat, bits_y, bits_z = self.price(yq, rate, hard=hard)
-        return self.transforms.synthesis(y_hat, t), bits_y, bits_z
+        return self.reconstruct(y_hat, t), bits_y, bits_z
+
+    def reconstruct(self, y: Tensor, t: Tensor) -> Tensor:
+        """The image of y, (B, H, W, 3), as decoders show it but neither clamped nor rounded."""
+        return self.transforms.synthesis(y, t)
+
+    def bits(self, part: int, residual: Tensor, place: Tensor) -> Tensor:
+        """Cost in bits of a part's elements, as :class:`Take` tells the part and its places."""
+        return bits_of(residual, place)
 
     def price(self, yq: Tensor, rate: Tensor, *, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """y rounded, and bits of y and of z, each (B,)."""
@@ -116,11 +129,13 @@ class LappedNetwork(nn.Module):
         def take(part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
             if mean is None:
                 value = _through(z)
-                bits.append(bits_of(value if hard else noisy(z), place).sum((1, 2, 3)))
+                bits.append(self.bits(part, value if hard else noisy(z), place).sum((1, 2, 3)))
                 return value
             residual = parts[part - 1] - mean
             value = _through(residual) + mean
-            bits.append(bits_of(torch.round(residual) if hard else noisy(residual), place).sum((1, 2)))
+            bits.append(
+                self.bits(part, torch.round(residual) if hard else noisy(residual), place).sum((1, 2))
+            )
             values.append(value)
             return value
 
