@@ -84,9 +84,9 @@ class LappedCodec(Codec):
         """See :meth:`Codec.analyse`; always float32 on the CPU."""
         rate = torch.tensor([self.number])
         with torch.no_grad(), exact_arithmetic():
-            y = self.net.transforms.analysis(_last(images.to("cpu")), self._t("cpu"))
+            y = self.net.transforms.analysis(last(images.to("cpu")), self._t("cpu"))
             z = self.net.side(y, rate)
-        return {"z": _first(z).to(self.device), "y": _first(y).to(self.device)}
+        return {"z": first(z).to(self.device), "y": first(y).to(self.device)}
 
     def code(
         self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False
@@ -96,7 +96,7 @@ class LappedCodec(Codec):
         With ``exact`` no gradient passes through predictions.
         """
         prior = self.decoder.prior if exact else self.fast.prior
-        z, y = (_last(latents[name].to("cpu" if exact else self.device)) for name in self.latents)
+        z, y = (last(latents[name].to("cpu" if exact else self.device)) for name in self.latents)
         parts = parted(y, self.net.config)
         residuals: list[list[Tensor]] = [[] for _ in range(1 + len(parts))]
         values: list[list[Tensor]] = [[] for _ in residuals]
@@ -106,7 +106,7 @@ class LappedCodec(Codec):
             taken = sum(piece.shape[1] for piece in places[part])
             places[part].append(place)
             if mean is None:
-                residuals[0].append(_last(quantize("z", _first(z))))
+                residuals[0].append(last(quantize("z", first(z))))
                 return residuals[0][0]
             residual = (parts[part - 1][:, taken : taken + mean.shape[1]] - mean).transpose(1, 2)[..., None]
             residuals[part].append(quantize("y", residual)[..., 0].transpose(1, 2))
@@ -117,27 +117,27 @@ class LappedCodec(Codec):
         with exact_sums(), torch.autocast(self.device.type, enabled=False):
             prior.walk(torch.tensor([self.number], device=z.device), size, take)
         coded_y = self._coded_y([found[1:] for found in (residuals, values, places)], size)
-        z_residual = _first(residuals[0][0])
-        return {"z": _coded(z_residual, z_residual, _first(places[0][0])), "y": coded_y}
+        z_residual = first(residuals[0][0])
+        return {"z": _coded(z_residual, z_residual, first(places[0][0])), "y": coded_y}
 
     def _coded_y(self, found: Sequence[list[list[Tensor]]], size: tuple[int, int]) -> Coded:
         """y of residuals, values and places of its parts, in pieces."""
         count = len(found[0][0][0])
         return _coded(
             *(
-                _first(arranged([torch.cat(part, 1).expand(count, -1, -1) for part in parts], *size))
+                first(arranged([torch.cat(part, 1).expand(count, -1, -1) for part in parts], *size))
                 for parts in found
             )
         )
 
     def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
         """See :meth:`Codec.synthesise`."""
-        y = _last(values["y"].to("cpu" if exact else self.device))
+        y = last(values["y"].to("cpu" if exact else self.device))
         if exact:
-            return _first(torch.cat([self.decoder.synthesise(one, self.number) for one in y.split(1)]))
+            return first(torch.cat([self.decoder.synthesise(one, self.number) for one in y.split(1)]))
         reduced = self.precision != torch.float32
         with torch.autocast(self.device.type, dtype=self.precision, enabled=reduced):
-            return _first(self.fast.reconstruct(y, self._t(self.device)).float())
+            return first(self.fast.reconstruct(y, self._t(self.device)).float())
 
     def symbols(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :meth:`Codec.symbols`; nothing is held but the symbols."""
@@ -165,7 +165,7 @@ class LappedCodec(Codec):
         return Decoded(
             self.crop(image, height, width),
             {"z": z.permute(0, 3, 1, 2), "y": y.permute(0, 3, 1, 2)},
-            {"z": _first(z).float(), "y": values.permute(0, 3, 1, 2)},
+            {"z": first(z).float(), "y": values.permute(0, 3, 1, 2)},
         )
 
     def decoding_memory(self, height: int, width: int) -> int:
@@ -204,11 +204,11 @@ def _coded(residual: Tensor, value: Tensor, place: Tensor) -> Coded:
     return Coded(residual, value, partial(bits_of, place=place), whole, rises)
 
 
-def _last(x: Tensor) -> Tensor:
+def last(x: Tensor) -> Tensor:
     """(B, C, h, w) to (B, h, w, C)."""
     return x.permute(0, 2, 3, 1).contiguous()
 
 
-def _first(x: Tensor) -> Tensor:
-    """Inverse of :func:`_last`."""
+def first(x: Tensor) -> Tensor:
+    """Inverse of :func:`last`."""
     return x.permute(0, 3, 1, 2).contiguous()

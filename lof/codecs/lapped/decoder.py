@@ -7,7 +7,7 @@ it does so that another can be written.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -31,10 +31,10 @@ class Decoder:
     """
 
     def __init__(self, net: LappedNetwork) -> None:
-        self.config, self.tables = net.config, net.tables.tables()
+        self.config, self.family, self.tables = net.config, net.family, net.tables.tables()
         self.prior = copy.deepcopy(net.prior).eval()
         make_exact(self.prior)
-        self.synthesis = Synthesis(net.transforms)
+        self.synthesis: Callable[[Tensor, float], Tensor] = Synthesis(net.transforms)
 
     def decode(self, string: bytes, rate: int, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
         """Symbols of z, symbols of y and values of y, int32, int32 and float32, from a string.
@@ -43,7 +43,7 @@ class Decoder:
             StreamError: no encoder wrote this.
         """
         if not is_rans(string):
-            raise StreamError("the string is not that of a lapped stream; compress the image again")
+            raise StreamError(f"the string is not that of a {self.family} stream; compress the image again")
         decoder = ans.RansDecoder()
         elements = rows * columns * (self.config.latent_channels + self.config.side_channels)
         decoder.set_stream(string + slack(string, elements))

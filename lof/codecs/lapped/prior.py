@@ -202,7 +202,7 @@ def _strips(h: Tensor) -> list[tuple[int, int]]:
 def rows_of(layer: Callable[[Tensor], Tensor], x: Tensor, top: int, end: int, reach: int) -> Tensor:
     """Rows ``top`` to ``end`` of ``layer(x)``, each of which depends on ``reach`` rows on both sides."""
     above, below = min(top, reach), min(x.shape[1] - end, reach)
-    if not above and not below:
+    if end - top == x.shape[1]:
         return layer(x)
     return layer(x[:, top - above : end + below])[:, above : above + end - top]
 

@@ -67,7 +67,7 @@ class LappedTraining:
             known = " and ".join(f"'{part}'" for part in self.parts)
             raise TrainingError(f"{self.name}: has no such part; it has {known}, and no frozen transforms")
         cast(Any, net.prior.slices[-1]).join.requires_grad_(False)  # nothing is coded after the last slice
-        net.transforms.requires_grad_(aim.part is None)
+        self.freeze(net, aim.part)
         linear = [*net.transforms.klt.parameters(), *net.transforms.iklt.parameters()]
         apart = {id(parameter) for parameter in linear}
         groups = [ParameterGroup([p for p in net.parameters() if p.requires_grad and id(p) not in apart])]
@@ -78,6 +78,10 @@ class LappedTraining:
             start(net, source, self.lambdas)
 
         return Task(net, _AllRates(net, aim, self.lambdas), groups, start=begin)
+
+    def freeze(self, net: LappedNetwork, part: str | None) -> None:
+        """Leave what is of no part to be trained as it is."""
+        net.transforms.requires_grad_(part is None)
 
     def ship(self, state: State, metric: str, quality: float | None, origin: str) -> Shipped:
         """See :class:`Trainable`: whole numbers where they decide symbols, else float16."""
