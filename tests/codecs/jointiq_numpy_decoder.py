@@ -6,7 +6,7 @@ Written from ``lof/codecs/lapped/jointiq/FORMAT.md``; what lapped and MSP have t
 import lapped_numpy_decoder as lapped
 import msp_numpy_decoder as msp
 import numpy as np
-from lapped_numpy_decoder import halves_to_even, multiplier
+from lapped_numpy_decoder import halves_to_even, multiplier, seen_of
 
 
 class NumpyDecoder(lapped.NumpyDecoder):
@@ -14,8 +14,30 @@ class NumpyDecoder(lapped.NumpyDecoder):
 
     def sizes(self):
         sizes = self.weights["sizes"].tolist()
-        self.components, _, _, self.window = sizes[:4]
+        self.components, _, _, self.window, _, self.serial = sizes[:6]
         return sizes[13:]
+
+    def slice(self, name, h, part, e):
+        if not self.serial:
+            return super().slice(name, h, part, e)
+        h = self.block(f"{name}.block", h)
+        rows, columns, _ = h.shape
+        wave = np.arange(columns) + 3 * np.arange(rows)[:, None]
+        known = np.zeros_like(h)
+        for number in range(wave.max() + 1):
+            now = wave == number
+            near = self.depthwise(f"{name}.spread", known, h)[now]
+            for index, (row, column) in enumerate(np.argwhere(now)):
+                if self.window:
+                    inside = np.zeros_like(now)
+                    top, left = (at // self.window * self.window for at in (row, column))
+                    inside[top : top + self.window, left : left + self.window] = True
+                    before = inside & (wave < number)
+                    more = self.recalled(name, h[row, column][None], h[before], known[before])
+                    near[index] = np.clip(near[index] + more[0], -2047, 2047)
+            part[now] = self.values(f"{name}.second", self.block(f"{name}.block2", near), e)
+            known[now] = self.linear(f"{name}.enter", seen_of(part[now], e))
+        return self.linear(f"{name}.join", seen_of(part, e), h)
 
     def recall(self, name, h, known, near):
         if not self.window:
@@ -26,16 +48,20 @@ class NumpyDecoder(lapped.NumpyDecoder):
             for left in range(0, columns, self.window):
                 inside = np.s_[top : top + self.window, left : left + self.window]
                 odd = np.indices(h[inside].shape[:2]).sum(0) % 2 == 1
-                query = self.linear(f"{name}.recalled.query", h[inside][odd])
-                key = self.linear(f"{name}.recalled.key", h[inside][~odd])
-                value = self.linear(f"{name}.recalled.value", known[inside][~odd])
-                likeness = halves_to_even(query @ key.T, 14)
-                below = np.minimum(likeness.max(1, keepdims=True, initial=-(2**62)) - likeness, 511)
-                share = np.rint(65536 * 2.0 ** (-below / 32)).astype(np.int64)
-                mean = quotient(share @ value, share.sum(1, keepdims=True))
-                more = self.linear(f"{name}.recalled.leave", mean)
+                more = self.recalled(name, h[inside][odd], h[inside][~odd], known[inside][~odd])
                 near[inside][odd] = np.clip(near[inside][odd] + more, -2047, 2047)
         return near
+
+    def recalled(self, name, asking, there, known):
+        name = f"{name}.recalled"
+        query, key = self.linear(f"{name}.query", asking), self.linear(f"{name}.key", there)
+        mean = np.zeros_like(query)
+        if len(key):
+            likeness = halves_to_even(query @ key.T, 14)
+            below = np.minimum(likeness.max(1, keepdims=True) - likeness, 511)
+            share = np.rint(65536 * 2.0 ** (-below / 32)).astype(np.int64)
+            mean = quotient(share @ self.linear(f"{name}.value", known), share.sum(1, keepdims=True))
+        return self.linear(f"{name}.leave", mean)
 
     def values(self, layer, x, e):
         if f"{layer}_more.weight" not in self.weights:

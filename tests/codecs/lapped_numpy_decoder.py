@@ -36,21 +36,24 @@ class NumpyDecoder:
         h = shuffle(self.linear("prior.up32", self.block("prior.block64", h)))
         h = shuffle(self.linear("prior.up16", self.block("prior.block32", h)))[:rows, :columns]
         scale = self.formula("prior.spread")
-        even = (np.arange(rows)[:, None] + np.arange(columns)) % 2 == 0
         y = np.zeros((rows, columns, sum(self.slices)), np.int64)
         first = 0
         for number, channels in enumerate(self.slices):
-            name, e = f"prior.slices.{number}", scale[first : first + channels]
-            part = y[..., first : first + channels]
-            h = self.block(f"{name}.block", h)
-            part[even] = self.values(f"{name}.first", h[even], e)
-            known = np.zeros_like(h)
-            known[even] = self.linear(f"{name}.enter", seen_of(part[even], e))
-            near = self.recall(name, h, known, self.depthwise(f"{name}.spread", known, h))
-            part[~even] = self.values(f"{name}.second", self.block(f"{name}.block2", near[~even]), e)
-            h = self.linear(f"{name}.join", seen_of(part, e), h)
+            some = np.s_[..., first : first + channels]
+            h = self.slice(f"prior.slices.{number}", h, y[some], scale[some])
             first += channels
         return z, y
+
+    def slice(self, name, h, part, e):
+        """The state after a slice of y, whose values are put into ``part``."""
+        even = np.indices(h.shape[:2]).sum(0) % 2 == 0
+        h = self.block(f"{name}.block", h)
+        part[even] = self.values(f"{name}.first", h[even], e)
+        known = np.zeros_like(h)
+        known[even] = self.linear(f"{name}.enter", seen_of(part[even], e))
+        near = self.recall(name, h, known, self.depthwise(f"{name}.spread", known, h))
+        part[~even] = self.values(f"{name}.second", self.block(f"{name}.block2", near[~even]), e)
+        return self.linear(f"{name}.join", seen_of(part, e), h)
 
     def recall(self, name, h, known, near):
         return near

@@ -42,6 +42,8 @@ WITHOUT = {
     "context": replace(FULL, context=()),
     "enhancement": replace(FULL, enhancement=()),
     "grdn": replace(FULL, enhancement=(GATED, 4, 6, 2)),
+    "two passes": replace(FULL, serial=(1,)),
+    "passes and parts": replace(FULL, serial=(1,), components=1, refinement=(), context=(), enhancement=()),
     "anything": replace(FULL, components=1, refinement=(), context=(), enhancement=()),
 }
 
@@ -262,6 +264,7 @@ def test_sizes_that_describe_no_codec_are_refused() -> None:
         {"enhancement": (3, 8, 8)},
         {"enhancement": (GRDN, 3, 6, 4, 2, 2, 2)},
         {"width": 0},
+        {"serial": (2,)},
     ):
         with pytest.raises(ValueError, match="no such JointIQ codec"):
             replace(FULL, **change)  # type: ignore[arg-type]

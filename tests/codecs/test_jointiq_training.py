@@ -96,11 +96,12 @@ def test_from_lapped_s_weights_all_but_the_mixture_begins_as_lapped() -> None:
     assert torch.equal(*shown)
 
 
+@pytest.mark.parametrize("serial", [(), (1,)])
 @pytest.mark.parametrize("part", [None, "prior", "enhancement"])
-def test_gradients_reach_all_of_a_part_and_nothing_else(part: str | None) -> None:
+def test_gradients_reach_all_of_a_part_and_nothing_else(part: str | None, serial: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     family = trainable(NAME)
-    net = family.build({"slices": (4, 3, 3), "mixed": 2})
+    net = family.build({"slices": (4, 3, 3), "mixed": 2, "serial": serial})
     assert isinstance(net, JointNetwork)
     with torch.no_grad():
         for parameter in net.parameters():  # what begins at 0 passes no gradient to what is before it

@@ -68,6 +68,11 @@ class LappedConfig:
         return (*single, *self.slices)
 
     @property
+    def in_waves(self) -> bool:
+        """Whether places of y are coded in waves, see :func:`lof.codecs.lapped.prior.waves`, instead of two passes."""
+        return False
+
+    @property
     def latent_channels(self) -> int:
         """Channels of y."""
         return sum(self.slices)

@@ -54,7 +54,8 @@ class Take(Protocol):
             part: 0 for z, then one for each slice's first and second pass.
             mean: (B, places, channels), multiples of 1/64; none for z, whose values are whole.
             place: in the table of scales, of the mean's shape; (B, h, w, channels) for z.
-            rows: of y; exact walks take a part strip by strip, others take it whole.
+            rows: of y; exact walks take a part strip by strip, others take it whole. Codecs in waves take one of them
+                after the other; this is its number.
         """
         ...
 
@@ -134,7 +135,7 @@ class Slice(FixedModule):
     def forward(self, h: Tensor, scale: Tensor, part: int, take: Take) -> Tensor:
         """The state with this slice known."""
         strips = _strips(h) if self.exact else [(0, h.shape[1])]
-        h = _joined([rows_of(self.block, h, *strip, 1) for strip in strips])
+        h = joined([rows_of(self.block, h, *strip, 1) for strip in strips])
         first: list[Tensor] = []
         near: list[Tensor] = []
         for top, end in strips:
@@ -145,7 +146,7 @@ class Slice(FixedModule):
             new = self.settle(self.enter(first[-1]))
             new = torch.cat([new, new.new_zeros(new.shape[0], len(others), new.shape[2])], 1)
             near.append(new.index_select(1, back).unflatten(1, (end - top, h.shape[2])))
-        known, out = _joined(near), []
+        known, out = joined(near), []
         near.clear()
         recalled = self.recall(h, known)
         for (top, end), seen in zip(strips, first, strict=True):
@@ -160,7 +161,7 @@ class Slice(FixedModule):
             second = self.seen(take(part + 1, mean, place, slice(top, end)), scale)
             new = self.join(torch.cat([seen, second], 1).index_select(1, back))
             out.append(self.add(h[:, top:end], new.unflatten(1, (end - top, h.shape[2]))))
-        return _joined(out)
+        return joined(out)
 
     def recall(self, h: Tensor, known: Tensor) -> Tensor | None:
         """What the second pass is told beyond its neighbours, of the state's shape; nothing here.
@@ -207,7 +208,8 @@ def rows_of(layer: Callable[[Tensor], Tensor], x: Tensor, top: int, end: int, re
     return layer(x[:, top - above : end + below])[:, above : above + end - top]
 
 
-def _joined(strips: list[Tensor]) -> Tensor:
+def joined(strips: list[Tensor]) -> Tensor:
+    """Pieces one after another, along the second dimension."""
     return strips[0] if len(strips) == 1 else torch.cat(strips, 1)
 
 
@@ -243,6 +245,21 @@ class _Bounded(torch.autograd.Function):
         below, above = ctx.saved_tensors
         grad = grads[0]
         return grad.masked_fill((below & (grad > 0)) | (above & (grad < 0)), 0), None, None
+
+
+WAVE = 3
+"""By how many places a row of a wave lies left of the row above."""
+
+
+@lru_cache(maxsize=16)
+def waves(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Places in coding order, none for a second pass, and where each place is in that order.
+
+    A wave has the places whose column + 3·row is the same: none of them is in the 5×5 window of another.
+    """
+    number = (torch.arange(columns) + WAVE * torch.arange(rows)[:, None]).flatten()
+    order = number.argsort(stable=True)
+    return order, order[:0], order.argsort()
 
 
 @lru_cache(maxsize=16)

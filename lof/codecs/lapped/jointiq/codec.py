@@ -32,8 +32,10 @@ class JointCodec(LappedCodec):
         self.locality = Locality(grid=grid, reach=max(128, BLOCK * window // 2))
 
     def _coded_y(self, found: Sequence[list[list[Tensor]]], size: tuple[int, int]) -> Coded:
+        in_waves = self.net.config.in_waves
         residual, value = (
-            first(arranged([torch.cat(part, 1) for part in parts], *size)) for parts in found[:2]
+            first(arranged([torch.cat(part, 1) for part in parts], *size, in_waves=in_waves))
+            for parts in found[:2]
         )
         forms = [torch.cat(part, 1) for part in found[2]]
         net = cast(JointNetwork, self.net)
@@ -44,7 +46,7 @@ class JointCodec(LappedCodec):
                 net.bits(number, part, form)
                 for number, (part, form) in enumerate(zip(parts, forms, strict=True), 1)
             ]
-            return first(arranged(priced, *size))
+            return first(arranged(priced, *size, in_waves=in_waves))
 
         return Coded(residual, value, bits_of)
 

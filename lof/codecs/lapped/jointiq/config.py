@@ -26,7 +26,8 @@ class JointConfig(LappedConfig):
         refinement: ``(hidden,)``: the mixtures are refined component by component by a network of so many channels.
         context: ``(window, channels)``: what is decoded in the same window of so many places a side, an even number, is
             recalled by its likeness in so many channels.
-        serial: ``(1,)``: places are coded one after another instead of in two passes.
+        serial: ``(1,)``: instead of in two passes places are coded as in raster order, each with the twelve before it
+            in a window of 5×5; those that do not see each other together, about w + 3·h steps for a slice.
         enhancement: of the picture behind the synthesis. ``(1, shrink, channels, growth, layers, blocks, groups)``:
             grouped residual dense blocks at 1/shrink of the resolution. ``(2, shrink, channels, blocks)``: gated
             blocks there.
@@ -85,6 +86,11 @@ class JointConfig(LappedConfig):
         parts = ((self.refinement, 1), (self.context, 2), (self.serial, 1), (self.enhancement, _ENHANCEMENT))
         own = [n for part, length in parts for n in (*part, *[0] * (length - len(part)))]
         return (self.components, self.mixed, *own, *super().sizes)
+
+    @property
+    def in_waves(self) -> bool:
+        """See :attr:`LappedConfig.in_waves`."""
+        return bool(self.serial)
 
     def components_of(self, number: int) -> int:
         """Gaussians in the mixture of an element of that slice."""

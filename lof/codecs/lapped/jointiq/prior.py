@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lof.codecs.entropy.mixture import WEIGHT_MAX, WEIGHT_UNIT, centre_and_form
-from lof.codecs.lapped.fixed import UNIT, FixedLinear, FixedModule
+from lof.codecs.lapped.fixed import UNIT, FixedLinear, FixedModule, on_grid
 from lof.codecs.lapped.jointiq.config import JointConfig
 from lof.codecs.lapped.jointiq.context import Recall
 from lof.codecs.lapped.prior import (
@@ -23,10 +23,13 @@ from lof.codecs.lapped.prior import (
     PLACE_OF_ONE,
     PLACES,
     PLACES_PER_OCTAVE,
+    WAVE,
     Prior,
     Slice,
+    Take,
     bounded,
     power,
+    waves,
 )
 
 FINE: Final = 2**MEAN_BITS
@@ -34,6 +37,8 @@ FINE: Final = 2**MEAN_BITS
 NARROW: Final = 10
 """Up to this place in the table of scales an element has the first component alone: mixtures gain nothing there, and
 most elements are such."""
+_REACH: Final = 2
+"""Places that the local context sees in each direction."""
 _FIRST, _OTHERS, _APART = 4.0, 1.0, 0.75
 """Weights that untrained components begin with, and by how many octaves their widths differ."""
 
@@ -43,7 +48,8 @@ class JointPrior(Prior):
 
     def slice(self, number: int) -> Slice:
         """See :meth:`Prior.slice`."""
-        return JointSlice(cast(JointConfig, self.config), number)
+        config = cast(JointConfig, self.config)
+        return (SerialSlice if config.in_waves else JointSlice)(config, number)
 
 
 class JointSlice(Slice):
@@ -120,6 +126,48 @@ class JointSlice(Slice):
     def _repeated(self, x: Tensor) -> Tensor:
         """The same for every component."""
         return x.repeat(*[1] * (x.dim() - 1), self.components)
+
+
+class SerialSlice(JointSlice):
+    """Predicts one slice wave by wave: each place sees the twelve before it in a 5×5 window, and what is recalled."""
+
+    def __init__(self, config: JointConfig, number: int) -> None:
+        super().__init__(config, number)
+        del self.first
+        if self.components > 1:
+            del self.first_more
+
+    def forward(self, h: Tensor, scale: Tensor, part: int, take: Take) -> Tensor:
+        """See :meth:`Slice.forward`."""
+        h = self.block(h)
+        _, height, width, _ = h.shape
+        order, _, back = waves(height, width)
+        number = (order % width + WAVE * (order // width)).tolist()
+        weight, bias = self.spread.weight, cast(Tensor, self.spread.bias)
+        if self.training:
+            weight, bias = on_grid(weight, bias)
+        weight = weight.squeeze(1).permute(1, 2, 0)
+        flat, steps = h.flatten(1, 2), torch.arange(2 * _REACH + 1)
+        near = F.pad(torch.zeros_like(h), (0, 0, _REACH, _REACH, _REACH, _REACH))
+        memory = None if self.recalled is None else self.recalled.memory(h)
+        found: list[Tensor] = []
+        for wave in sorted(set(number)):
+            start = number.index(wave)
+            places = order[start : start + number.count(wave)]
+            rows, columns = places // width, places % width
+            inside = near[:, rows[:, None, None] + steps[:, None], columns[:, None, None] + steps]
+            state = self.add(flat[:, places], (inside * weight).sum((2, 3)) + bias)
+            if memory is not None:
+                state = self.add(state, memory.recall(places))
+            mean, place = self.predict(self.block2(state), scale, second=True)
+            found.append(self.seen(take(part, mean, place, slice(wave, wave + 1)), scale))
+            new = self.settle(self.enter(found[-1]))
+            near = near.index_put((torch.arange(len(h))[:, None], rows + _REACH, columns + _REACH), new)
+            if memory is not None:
+                memory.add(places, new)
+        take(part + 1, mean[:, :0], place[:, :0], slice(0, 0))
+        seen = torch.cat(found, 1).index_select(1, back).unflatten(1, (height, width))
+        return self.add(h, self.join(seen))
 
 
 class _Refinement(FixedModule):
