@@ -80,23 +80,24 @@ class MixtureConditional(nn.Module):
     """Takes the place of CompressAI's ``GaussianConditional`` where elements have mixtures.
 
     The buffers are what the coder computes with; they ship with the weights. ``phi``: Φ(i / 256) in units of 2^-24;
-    ``inverse``: 2^22/σ, and ``reach``: 6·σ in whole symbols, at each place of the table of scales.
+    ``inverse``: 2^22/σ, and ``reach``: 6·σ, or less, in whole symbols, at each place of the table of scales.
 
     Args:
         sigmas: σ at each place, rising, at most 256.
+        reach: symbols farther than so many σ from every component are escaped; at most 6.
     """
 
     phi: Tensor
     inverse: Tensor
     reach: Tensor
 
-    def __init__(self, sigmas: Sequence[float] = CONVENTIONAL) -> None:
+    def __init__(self, sigmas: Sequence[float] = CONVENTIONAL, reach: int = REACH) -> None:
         super().__init__()
         phi = [1 - 0.5 * math.erfc(i / PLACES * 0.5**0.5) for i in range(REACH * PLACES + 1)]
         unit = 2**FRACTION_BITS * PLACES / MEAN_UNIT
         self.register_buffer("phi", _integers([round(2**PHI_BITS * p) for p in phi]))
         self.register_buffer("inverse", _integers([round(unit / sigma) for sigma in sigmas]))
-        self.register_buffer("reach", _integers([math.ceil(REACH * sigma) for sigma in sigmas]))
+        self.register_buffer("reach", _integers([math.ceil(reach * sigma) for sigma in sigmas]))
 
     def check(self) -> None:
         """Whether tables can be computed from the buffers.

@@ -63,7 +63,7 @@ def training(name: str) -> Trainable:
 @register(
     _spec(
         "jointiq-tiny",
-        "a89375ca5b536f0ec01948c65625373c4dfc6685acb974ee81441cdfff872087",
+        "28cfac6097f481e145ad1ea93305ac914b4f994a7d7f7ce160a193ed603c6b5e",
         "lapped with mixtures, a global context and a network behind the synthesis, of 7 channels; for tests",
         paper="Lee, Cho, Kim 2019",
         hidden=True,

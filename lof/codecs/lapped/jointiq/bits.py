@@ -7,9 +7,11 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from lof.codecs.entropy.mixture import PRECISION, REACH
+from lof.codecs.entropy.mixture import PRECISION
 from lof.codecs.lapped.prior import PLACE_OF_ONE, PLACES_PER_OCTAVE
 
+REACH: Final = 4
+"""Symbols farther than so many σ from every component are escaped. Tables are short, and tails have a component."""
 _UNIT: Final = 2**-PRECISION
 """Each symbol of a table has one unit of frequency of its own."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -29,7 +30,17 @@ class JointCodec(LappedCodec):
         grid = BLOCK * window
         while grid % 64:
             grid += BLOCK * window
+        self.enhancing_bytes_per_pixel = 0
+        if net.enhancement is not None:
+            places = net.enhancement.shrink**2
+            self.bytes_per_pixel += 4 * net.enhancement.searched // places
+            self.enhancing_bytes_per_pixel = 4 * net.enhancement.decoded // places + 36
         self.locality = Locality(grid=grid, reach=max(128, BLOCK * window // 2))
+
+    def decoding_memory(self, height: int, width: int) -> int:
+        """See :meth:`Codec.decoding_memory`: what is behind the synthesis holds all of the image."""
+        pixels = math.prod(self.padded_size(height, width))
+        return super().decoding_memory(height, width) + pixels * self.enhancing_bytes_per_pixel
 
     def _coded_y(self, found: Sequence[list[list[Tensor]]], size: tuple[int, int]) -> Coded:
         in_waves = self.net.config.in_waves

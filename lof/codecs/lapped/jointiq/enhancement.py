@@ -34,7 +34,14 @@ def at_once(layer: Callable[[Tensor], Tensor], x: Tensor, reach: int) -> Tensor:
 
 
 class Enhancement(nn.Module):
-    """A network at 1/shrink of the resolution, between two layers that look at one place at a time."""
+    """A network at 1/shrink of the resolution, between two layers that look at one place at a time.
+
+    Attributes:
+        searched, decoded: about how many numbers are held for a place, in a search and in decoding.
+    """
+
+    searched: int
+    decoded: int
 
     def __init__(self, shrink: int, channels: int) -> None:
         super().__init__()
@@ -65,6 +72,8 @@ class Grdn(Enhancement):
         self, shrink: int, channels: int, growth: int, layers: int, blocks: int, groups: int
     ) -> None:
         super().__init__(shrink, channels)
+        self.searched = groups * blocks * sum(channels + i * growth for i in range(layers + 1))
+        self.decoded = (2 * blocks + 3) * channels
         self.groups = nn.ModuleList(_Group(channels, growth, layers, blocks) for _ in range(groups))
         self.attention = _Attention(channels)
 
@@ -80,6 +89,7 @@ class Gated(Enhancement):
 
     def __init__(self, shrink: int, channels: int, blocks: int) -> None:
         super().__init__(shrink, channels)
+        self.searched, self.decoded = 8 * blocks * channels, 3 * channels
         self.blocks = nn.ModuleList(GatedBlock(channels) for _ in range(blocks))
 
     def repaired(self, h: Tensor, apply: Apply) -> Tensor:

@@ -7,7 +7,7 @@ from typing import ClassVar, cast
 from torch import Tensor
 
 from lof.codecs.entropy.mixture import MixtureConditional
-from lof.codecs.lapped.jointiq.bits import mixture_bits_of
+from lof.codecs.lapped.jointiq.bits import REACH, mixture_bits_of
 from lof.codecs.lapped.jointiq.config import JointConfig
 from lof.codecs.lapped.jointiq.enhancement import KINDS
 from lof.codecs.lapped.jointiq.prior import JointPrior
@@ -32,7 +32,7 @@ class JointNetwork(LappedNetwork):
         if self.joint.components > 1:
             # The table of scales that lapped has, so that weights of its can be gone on from.
             self.mixture = MixtureConditional(
-                [2 ** ((place - PLACE_OF_ONE) / PLACES_PER_OCTAVE) for place in range(PLACES)]
+                [2 ** ((place - PLACE_OF_ONE) / PLACES_PER_OCTAVE) for place in range(PLACES)], REACH
             )
 
     @property
