@@ -92,6 +92,8 @@ CODEC_NUMBERS: Final[Mapping[str, int]] = MappingProxyType(
         "lapped-tiny": 18,
         "jpeg-descriptors": 19,
         "jpeg-descriptors-tiny": 20,
+        "jointiq": 21,
+        "jointiq-tiny": 22,
     }
 )
 CRITICAL_BOXES: Final[frozenset[bytes]] = frozenset()

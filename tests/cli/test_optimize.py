@@ -184,7 +184,8 @@ def test_quiet_prints_errors_only_and_a_log_file_keeps_all() -> None:
 def test_no_stream_is_bigger_than_the_plain_one_where_that_is_asked_for() -> None:
     save("in/a.png")
     for options, kept in (((), "search"), (("--never-bigger", "--redo"), "plain")):
-        result = lof_optimize("in/a.png", "--lambda", "0.2", "--json", *options)
+        # In bf16, which some CPUs have, the search finds nothing better here.
+        result = lof_optimize("in/a.png", "--lambda", "0.2", "--precision", "fp32", "--json", *options)
         assert json.loads(result.stdout)["kept"] == kept
 
 

@@ -14,13 +14,17 @@ class NumpyDecoder:
     def __init__(self, weights, quality):
         self.weights = {key: np.asarray(value) for key, value in weights.items()}
         self.rate = int(64 * quality) - 288
-        *_, self.side, self.width = self.weights["sizes"].tolist()[:6]
-        self.slices = self.weights["sizes"].tolist()[6:]
+        sizes = self.sizes()
+        *_, self.side, self.width = sizes[:6]
+        self.slices = sizes[6:]
         lengths = self.weights["tables.length"].tolist()
         rows = np.split(self.weights["tables.cdf"], np.cumsum(lengths)[:-1])
         self.cdfs = [[*row.tolist(), 65536] for row in rows]
         self.lengths = [length + 1 for length in lengths]
         self.offsets = [1 - length // 2 for length in lengths]
+
+    def sizes(self):
+        return self.weights["sizes"].tolist()
 
     def decode(self, string, rows, columns):
         self.rans = ans.RansDecoder()
@@ -32,21 +36,27 @@ class NumpyDecoder:
         h = shuffle(self.linear("prior.up32", self.block("prior.block64", h)))
         h = shuffle(self.linear("prior.up16", self.block("prior.block32", h)))[:rows, :columns]
         scale = self.formula("prior.spread")
-        even = (np.arange(rows)[:, None] + np.arange(columns)) % 2 == 0
         y = np.zeros((rows, columns, sum(self.slices)), np.int64)
         first = 0
         for number, channels in enumerate(self.slices):
-            name, e = f"prior.slices.{number}", scale[first : first + channels]
-            part = y[..., first : first + channels]
-            h = self.block(f"{name}.block", h)
-            part[even] = self.values(f"{name}.first", h[even], e)
-            near = np.zeros_like(h)
-            near[even] = self.linear(f"{name}.enter", seen_of(part[even], e))
-            near = self.depthwise(f"{name}.spread", near, h)
-            part[~even] = self.values(f"{name}.second", self.block(f"{name}.block2", near[~even]), e)
-            h = self.linear(f"{name}.join", seen_of(part, e), h)
+            some = np.s_[..., first : first + channels]
+            h = self.slice(f"prior.slices.{number}", h, y[some], scale[some])
             first += channels
         return z, y
+
+    def slice(self, name, h, part, e):
+        """The state after a slice of y, whose values are put into ``part``."""
+        even = np.indices(h.shape[:2]).sum(0) % 2 == 0
+        h = self.block(f"{name}.block", h)
+        part[even] = self.values(f"{name}.first", h[even], e)
+        known = np.zeros_like(h)
+        known[even] = self.linear(f"{name}.enter", seen_of(part[even], e))
+        near = self.recall(name, h, known, self.depthwise(f"{name}.spread", known, h))
+        part[~even] = self.values(f"{name}.second", self.block(f"{name}.block2", near[~even]), e)
+        return self.linear(f"{name}.join", seen_of(part, e), h)
+
+    def recall(self, name, h, known, near):
+        return near
 
     def formula(self, name):
         a, b = self.weights[name].astype(np.int64)

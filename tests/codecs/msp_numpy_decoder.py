@@ -120,8 +120,8 @@ class NumpyDecoder:
     def cumulative(self, offsets, tables, weights):
         """First symbol and cumulative frequencies of one element."""
         reach = self.weights["mixture.reach"].tolist()
-        first = max(-reach[63], min(d // 64 - reach[t] for d, t in zip(offsets, tables, strict=True)))
-        last = min(reach[63], max(-(-d // 64) + reach[t] for d, t in zip(offsets, tables, strict=True)))
+        first = max(-reach[-1], min(d // 64 - reach[t] for d, t in zip(offsets, tables, strict=True)))
+        last = min(reach[-1], max(-(-d // 64) + reach[t] for d, t in zip(offsets, tables, strict=True)))
         edges = 64 * np.arange(first, last + 2) - 32
         mass = sum(w * self.phi(edges - d, t) for d, t, w in zip(offsets, tables, weights, strict=True))
         count = len(edges)

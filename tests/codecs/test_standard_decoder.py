@@ -1,6 +1,7 @@
 """Files are standard: a process without lof decodes the files of CompressAI's codecs to the very same pixels.
 
-The standard decoder of MSP and lapped is lof's own, and that of JPEG is Pillow; their own tests have the same for them.
+The standard decoder of MSP, lapped and JointIQ is lof's own, and that of JPEG is Pillow; their own tests have the same
+for them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ POINTS = [
     (spec.name, metric, quality)
     for spec in codec_specs(hidden=True)
     for metric, quality in spec.rate_points
-    if (spec.source == "bundled" or quality == 1) and not spec.name.startswith(("msp", "lapped", "jpeg"))
+    if (spec.source == "bundled" or quality == 1)
+    and not spec.name.startswith(("msp", "lapped", "jointiq", "jpeg"))
 ]
 FILES = [
     (*point, format) for point in POINTS for format, known in CONTAINERS.items() if known.holds(point[0])

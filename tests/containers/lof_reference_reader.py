@@ -46,6 +46,8 @@ def reference_read(data: bytes) -> Stream:
         18: "lapped-tiny",
         19: "jpeg-descriptors",
         20: "jpeg-descriptors-tiny",
+        21: "jointiq",
+        22: "jointiq-tiny",
     }
     number = varint()
     codec = numbers[number] if number else take(varint()).decode()

@@ -11,12 +11,11 @@ finds the same. They are computed for each element anew: no table of mixtures co
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import numpy as np
 import torch
-from compressai.ops.bound_ops import LowerBoundFunction
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -25,6 +24,8 @@ from lof.codecs.entropy.tables import Tables
 SCALE_MIN, SCALE_MAX, SCALES = 0.11, 256.0, 64
 SCALE_STEP = math.log(SCALE_MAX / SCALE_MIN) / (SCALES - 1)
 """Logarithmic distance of neighbours in CompressAI's table of scales."""
+CONVENTIONAL = tuple(SCALE_MIN * math.exp(SCALE_STEP * index) for index in range(SCALES))
+"""σ at each place of that table."""
 MEAN_UNIT = 64
 """Means, and so all values of latents, are multiples of 1/64."""
 WEIGHT_UNIT, WEIGHT_MAX = 32, 255
@@ -48,47 +49,55 @@ def weight_of(predicted: Tensor, *, exact: bool) -> Tensor:
     """Weights, 1 to 255, whole if ``exact``; at the bounds only a gradient that leads back inside passes."""
     if exact:
         return torch.round(WEIGHT_UNIT * predicted).clamp(1, WEIGHT_MAX)
+    from compressai.ops.bound_ops import LowerBoundFunction  # all of compressai, which takes seconds
+
     weight = WEIGHT_UNIT * predicted
     low = LowerBoundFunction.apply(weight, weight.new_ones(()))
     return -cast(Tensor, LowerBoundFunction.apply(-low, weight.new_full((), -WEIGHT_MAX)))
 
 
-def centre_and_form(mean: Tensor, index: Tensor, weight: Tensor, components: int) -> tuple[Tensor, Tensor]:
+def centre_and_form(
+    mean: Tensor, index: Tensor, weight: Tensor, components: int, dim: int = 1
+) -> tuple[Tensor, Tensor]:
     """Centres, (B, n, …), and forms, (B, 3·J·n, …), of n elements.
 
     Args:
         mean, index, weight: (B, J·n, …), component by component.
         components: J.
+        dim: where the elements are.
     """
-    means, weights = mean.chunk(components, 1), weight.chunk(components, 1)
+    means, weights = mean.chunk(components, dim), weight.chunk(components, dim)
     centre, largest = means[0], weights[0]
     for other, its in zip(means[1:], weights[1:], strict=True):
         # Among equals the first one: said here, since argmax leaves it to the device.
         centre = torch.where(its > largest, other, centre)
         largest = torch.maximum(largest, its)
-    offset = torch.cat([other - centre for other in means], 1)
-    return centre, torch.cat([offset, index, weight], 1)
+    offset = torch.cat([other - centre for other in means], dim)
+    return centre, torch.cat([offset, index, weight], dim)
 
 
 class MixtureConditional(nn.Module):
     """Takes the place of CompressAI's ``GaussianConditional`` where elements have mixtures.
 
     The buffers are what the coder computes with; they ship with the weights. ``phi``: Φ(i / 256) in units of 2^-24;
-    ``inverse``: 2^22/σ, and ``reach``: 6·σ in whole symbols, at each place of the table of scales.
+    ``inverse``: 2^22/σ, and ``reach``: 6·σ, or less, in whole symbols, at each place of the table of scales.
+
+    Args:
+        sigmas: σ at each place, rising, at most 256.
+        reach: symbols farther than so many σ from every component are escaped; at most 6.
     """
 
     phi: Tensor
     inverse: Tensor
     reach: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, sigmas: Sequence[float] = CONVENTIONAL, reach: int = REACH) -> None:
         super().__init__()
-        sigmas = [SCALE_MIN * math.exp(SCALE_STEP * index) for index in range(SCALES)]
         phi = [1 - 0.5 * math.erfc(i / PLACES * 0.5**0.5) for i in range(REACH * PLACES + 1)]
         unit = 2**FRACTION_BITS * PLACES / MEAN_UNIT
         self.register_buffer("phi", _integers([round(2**PHI_BITS * p) for p in phi]))
         self.register_buffer("inverse", _integers([round(unit / sigma) for sigma in sigmas]))
-        self.register_buffer("reach", _integers([math.ceil(REACH * sigma) for sigma in sigmas]))
+        self.register_buffer("reach", _integers([math.ceil(reach * sigma) for sigma in sigmas]))
 
     def check(self) -> None:
         """Whether tables can be computed from the buffers.
@@ -120,6 +129,8 @@ class MixtureConditional(nn.Module):
         Returns:
             (B, M, h, w), at least 1e-9, differentiable by all.
         """
+        from compressai.ops.bound_ops import LowerBoundFunction
+
         size = (residual.unsqueeze(1) - offset).abs()
         # In the tail where erfc is small differences keep their digits, as CompressAI has it.
         mass = _upper((size - 0.5) / scale) - _upper((size + 0.5) / scale)

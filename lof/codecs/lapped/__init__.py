@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from lof.codecs.training import Trainable
 
 
-def _spec(name: str, fingerprint: str, summary: str, *, hidden: bool = False) -> CodecSpec:
+def _spec(name: str, fingerprint: str, summary: str, *, paper: str = "", hidden: bool = False) -> CodecSpec:
     return CodecSpec(
         name=name,
         rates=Continuous(1, 8, (0.0018, 0.18), fingerprint=fingerprint),
         default_quality=4,
         summary=summary,
         source="bundled",
+        paper=paper,
         licence="BSD-3-Clause",
         portable=True,
         hidden=hidden,
@@ -57,3 +58,27 @@ def training(name: str) -> Trainable:
     from lof.codecs.lapped.training import LappedTraining
 
     return LappedTraining(name)
+
+
+@register(
+    _spec(
+        "jointiq-tiny",
+        "28cfac6097f481e145ad1ea93305ac914b4f994a7d7f7ce160a193ed603c6b5e",
+        "lapped with mixtures, a global context and a network behind the synthesis, of 7 channels; for tests",
+        paper="Lee, Cho, Kim 2019",
+        hidden=True,
+    ),
+)
+def load_joint(request: Request) -> Codec:
+    """The JointIQ codec at the quality asked for."""
+    from lof.codecs.lapped.jointiq.codec import JointCodec
+
+    return JointCodec.load(request)
+
+
+@register_training("jointiq-tiny")
+def train_joint(name: str) -> Trainable:
+    """How a JointIQ codec is trained."""
+    from lof.codecs.lapped.jointiq.training import JointTraining
+
+    return JointTraining(name)

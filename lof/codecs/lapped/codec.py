@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Self, cast
+from typing import ClassVar, Self, cast
 
 import torch
 from torch import Tensor
@@ -40,6 +40,7 @@ class LappedCodec(Codec):
     stride = BLOCK
     locality = Locality(grid=64, reach=128)
     portable = True
+    network: ClassVar[type[LappedNetwork]] = LappedNetwork
 
     def __init__(
         self,
@@ -56,7 +57,7 @@ class LappedCodec(Codec):
         self.number = rate_of(quality)
         self.net = net.eval().requires_grad_(False)
         self.fast = copy.deepcopy(self.net).to(device)
-        self.decoder = Decoder(self.net)
+        self.decoder = self._decoder()
         self.fingerprint = fingerprint(net)
         widest = 4 * (net.config.fine + net.config.coarse)
         self.bytes_per_pixel, self.decoding_bytes_per_pixel = widest, 28 + widest // 32
@@ -72,7 +73,9 @@ class LappedCodec(Codec):
         path = folder / weights_name(request.spec.name, request.metric, request.quality)
         device = resolve_device(request.device)
         written = path.stat().st_mtime_ns if path.is_file() else 0
-        codec = copy.copy(_of_weights(path, written, device, resolve_precision(request.precision, device)))
+        codec = copy.copy(
+            _of_weights(cls, path, written, device, resolve_precision(request.precision, device))
+        )
         codec.name, codec.quality, codec.lmbda = request.spec.name, request.quality, request.point.lmbda
         codec.number = rate_of(request.quality)
         return cast(Self, codec)
@@ -81,9 +84,9 @@ class LappedCodec(Codec):
         """See :meth:`Codec.analyse`; always float32 on the CPU."""
         rate = torch.tensor([self.number])
         with torch.no_grad(), exact_arithmetic():
-            y = self.net.transforms.analysis(_last(images.to("cpu")), self._t("cpu"))
+            y = self.net.transforms.analysis(last(images.to("cpu")), self._t("cpu"))
             z = self.net.side(y, rate)
-        return {"z": _first(z).to(self.device), "y": _first(y).to(self.device)}
+        return {"z": first(z).to(self.device), "y": first(y).to(self.device)}
 
     def code(
         self, latents: Mapping[str, Tensor], quantize: Quantize, *, exact: bool = False
@@ -93,7 +96,7 @@ class LappedCodec(Codec):
         With ``exact`` no gradient passes through predictions.
         """
         prior = self.decoder.prior if exact else self.fast.prior
-        z, y = (_last(latents[name].to("cpu" if exact else self.device)) for name in self.latents)
+        z, y = (last(latents[name].to("cpu" if exact else self.device)) for name in self.latents)
         parts = parted(y, self.net.config)
         residuals: list[list[Tensor]] = [[] for _ in range(1 + len(parts))]
         values: list[list[Tensor]] = [[] for _ in residuals]
@@ -103,7 +106,7 @@ class LappedCodec(Codec):
             taken = sum(piece.shape[1] for piece in places[part])
             places[part].append(place)
             if mean is None:
-                residuals[0].append(_last(quantize("z", _first(z))))
+                residuals[0].append(last(quantize("z", first(z))))
                 return residuals[0][0]
             residual = (parts[part - 1][:, taken : taken + mean.shape[1]] - mean).transpose(1, 2)[..., None]
             residuals[part].append(quantize("y", residual)[..., 0].transpose(1, 2))
@@ -113,24 +116,28 @@ class LappedCodec(Codec):
         size = (y.shape[1], y.shape[2])
         with exact_sums(), torch.autocast(self.device.type, enabled=False):
             prior.walk(torch.tensor([self.number], device=z.device), size, take)
-        of_y = [
-            _first(arranged([torch.cat(p, 1).expand(len(y), -1, -1) for p in found[1:]], *size))
-            for found in (residuals, values, places)
-        ]
-        z_residual = _first(residuals[0][0])
-        return {
-            "z": _coded(z_residual, z_residual, _first(places[0][0])),
-            "y": _coded(*of_y),
-        }
+        coded_y = self._coded_y([found[1:] for found in (residuals, values, places)], size)
+        z_residual = first(residuals[0][0])
+        return {"z": _coded(z_residual, z_residual, first(places[0][0])), "y": coded_y}
+
+    def _coded_y(self, found: Sequence[list[list[Tensor]]], size: tuple[int, int]) -> Coded:
+        """y of residuals, values and places of its parts, in pieces."""
+        count = len(found[0][0][0])
+        return _coded(
+            *(
+                first(arranged([torch.cat(part, 1).expand(count, -1, -1) for part in parts], *size))
+                for parts in found
+            )
+        )
 
     def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
         """See :meth:`Codec.synthesise`."""
-        y = _last(values["y"].to("cpu" if exact else self.device))
+        y = last(values["y"].to("cpu" if exact else self.device))
         if exact:
-            return _first(torch.cat([self.decoder.synthesise(one, self.number) for one in y.split(1)]))
+            return first(torch.cat([self.decoder.synthesise(one, self.number) for one in y.split(1)]))
         reduced = self.precision != torch.float32
         with torch.autocast(self.device.type, dtype=self.precision, enabled=reduced):
-            return _first(self.fast.transforms.synthesis(y, self._t(self.device)).float())
+            return first(self.fast.reconstruct(y, self._t(self.device)).float())
 
     def symbols(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :meth:`Codec.symbols`; nothing is held but the symbols."""
@@ -150,7 +157,7 @@ class LappedCodec(Codec):
         return Decoded(
             image,
             {"z": z.permute(0, 3, 1, 2), "y": y.permute(0, 3, 1, 2)},
-            {"z": _first(z).float(), "y": values.permute(0, 3, 1, 2)},
+            {"z": first(z).float(), "y": values.permute(0, 3, 1, 2)},
         )
 
     def decoded_image(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
@@ -189,15 +196,20 @@ class LappedCodec(Codec):
         """See :meth:`Codec.state`."""
         return self.net.shippable_state()
 
+    def _decoder(self) -> Decoder:
+        return Decoder(self.net)
+
     def _t(self, device: torch.device | str) -> Tensor:
         return torch.full((1, 1, 1, 1), self.number / RATE_MAX, device=device)
 
 
 @lru_cache(maxsize=2)
-def _of_weights(path: Path, written: int, device: torch.device, precision: torch.dtype) -> LappedCodec:
+def _of_weights(
+    kind: type[LappedCodec], path: Path, written: int, device: torch.device, precision: torch.dtype
+) -> LappedCodec:
     """The codec of a file at any quality: one network serves them all, and a search for a target tries several."""
-    return LappedCodec(
-        read_weights(path), name="", quality=1.0, lmbda=1.0, device=device, precision=precision
+    return kind(
+        read_weights(path, kind.network), name="", quality=1.0, lmbda=1.0, device=device, precision=precision
     )
 
 
@@ -206,11 +218,11 @@ def _coded(residual: Tensor, value: Tensor, place: Tensor) -> Coded:
     return Coded(residual, value, partial(bits_of, place=place), whole, rises)
 
 
-def _last(x: Tensor) -> Tensor:
+def last(x: Tensor) -> Tensor:
     """(B, C, h, w) to (B, h, w, C)."""
     return x.permute(0, 2, 3, 1).contiguous()
 
 
-def _first(x: Tensor) -> Tensor:
-    """Inverse of :func:`_last`."""
+def first(x: Tensor) -> Tensor:
+    """Inverse of :func:`last`."""
     return x.permute(0, 3, 1, 2).contiguous()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Self
 
 QUALITY_MIN, QUALITY_MAX = 1, 8
@@ -39,7 +39,7 @@ class LappedConfig:
     slices: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.slices or min(*astuple(self)[:-1], *self.slices) < 1:
+        if not self.slices or min(self.sizes) < 1:
             raise ValueError(f"no such lapped codec: {self}")
 
     @classmethod
@@ -57,8 +57,20 @@ class LappedConfig:
     @property
     def sizes(self) -> tuple[int, ...]:
         """All fields as one flat tuple of integers, the slices last."""
-        *single, slices = astuple(self)
-        return (*single, *slices)
+        single = (
+            self.fine,
+            self.coarse,
+            self.fine_blocks,
+            self.coarse_blocks,
+            self.side_channels,
+            self.width,
+        )
+        return (*single, *self.slices)
+
+    @property
+    def in_waves(self) -> bool:
+        """Whether places of y are coded in waves, see :func:`lof.codecs.lapped.prior.waves`, instead of two passes."""
+        return False
 
     @property
     def latent_channels(self) -> int:

@@ -7,6 +7,7 @@ it does so that another can be written.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.entropy.rans import ans, is_rans, slack
+from lof.codecs.entropy.tables import Tables
 from lof.codecs.lapped.config import RATE_MAX
 from lof.codecs.lapped.fixed import make_exact
 from lof.codecs.lapped.network import LappedNetwork, in_rows
@@ -29,10 +31,10 @@ class Decoder:
     """
 
     def __init__(self, net: LappedNetwork) -> None:
-        self.config, self.tables = net.config, net.tables.tables()
+        self.config, self.family, self.tables = net.config, net.family, net.tables.tables()
         self.prior = copy.deepcopy(net.prior).eval()
         make_exact(self.prior)
-        self.synthesis = Synthesis(net.transforms)
+        self.synthesis: Callable[[Tensor, float], Tensor] = Synthesis(net.transforms)
 
     def decode(
         self, string: bytes, rate: int, rows: int, columns: int, *, values_alone: bool = False
@@ -46,7 +48,7 @@ class Decoder:
             StreamError: no encoder wrote this.
         """
         if not is_rans(string):
-            raise StreamError("the string is not that of a lapped stream; compress the image again")
+            raise StreamError(f"the string is not that of a {self.family} stream; compress the image again")
         decoder = ans.RansDecoder()
         elements = rows * columns * (self.config.latent_channels + self.config.side_channels)
         decoder.set_stream(string + slack(string, elements))
@@ -56,11 +58,12 @@ class Decoder:
 
         def take(part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
             nonlocal z
-            listed = decoder.decode_stream(
-                _listed(place), self.tables.cdfs, self.tables.lengths, self.tables.offsets
-            )
+            listed: list[int] = []
+            for indexes, tables in self.coding(part, place):
+                listed += decoder.decode_stream(indexes, tables.cdfs, tables.lengths, tables.offsets)
             # Far faster than torch.tensor, which looks at every element's type.
-            found = torch.from_numpy(np.fromiter(listed, np.int32, len(listed))).reshape(place.shape)
+            found = torch.from_numpy(np.fromiter(listed, np.int32, len(listed)))
+            found = found.reshape((place if mean is None else mean).shape)
             if mean is None:
                 z = found
                 return found.float()
@@ -79,9 +82,11 @@ class Decoder:
 
         def take(part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
             symbols = self._part(z, y, part, rows)
-            encoder.encode_with_indexes(
-                _listed(symbols), _listed(place), self.tables.cdfs, self.tables.lengths, self.tables.offsets
-            )
+            written, at = listed_of(symbols), 0
+            for indexes, tables in self.coding(part, place):
+                some = written[at : at + len(indexes)]
+                encoder.encode_with_indexes(some, indexes, tables.cdfs, tables.lengths, tables.offsets)
+                at += len(indexes)
             return symbols if mean is None else symbols + mean
 
         self._walk(rate, (y.shape[1], y.shape[2]), take)
@@ -103,6 +108,10 @@ class Decoder:
         self._walk(rate, (y.shape[1], y.shape[2]), take)
         return torch.round(z).to(torch.int32), whole
 
+    def coding(self, part: int, place: Tensor) -> Iterator[tuple[list[int], Tables]]:
+        """Each element's table, and the tables; some elements of a part at a time."""
+        yield listed_of(place), self.tables
+
     def _part(self, z: Tensor, y: Tensor, part: int, rows: slice) -> Tensor:
         if not part:
             return z.to(torch.float32)
@@ -118,6 +127,7 @@ class Decoder:
             self.prior.walk(torch.tensor([rate]), size, take)
 
 
-def _listed(whole: Tensor) -> list[int]:
+def listed_of(whole: Tensor) -> list[int]:
+    """All elements, whole numbers, one after another."""
     found: list[int] = whole.to(torch.int32).flatten().numpy().tolist()
     return found

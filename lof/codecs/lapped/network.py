@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Self, cast
+from typing import ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,13 @@ from lof.codecs.lapped.prior import (
     PLACE_OF_ONE,
     PLACES,
     PLACES_PER_OCTAVE,
+    WAVE,
     Prior,
     bounded,
     checkerboard,
+    joined,
     power,
+    waves,
 )
 from lof.codecs.lapped.tables import TableBuffers
 from lof.codecs.lapped.transforms import Depthwise, Transforms, unshuffle
@@ -69,18 +72,23 @@ class LappedNetwork(nn.Module):
         sizes: as :attr:`LappedConfig.sizes`.
     """
 
+    family: ClassVar[str] = "lapped"
+    kind: ClassVar[type[LappedConfig]] = LappedConfig
     sizes: Tensor
 
     def __init__(self, *sizes: int) -> None:
         super().__init__()
-        self.config = LappedConfig.from_sizes(sizes)
+        self.config = self.kind.from_sizes(sizes)
         self.register_buffer("sizes", torch.tensor(sizes, dtype=torch.int32))
         self.transforms = Transforms(self.config)
         self.hyper_analysis = HyperAnalysis(self.config)
-        self.prior = Prior(self.config)
+        self.prior = self._prior()
         self.tables = TableBuffers()
         # Places of z's channels in the table of scales, less that of 1, and how they follow the rate.
         self.side_scale = nn.Parameter(torch.zeros(2, self.config.side_channels))
+
+    def _prior(self) -> Prior:
+        return Prior(self.config)
 
     def side(self, yq: Tensor, rate: Tensor) -> Tensor:
         """z, not rounded, from y in steps of the quantiser."""
@@ -105,28 +113,40 @@ class LappedNetwork(nn.Module):
         t = (rate / RATE_MAX)[:, None, None, None]
         yq = self.transforms.analysis(x, t)
         y_hat, bits_y, bits_z = self.price(yq, rate, hard=hard)
-        return self.transforms.synthesis(y_hat, t), bits_y, bits_z
+        return self.reconstruct(y_hat, t), bits_y, bits_z
+
+    def reconstruct(self, y: Tensor, t: Tensor) -> Tensor:
+        """The image of y, (B, H, W, 3), as decoders show it but neither clamped nor rounded."""
+        return self.transforms.synthesis(y, t)
+
+    def bits(self, part: int, residual: Tensor, place: Tensor) -> Tensor:
+        """Cost in bits of a part's elements, as :class:`Take` tells the part and its places."""
+        return bits_of(residual, place)
 
     def price(self, yq: Tensor, rate: Tensor, *, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """y rounded, and bits of y and of z, each (B,)."""
         z, parts = self.side(yq, rate), parted(yq, self.config)
-        values: list[Tensor] = []
+        values: list[list[Tensor]] = [[] for _ in parts]
         bits: list[Tensor] = []
 
         def take(part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
             if mean is None:
                 value = _through(z)
-                bits.append(bits_of(value if hard else noisy(z), place).sum((1, 2, 3)))
+                bits.append(self.bits(part, value if hard else noisy(z), place).sum((1, 2, 3)))
                 return value
-            residual = parts[part - 1] - mean
+            taken = sum(piece.shape[1] for piece in values[part - 1])
+            residual = parts[part - 1][:, taken : taken + mean.shape[1]] - mean
             value = _through(residual) + mean
-            bits.append(bits_of(torch.round(residual) if hard else noisy(residual), place).sum((1, 2)))
-            values.append(value)
+            bits.append(
+                self.bits(part, torch.round(residual) if hard else noisy(residual), place).sum((1, 2))
+            )
+            values[part - 1].append(value)
             return value
 
         size = (yq.shape[1], yq.shape[2])
         self.prior.walk(rate, size, take, self.side_places(rate) if self.training else None)
-        return arranged(values, *size), torch.stack(bits[1:]).sum(0), bits[0]
+        whole = [joined(pieces) for pieces in values]
+        return arranged(whole, *size, in_waves=self.config.in_waves), torch.stack(bits[1:]).sum(0), bits[0]
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -175,23 +195,27 @@ class LappedNetwork(nn.Module):
 
 def parted(y: Tensor, config: LappedConfig) -> list[Tensor]:
     """(B, rows, columns, M) as the parts that are coded one after another, each (B, places, channels)."""
-    anchors, others, _ = checkerboard(y.shape[1], y.shape[2])
+    anchors, others, _ = (waves if config.in_waves else checkerboard)(y.shape[1], y.shape[2])
     slices = y.flatten(1, 2).split(list(config.slices), -1)
     return [piece.index_select(1, places) for piece in slices for places in (anchors, others)]
 
 
-def arranged(parts: list[Tensor], rows: int, columns: int) -> Tensor:
+def arranged(parts: list[Tensor], rows: int, columns: int, *, in_waves: bool = False) -> Tensor:
     """Inverse of :func:`parted`."""
-    back = checkerboard(rows, columns)[2]
+    back = (waves if in_waves else checkerboard)(rows, columns)[2]
     pairs = [torch.cat(parts[i : i + 2], 1) for i in range(0, len(parts), 2)]
     return cast(Tensor, torch.cat(pairs, -1).index_select(1, back).unflatten(1, (rows, columns)))
 
 
 def in_rows(y: Tensor, config: LappedConfig, part: int, rows: slice) -> tuple[Tensor, Tensor]:
-    """Some rows of a slice of y, as a view (B, rows, columns, channels), and which places there a part has."""
+    """Some rows of a slice of y, or all, as a view (B, rows, columns, channels), and which places there are meant."""
     number, second = divmod(part - 1, 2)
     first = sum(config.slices[:number])
     view = y[:, rows, :, first : first + config.slices[number]]
+    if config.in_waves:
+        view = y[..., first : first + config.slices[number]]
+        wave = torch.arange(view.shape[2]) + WAVE * torch.arange(view.shape[1])[:, None]
+        return view, (wave == rows.start) & (not second)
     odd = (torch.arange(view.shape[1])[:, None] + torch.arange(view.shape[2])) % 2
     return view, odd == second
 

@@ -54,7 +54,8 @@ class Take(Protocol):
             part: 0 for z, then one for each slice's first and second pass.
             mean: (B, places, channels), multiples of 1/64; none for z, whose values are whole.
             place: in the table of scales, of the mean's shape; (B, h, w, channels) for z.
-            rows: of y; exact walks take a part strip by strip, others take it whole.
+            rows: of y; exact walks take a part strip by strip, others take it whole. Codecs in waves take one of them
+                after the other; this is its number.
         """
         ...
 
@@ -76,7 +77,11 @@ class Prior(FixedModule):
         self.enter = FixedLinear(config.side_channels + 1, width)
         self.block64, self.up32 = FixedBlock(width, 3), FixedLinear(width, 4 * width)
         self.block32, self.up16 = FixedBlock(width, 3), FixedLinear(width, 4 * width)
-        self.slices = nn.ModuleList(_Slice(width, channels) for channels in config.slices)
+        self.slices = nn.ModuleList(self.slice(number) for number in range(len(config.slices)))
+
+    def slice(self, number: int) -> Slice:
+        """What predicts one of the slices, untrained."""
+        return Slice(self.config.width, self.config.slices[number])
 
     def scales(self, rate: Tensor) -> Tensor:
         """log2 of the channels' standard deviations in 1/32, (B, 1, M), whole; rate: (B,), whole."""
@@ -104,7 +109,7 @@ class Prior(FixedModule):
         at = 0
         for number, module in enumerate(self.slices):
             channels = self.config.slices[number]
-            h = cast(_Slice, module)(h, scale[..., at : at + channels], 2 * number + 1, take)
+            h = cast(Slice, module)(h, scale[..., at : at + channels], 2 * number + 1, take)
             at += channels
 
     @staticmethod
@@ -113,7 +118,9 @@ class Prior(FixedModule):
         return x.clamp(-LIMIT * unit / UNIT, LIMIT * unit / UNIT)
 
 
-class _Slice(FixedModule):
+class Slice(FixedModule):
+    """Predicts one slice of y in two passes."""
+
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
         self.block, self.first = FixedBlock(width, 3), FixedLinear(width, 2 * channels)
@@ -128,33 +135,46 @@ class _Slice(FixedModule):
     def forward(self, h: Tensor, scale: Tensor, part: int, take: Take) -> Tensor:
         """The state with this slice known."""
         strips = _strips(h) if self.exact else [(0, h.shape[1])]
-        h = _joined([_rows(self.block, h, *strip, 1) for strip in strips])
+        h = joined([rows_of(self.block, h, *strip, 1) for strip in strips])
         first: list[Tensor] = []
         near: list[Tensor] = []
         for top, end in strips:
             anchors, others, back = checkerboard(end - top, h.shape[2])
             flat = h[:, top:end].flatten(1, 2)
-            mean, place = self.predict(self.first(flat.index_select(1, anchors)), scale)
+            mean, place = self.predict(flat.index_select(1, anchors), scale, second=False)
             first.append(self.seen(take(part, mean, place, slice(top, end)), scale))
             new = self.settle(self.enter(first[-1]))
             new = torch.cat([new, new.new_zeros(new.shape[0], len(others), new.shape[2])], 1)
             near.append(new.index_select(1, back).unflatten(1, (end - top, h.shape[2])))
-        known, out = _joined(near), []
+        known, out = joined(near), []
         near.clear()
+        recalled = self.recall(h, known)
         for (top, end), seen in zip(strips, first, strict=True):
             _, others, back = checkerboard(end - top, h.shape[2])
             flat = h[:, top:end].flatten(1, 2)
-            spread = _rows(self.spread, known, top, end, 2).flatten(1, 2)
+            spread = rows_of(self.spread, known, top, end, 2).flatten(1, 2)
             flat2 = self.add(flat.index_select(1, others), spread.index_select(1, others))
-            mean, place = self.predict(self.second(self.block2(flat2)), scale)
+            if recalled is not None:
+                more = recalled[:, top:end].flatten(1, 2).index_select(1, others)
+                flat2 = self.add(flat2, more)
+            mean, place = self.predict(self.block2(flat2), scale, second=True)
             second = self.seen(take(part + 1, mean, place, slice(top, end)), scale)
             new = self.join(torch.cat([seen, second], 1).index_select(1, back))
             out.append(self.add(h[:, top:end], new.unflatten(1, (end - top, h.shape[2]))))
-        return _joined(out)
+        return joined(out)
 
-    def predict(self, out: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Means and places in the table of scales."""
-        mean, octaves = out.chunk(2, -1)
+    def recall(self, h: Tensor, known: Tensor) -> Tensor | None:
+        """What the second pass is told beyond its neighbours, of the state's shape; nothing here.
+
+        Args:
+            h: the state, (B, rows, columns, width).
+            known: what the first pass brought, 0 at the places of the second.
+        """
+        return None
+
+    def predict(self, state: Tensor, scale: Tensor, *, second: bool) -> tuple[Tensor, Tensor]:
+        """Means and places in the table of scales, for a pass."""
+        mean, octaves = (self.second if second else self.first)(state).chunk(2, -1)
         places = scale * (PLACES_PER_OCTAVE / OCTAVE) + PLACE_OF_ONE
         if self.exact:
             mean = (mean * 2**MEAN_BITS).round_().clamp_(-MEAN_LIMIT, MEAN_LIMIT)
@@ -180,15 +200,16 @@ def _strips(h: Tensor) -> list[tuple[int, int]]:
     return [(top, min(top + height, h.shape[1])) for top in range(0, h.shape[1], height)]
 
 
-def _rows(layer: Callable[[Tensor], Tensor], x: Tensor, top: int, end: int, reach: int) -> Tensor:
+def rows_of(layer: Callable[[Tensor], Tensor], x: Tensor, top: int, end: int, reach: int) -> Tensor:
     """Rows ``top`` to ``end`` of ``layer(x)``, each of which depends on ``reach`` rows on both sides."""
     above, below = min(top, reach), min(x.shape[1] - end, reach)
-    if not above and not below:
+    if end - top == x.shape[1]:
         return layer(x)
     return layer(x[:, top - above : end + below])[:, above : above + end - top]
 
 
-def _joined(strips: list[Tensor]) -> Tensor:
+def joined(strips: list[Tensor]) -> Tensor:
+    """Pieces one after another, along the second dimension."""
     return strips[0] if len(strips) == 1 else torch.cat(strips, 1)
 
 
@@ -224,6 +245,21 @@ class _Bounded(torch.autograd.Function):
         below, above = ctx.saved_tensors
         grad = grads[0]
         return grad.masked_fill((below & (grad > 0)) | (above & (grad < 0)), 0), None, None
+
+
+WAVE = 3
+"""By how many places a row of a wave lies left of the row above."""
+
+
+@lru_cache(maxsize=16)
+def waves(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Places in coding order, none for a second pass, and where each place is in that order.
+
+    A wave has the places whose column + 3·row is the same: none of them is in the 5×5 window of another.
+    """
+    number = (torch.arange(columns) + WAVE * torch.arange(rows)[:, None]).flatten()
+    order = number.argsort(stable=True)
+    return order, order[:0], order.argsort()
 
 
 @lru_cache(maxsize=16)

@@ -8,10 +8,11 @@ Equal to :meth:`Transforms.synthesis` up to the order of summation.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,31 @@ PLACES = 2048
 """At most about so many places at once."""
 BAND = 2**15
 """Places of y in a band of rows: larger images are made band by band, so that memory stays bounded."""
+
+
+class Strips(Protocol):
+    """Makes a tensor in strips of rows, each on a single thread."""
+
+    def __call__(self, x: Tensor, make: Callable[[int, int], Tensor]) -> Tensor:
+        """What ``make`` makes from the first row of a strip of ``x`` to the one after its last, put together."""
+        ...
+
+
+@contextmanager
+def striped() -> Iterator[Strips]:
+    """Threads that work on strips. How many there are changes nothing in what comes out."""
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+        def strips(x: Tensor, make: Callable[[int, int], Tensor]) -> Tensor:
+            rows = x.shape[1]
+            height = max(1, PLACES // x.shape[2])
+            return torch.cat(
+                list(pool.map(lambda top: make(top, min(top + height, rows)), range(0, rows, height))), 1
+            )
+
+        yield strips
+    torch.set_num_threads(threads)  # what the workers have set is what new threads of others would get
 
 
 class Synthesis:
@@ -47,15 +73,7 @@ class Synthesis:
 
     def _band(self, y: Tensor, t: float) -> Tensor:
         y, net, rate = y.detach(), self.transforms, torch.full((1, 1, 1, 1), t)
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-
-            def strips(x: Tensor, make: Callable[[int, int], Tensor]) -> Tensor:
-                rows = x.shape[1]
-                height = max(1, PLACES // x.shape[2])
-                return torch.cat(
-                    list(pool.map(lambda top: make(top, min(top + height, rows)), range(0, rows, height))), 1
-                )
+        with striped() as strips:
 
             def blocks(x: Tensor, layers: torch.nn.Sequential) -> Tensor:
                 for block in layers:
@@ -74,7 +92,6 @@ class Synthesis:
             image += strips(
                 fine, lambda top, end: shuffle(net.do(fine[:, top:end]).nan_to_num_(0.0), BLOCK // 2)
             )
-        torch.set_num_threads(threads)  # what the workers have set is what new threads of others would get
         return image
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from lof.codecs.base import Codec
 from lof.codecs.lapped.codec import LappedCodec
-from lof.codecs.lapped.config import CONFIGS, RATE_MAX
+from lof.codecs.lapped.config import CONFIGS, RATE_MAX, LappedConfig
 from lof.codecs.lapped.network import LappedNetwork
 from lof.codecs.lapped.prior import FORMULA_BITS, OCTAVE
 from lof.codecs.lapped.transforms import BLOCK, lap, unshuffle
@@ -31,6 +31,10 @@ BATCHES, BATCH = 300, 8
 class LappedTraining:
     """See :class:`lof.codecs.training.Trainable`. The part ``prior`` leaves the transforms as they are."""
 
+    network: ClassVar[type[LappedNetwork]] = LappedNetwork
+    configs: ClassVar[Mapping[str, LappedConfig]] = CONFIGS
+    parts: ClassVar[tuple[str, ...]] = ("prior",)
+
     def __init__(self, name: str) -> None:
         rates = codec_spec(name).rates
         assert isinstance(rates, Continuous)
@@ -39,7 +43,7 @@ class LappedTraining:
     def build(self, network: Mapping[str, Any]) -> LappedNetwork:
         """See :class:`Trainable`; ``network`` holds fields of :class:`LappedConfig` that differ."""
         try:
-            return LappedNetwork(*replace(CONFIGS[self.name], **network).sizes)
+            return self.network(*replace(self.configs[self.name], **network).sizes)
         except (TypeError, ValueError) as error:
             raise TrainingError(f"network: {error}") from None
 
@@ -59,10 +63,11 @@ class LappedTraining:
     def task(self, net: nn.Module, aim: Aim) -> Task:
         """See :class:`Trainable`."""
         net = cast(LappedNetwork, net)
-        if aim.frozen is not None or aim.part not in (None, "prior"):
-            raise TrainingError(f"{self.name}: has no such part; it has 'prior', and no frozen transforms")
+        if aim.frozen is not None or aim.part not in (None, *self.parts):
+            known = " and ".join(f"'{part}'" for part in self.parts)
+            raise TrainingError(f"{self.name}: has no such part; it has {known}, and no frozen transforms")
         cast(Any, net.prior.slices[-1]).join.requires_grad_(False)  # nothing is coded after the last slice
-        net.transforms.requires_grad_(aim.part is None)
+        self.freeze(net, aim.part)
         linear = [*net.transforms.klt.parameters(), *net.transforms.iklt.parameters()]
         apart = {id(parameter) for parameter in linear}
         groups = [ParameterGroup([p for p in net.parameters() if p.requires_grad and id(p) not in apart])]
@@ -74,12 +79,16 @@ class LappedTraining:
 
         return Task(net, _AllRates(net, aim, self.lambdas), groups, start=begin)
 
+    def freeze(self, net: LappedNetwork, part: str | None) -> None:
+        """Leave what is of no part to be trained as it is."""
+        net.transforms.requires_grad_(part is None)
+
     def ship(self, state: State, metric: str, quality: float | None, origin: str) -> Shipped:
         """See :class:`Trainable`: whole numbers where they decide symbols, else float16."""
         try:
-            net = LappedNetwork(*state["sizes"].tolist()) if "sizes" in state else self.build({})
+            net = self.network(*state["sizes"].tolist()) if "sizes" in state else self.build({})
         except ValueError as error:
-            raise TrainingError(f"{origin}: not weights of a lapped codec ({error})") from None
+            raise TrainingError(f"{origin}: not weights of a {self.network.family} codec ({error})") from None
         self.load(net, state, origin)
         net.settle()
         return Shipped(f"{self.name}.safetensors", net.shippable_state(), {})
@@ -118,7 +127,7 @@ class _AllRates(nn.Module):
         distortion = torch.zeros_like(bpp)
         if not self.prior_alone:
             with reduced:
-                decoded = net.transforms.synthesis(y_hat, t)
+                decoded = net.reconstruct(y_hat, t)
             distortion = 255**2 * (decoded.float() - x).square().mean((1, 2, 3))
         loss = ((bpp + lmbda * distortion) / lmbda**BALANCE).mean()
         return loss, loss.detach(), bpp.mean().detach(), distortion.mean().detach()

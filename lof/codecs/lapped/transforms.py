@@ -140,8 +140,8 @@ class Transforms(nn.Module):
             x.device.type, enabled=False
         ):  # a DC of 300 steps needs more than bfloat16's 8 bits
             linear: Tensor = self.klt(unshuffle(lap(x, self.filter), BLOCK) - self.mean)
-        h = self.eb1(_at(self.fe, t, self.e1(unshuffle(x, 8))))
-        h = self.eb2(_at(self.fe2, t, self.ed(unshuffle(h, 2))))
+        h = self.eb1(at_rate(self.fe, t, self.e1(unshuffle(x, 8))))
+        h = self.eb2(at_rate(self.fe2, t, self.ed(unshuffle(h, 2))))
         return (linear + cast(Tensor, self.eo(h))) / self.steps(t)
 
     def synthesis(self, y: Tensor, t: Tensor) -> Tensor:
@@ -154,12 +154,13 @@ class Transforms(nn.Module):
 
     def enter_coarse(self, y: Tensor, t: Tensor) -> Tensor:
         """What the synthesis's blocks at 1/16 take, from y."""
-        return _at(self.fd2, t, self.d1(y))
+        return at_rate(self.fd2, t, self.d1(y))
 
     def enter_fine(self, h: Tensor, t: Tensor) -> Tensor:
         """What the synthesis's blocks at 1/8 take, from what those at 1/16 made."""
-        return _at(self.fd, t, shuffle(self.du(h), 2))
+        return at_rate(self.fd, t, shuffle(self.du(h), 2))
 
 
-def _at(film: Tensor, t: Tensor, x: Tensor) -> Tensor:
+def at_rate(film: Tensor, t: Tensor, x: Tensor) -> Tensor:
+    """x with gains and biases that depend on t: ``film``, (2, C)."""
     return x * torch.exp(film[0] * t) + film[1] * t
