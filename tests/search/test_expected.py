@@ -108,3 +108,13 @@ def test_a_move_ends_at_the_next_whole_residual(state: Search) -> None:
 def test_side_latents_wait_for_the_next_walk(state: Search) -> None:
     assert set(moves_of(state, state.latents)) == {"z", "y"}
     assert set(moves_of(state, state.latents, moved=True)) == {"y"}
+
+
+def test_a_point_of_soft_side_latents_is_priced_as_one_measured_there_now(state: Search) -> None:
+    curvature = distortion_curvature(state, state.latents)
+    soft, hard = (Walk.at(state, state.latents, Weights(0.5, side)) for side in (1.0, None))
+    before, now = (Point.measured(state, walk, curvature) for walk in (soft, hard))
+    again = before.priced(hard)
+    assert float((now.bits - before.bits).abs()) > 1
+    assert torch.equal(again.bits, now.bits)
+    assert torch.allclose(again.cost(0.5), now.cost(0.5), rtol=1e-6)
