@@ -106,17 +106,14 @@ def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
             now, before = (p.cost(weights.variance) for p in (point, best))
             before = torch.where(restarted, torch.inf, before)
             rose = now > before * (1 + stage.tolerance)
-            if bool(rose.any()):
-                # The best point may be of a time when its side latents were softer, and so cheaper than now.
-                best = best.priced(Walk.at(state, best.latents, weights))
-                before = torch.where(restarted, torch.inf, best.cost(weights.variance))
-                rose = now > before * (1 + stage.tolerance)
             pace = torch.where(rose, pace / 2, (pace * 1.5).clamp_max(1))
             if bool(rose.any()):
                 point = best.where(rose, point)
                 walk = Walk.at(state, point.latents, weights)
+                # The best point may be of a time when its side latents were softer, and so cheaper than now.
+                point = point.priced(walk)
                 adam.forget(rose)
-            best = point.where(now <= before, best)
+            best = point.where(rose | (now <= before), best)
         else:
             best = point
         latents = _descend(state, stage, point, walk, evaluation, adam, pace)

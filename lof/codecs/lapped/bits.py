@@ -13,8 +13,8 @@ from lof.codecs.lapped.tables import PRECISION, REACH
 
 FARTHEST = 511
 """The tables of bits end here, a little beyond the reach of the widest Gaussian."""
-_ROWS: Final = 4
-"""Rows of the tables for a place; between two rows bits are nearly on a line, but not where escapes begin."""
+_ROWS: Final = 16
+"""Rows of the tables for a place: with 2, a line between rows is up to 1.5 bits off where escapes begin."""
 
 
 def bits_of(residual: Tensor, place: Tensor) -> Tensor:
@@ -35,39 +35,26 @@ def bits_of_whole(residual: Tensor, place: Tensor) -> Tensor:
 
     Differentiable by the place alone.
     """
-    place = place.expand_as(residual)
-    bits = cast(Tensor, _FromTable.apply(residual, place, _table().to(place.device)))
-    far = _far(residual, place)
-    return bits if far is None else bits.masked_scatter(far, bits_of(residual[far], place[far]))
+    if bool((residual.abs() > FARTHEST).any()):
+        return bits_of(residual, place)
+    return cast(Tensor, _FromTable.apply(residual, place.expand_as(residual), _table().to(place.device)))
 
 
 def rises_of_whole(residual: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     """How :func:`bits_of` rises to whole residuals from those below, and from them to those above; no gradients."""
-    place = place.expand_as(residual)
+    if bool((residual.abs() >= FARTHEST).any()):
+        below, here, above = (bits_of_whole(residual + step, place) for step in (-1, 0, 1))
+        return here - below, above - here
     table, width = _rises().to(place.device), 2 * FARTHEST
     row = _ROWS * place
     whole_row = row.floor()
     between = row - whole_row
-    index = (residual.clamp(1 - FARTHEST, FARTHEST - 1).add_(whole_row, alpha=width)).add_(FARTHEST).long()
+    index = (residual + whole_row * width).add_(FARTHEST).long()
     # One row on, one residual back, and the row before: each index is made of the last, in place.
-    near, next_row = table.take(index), table.take(index.add_(width))
-    onwards = near.lerp_(next_row, between)
-    next_row, near = table.take(index.sub_(1)), table.take(index.sub_(width))
-    to_here = near.lerp_(next_row, between)
-    far = _far(residual, place)
-    if far is not None:
-        below, here, above = (bits_of(residual[far] + step, place[far]) for step in (-1, 0, 1))
-        to_here[far], onwards[far] = here - below, above - here
-    return to_here, onwards
-
-
-def _far(residual: Tensor, place: Tensor) -> Tensor | None:
-    """Which residuals are where escapes begin or beyond, if any: so few that they may take their time."""
-    row_before = (place.detach() - 1 / _ROWS - PLACE_OF_ONE) / PLACES_PER_OCTAVE
-    far = residual.abs() + 2 > REACH * torch.exp2(row_before)
-    # Of the narrowest Gaussians 0 would be far too, and it is what they nearly always hold.
-    far &= residual.abs() > 0
-    return far if bool(far.any()) else None
+    near, far = table.take(index), table.take(index.add_(width))
+    onwards = near.lerp_(far, between)
+    far, near = table.take(index.sub_(1)), table.take(index.sub_(width))
+    return near.lerp_(far, between), onwards
 
 
 def _places() -> Tensor:
@@ -92,7 +79,7 @@ class _FromTable(torch.autograd.Function):
     def forward(ctx: Any, residual: Tensor, place: Tensor, table: Tensor) -> Tensor:
         row = _ROWS * place
         below = row.floor()
-        index = residual.abs().clamp_(max=FARTHEST).add_(below, alpha=FARTHEST + 1).long()
+        index = residual.abs().add_(below, alpha=FARTHEST + 1).long()
         bits = table.take(index)
         slope = table.take(index.add_(FARTHEST + 1)).sub_(bits)
         ctx.save_for_backward(slope)
