@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from damage import check_damaged
 from jointiq_numpy_decoder import NumpyDecoder
 from numpy.typing import NDArray
 
@@ -21,7 +22,6 @@ from lof.codecs.lapped.jointiq.codec import JointCodec
 from lof.codecs.lapped.jointiq.config import GATED, GRDN, JOINTIQ, JOINTIQ_TINY, JointConfig
 from lof.codecs.lapped.jointiq.enhancement import Grdn
 from lof.codecs.lapped.jointiq.network import JointNetwork
-from lof.errors import StreamError
 from lof.testing import CHECKS, Check, picture
 
 NAME = "jointiq-tiny"
@@ -242,16 +242,7 @@ class TestShipped:
         self, codec: Codec, crop: NDArray[np.uint8]
     ) -> None:
         string = codec.compress(codec.symbols(codec.analyse(tensor_of(crop))))[0]
-        for damaged in ([], [string, string], [b""], [string[:7]], [string[:-1]], [bytes(len(string))]):
-            with pytest.raises(StreamError, match=r"JointIQ|jointiq"):
-                codec.decompress(damaged, 128, 128)
-        random = np.random.default_rng(0)
-        for _ in range(10):
-            noise = bytearray(string)
-            for at in random.integers(8, len(noise), 5):
-                noise[at] = int(random.integers(256))
-            image = codec.decompress([bytes(noise)], 128, 128).image
-            assert bool(((image >= 0) & (image <= 1)).all())
+        check_damaged(codec, string, 128, 128, "JointIQ|jointiq")
 
     def test_the_tiny_weights_are_small(self) -> None:
         assert WEIGHTS.stat().st_size < 100_000

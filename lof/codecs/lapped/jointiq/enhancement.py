@@ -5,6 +5,7 @@ All tensors are channels-last, (B, H, W, C). ``t``, (B, 1, 1, 1), is the rate as
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Protocol, cast
@@ -33,7 +34,7 @@ def at_once(layer: Callable[[Tensor], Tensor], x: Tensor, reach: int) -> Tensor:
     return layer(x)
 
 
-class Enhancement(nn.Module):
+class Enhancement(nn.Module, ABC):
     """A network at 1/shrink of the resolution, between two layers that look at one place at a time.
 
     Attributes:
@@ -60,9 +61,9 @@ class Enhancement(nn.Module):
         h = self.repaired(h, apply)
         return image + shuffle(apply(self.leave, h, 0), self.shrink)
 
+    @abstractmethod
     def repaired(self, h: Tensor, apply: Apply) -> Tensor:
         """Features to features of the same shape."""
-        raise NotImplementedError
 
 
 class Grdn(Enhancement):
