@@ -79,7 +79,10 @@ class MeanFieldStage(_StageModel):
     steps: Annotated[int, Field(ge=1, le=100)] = 4
     """Steps per gradient evaluation: in between, the distortion is extrapolated and only the rate is exact."""
     walk_every: Annotated[int, Field(ge=1)] = 1
-    """Steps for each walk of the probability model: in between, what elements tell of one another is extrapolated."""
+    """Steps for each walk of the probability model: in between, what elements tell of one another is extrapolated.
+
+    With more than 1, only the first walk after a gradient evaluation finds gradients once side latents are rounded.
+    """
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
     """In units of one quantisation step."""
     learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = {"z": 0.4}

@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lof.codecs import Coded, Latents
+from lof.codecs import Coded, Latents, Quantize
 from lof.search.relaxations import soft_round
 from lof.search.state import Search, choose
 
@@ -47,7 +47,7 @@ class Near:
 
     def slope(self, value: Tensor) -> Tensor:
         """Derivative by the value, (B, C, h, w)."""
-        return self.gradient + self.curvature * (value - self.point)
+        return torch.addcmul(self.gradient, self.curvature, value - self.point)
 
     def spread(self, up: Tensor) -> Tensor:
         """What rounding up with probability ``up`` adds to the distortion of each image, (B,)."""
@@ -76,14 +76,7 @@ class Walk:
         """Walk with ``latents``."""
         seen = state.codec.synthesised
         leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in latents.items()}
-
-        def quantize(name: str, residual: Tensor) -> Tensor:
-            if name in seen:
-                return residual
-            side = weights.side
-            return torch.round(residual.detach()) if side is None else soft_round(residual, side)
-
-        coded = state.codec.code(leaves, quantize)
+        coded = state.codec.code(leaves, _quantizer(state, weights))
         own: Latents = {}
         bits = torch.zeros(1, device=state.codec.device)
         for name, part in coded.items():
@@ -99,6 +92,16 @@ class Walk:
             if gradient is not None
         }
         return cls(coded, bits.detach(), informing, {n: leaf.detach() for n, leaf in leaves.items()})
+
+    def onwards(self, state: Search, latents: Latents, weights: Weights) -> Self:
+        """With latents near by: new predictions; gradients through them, half of the work, as they were.
+
+        A walk of its own while others than synthesised latents move, for what those tell changes too fast.
+        """
+        if weights.side is not None or set(self.informing) > set(state.codec.synthesised):
+            return self.at(state, latents, weights)
+        with torch.no_grad():
+            return replace(self, coded=state.codec.code(latents, _quantizer(state, weights)))
 
     @torch.no_grad()
     def moves(self, point: Point, latents: Latents, variance: float, *, moved: bool) -> dict[str, Move]:
@@ -117,15 +120,15 @@ class Walk:
             part, value = self.coded[name], latents[name]
             residual = part.residual + (value - part.value)
             between = Between.of(part, residual)
-            below, above = between.slopes(point.pixels * variance * near.curvature)
-            others = self.informing[name] + point.pixels * near.slope(value)
-            falling, rising = others + below, others + above
+            below, above = between.slopes(near.curvature, point.pixels * variance)
+            others = torch.add(self.informing[name], near.slope(value), alpha=point.pixels)
+            falling, rising = below.add_(others), above.add_(others)
             # Products with masks: choosing with torch.where takes ten times as long.
-            stops = between.whole * (rising >= 0).to(residual)
+            stops = between.whole * (rising >= 0)
             downwards = stops * (falling > 0)
-            gradient = rising * (1 - stops) + falling * downwards
+            gradient = torch.addcmul(rising, rising, stops, value=-1).addcmul_(falling, downwards)
             lowest = between.floor - residual - downwards
-            found[name] = Move(gradient, lowest, lowest + 1 - (stops - downwards))
+            found[name] = Move(gradient, lowest, (downwards - stops).add_(lowest).add_(1))
         return found
 
 
@@ -234,13 +237,27 @@ class Between:
         floor, up, whole = _rounding(residual)
         return cls(floor, up, whole, *coded.rises_of_whole(floor))
 
-    def slopes(self, curvature: Tensor) -> tuple[Tensor, Tensor]:
+    def slopes(self, curvature: Tensor, weight: float) -> tuple[Tensor, Tensor]:
         """Derivatives of the expected cost by the residual, below and above it; they differ where it is whole.
 
         Args:
-            curvature: of the distortion that rounding adds to, in bits.
+            curvature: of the distortion that rounding adds to.
+            weight: what makes it bits.
         """
-        return self.below + curvature * (self.up - 0.5), self.own + curvature * (0.5 - self.up)
+        swing = (self.up - 0.5).mul_(curvature)
+        return torch.add(self.below, swing, alpha=weight), torch.sub(self.own, swing, alpha=weight)
+
+
+def _quantizer(state: Search, weights: Weights) -> Quantize:
+    """Synthesised latents stay as they are."""
+
+    def quantize(name: str, residual: Tensor) -> Tensor:
+        if name in state.codec.synthesised:
+            return residual
+        side = weights.side
+        return torch.round(residual.detach()) if side is None else soft_round(residual, side)
+
+    return quantize
 
 
 def expected_bits(coded: Coded) -> tuple[Tensor, Tensor]:

@@ -143,7 +143,7 @@ def _descend(
         step = evaluation * stage.steps + count
         weights, moved = _weights(stage, step), count % stage.walk_every > 0
         if count and not moved:
-            walk = Walk.at(state, latents, weights)
+            walk = (walk.onwards if stage.walk_every > 1 else Walk.at)(state, latents, weights)
         moves = walk.moves(point, latents, weights.variance, moved=moved)
         adam.step(latents, moves, pace * value_at(stage.decay, _progress(stage, step)))
     return latents

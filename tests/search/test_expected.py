@@ -118,3 +118,15 @@ def test_a_point_of_soft_side_latents_is_priced_as_one_measured_there_now(state:
     assert float((now.bits - before.bits).abs()) > 1
     assert torch.equal(again.bits, now.bits)
     assert torch.allclose(again.cost(0.5), now.cost(0.5), rtol=1e-6)
+
+
+def test_gradients_are_kept_between_walks_only_once_side_latents_are_rounded(state: Search) -> None:
+    near = nudged(state.latents, "y", torch.tensor(0.2))
+    for before, now, kept in ((0.5, 0.5, False), (0.5, None, False), (None, None, True)):
+        walk = Walk.at(state, state.latents, Weights(0.7, before))
+        onwards = walk.onwards(state, near, Weights(0.7, now))
+        anew = Walk.at(state, near, Weights(0.7, now))
+        assert torch.equal(onwards.coded["y"].residual, anew.coded["y"].residual)
+        assert not torch.equal(walk.informing["y"], anew.informing["y"])
+        assert torch.equal(onwards.informing["y"], (walk if kept else anew).informing["y"])
+        assert onwards.informing.keys() == anew.informing.keys()

@@ -42,14 +42,15 @@ def bits_of_whole(residual: Tensor, place: Tensor) -> Tensor:
 
 def rises_of_whole(residual: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
     """How :func:`bits_of` rises to whole residuals from those below, and from them to those above; no gradients."""
-    if bool((residual.abs() >= FARTHEST).any()):
+    low, high = residual.aminmax()
+    if low <= -FARTHEST or high >= FARTHEST:
         below, here, above = (bits_of_whole(residual + step, place) for step in (-1, 0, 1))
         return here - below, above - here
     table, width = _rises().to(place.device), 2 * FARTHEST
     row = _ROWS * place
     whole_row = row.floor()
-    between = row - whole_row
-    index = (residual + whole_row * width).add_(FARTHEST).long()
+    between = row.sub_(whole_row)
+    index = torch.add(residual, whole_row, alpha=width).add_(FARTHEST).long()
     # One row on, one residual back, and the row before: each index is made of the last, in place.
     near, far = table.take(index), table.take(index.add_(width))
     onwards = near.lerp_(far, between)
