@@ -35,15 +35,19 @@ class TrueCost:
     metric: str = "mse"
     region: Region | None = None
 
-    def measure(self, size: int, decoded: Pixels) -> Measured:
+    def measure(self, size: int, decoded: Pixels, *, brief: bool = False) -> Measured:
         """A file of ``size`` bytes that decodes to ``decoded``, measured.
+
+        Args:
+            brief: without MS-SSIM, which takes longest, where the cost does not need it.
 
         Raises:
             SearchError: the metric is MS-SSIM, and the image is too small for it or has a region.
             ImageError: the images differ in size.
             ValueError: the metric is neither of the two.
         """
-        error, similarity = mse(self.original, decoded), ms_ssim(self.original, decoded)
+        error = mse(self.original, decoded)
+        similarity = None if brief and self.metric == "mse" else ms_ssim(self.original, decoded)
         rate = bpp(size, *self.original.shape[:2])
         match self.metric:
             case "mse":

@@ -4,7 +4,7 @@ from lof.codecs import symbols_of
 from lof.search.engine import Found, StopSearch, search
 from lof.search.objective import Objective
 from lof.search.relaxations import RELAXATIONS
-from lof.search.state import Progress
+from lof.search.state import Progress, Sensitivity
 from lof.search.trades import Trades, trades
 from lof.search.windows import Window, analyse_in_windows, begin, search_in_windows, windows_for
 
@@ -13,6 +13,7 @@ __all__ = [
     "Found",
     "Objective",
     "Progress",
+    "Sensitivity",
     "StopSearch",
     "Trades",
     "Window",

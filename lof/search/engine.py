@@ -18,7 +18,7 @@ from lof.profiles import Profile
 from lof.results import TracePoint
 from lof.search.objective import Objective
 from lof.search.stages import STAGES
-from lof.search.state import Progress, Search
+from lof.search.state import Progress, Search, Sensitivity
 
 
 class StopSearch(Exception):
@@ -33,11 +33,13 @@ class Found:
         latents: (1, C, h, w) float32 by latent tensor, unrounded. Write what :meth:`Codec.symbols` makes of them, as
             it uses the decoder's predictions. Those of a search differ a little, and symbols rounded by them would be
             decoded to other values than the search saw.
+        last: where the search stopped, for another one to go on from; not rounded so well as the best.
         evaluations: gradient evaluations spent.
         trace: best true cost after each check, in the search's precision.
     """
 
     latents: Latents
+    last: Latents
     evaluations: int
     trace: list[TracePoint]
 
@@ -53,6 +55,7 @@ def search(
     region: Tensor | None = None,
     offset: float = 0.0,
     initial: Latents | None = None,
+    sensitivity: Sensitivity | None = None,
     thrifty: bool = False,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> list[Found]:
@@ -64,6 +67,7 @@ def search(
         seed: start of the random numbers; with the same profile and device, equal seeds give equal symbols.
         metric, region, offset: as for :class:`Objective`.
         initial: latents to start from; the encoder's guess if ``None``.
+        sensitivity: of an earlier search of these images; of one that is empty, what this search finds is put there.
         thrifty: give memory back between steps, even where there is plenty.
         on_progress: called after every gradient evaluation, in this thread; :class:`StopSearch` of it ends the
             search.
@@ -83,12 +87,14 @@ def search(
             if on_progress is not None:
                 on_progress(progress)
 
-        state = Search(objective, latents, profile.evaluations, [seed] * objective.batch, progressed)
+        seeds = [seed] * objective.batch
+        state = Search(objective, latents, profile.evaluations, seeds, progressed, sensitivity)
         with suppress(StopSearch):
             _run_stages(state, profile)
     return [
         Found(
             {name: tensor[index : index + 1] for name, tensor in state.best.items()},
+            {name: tensor[index : index + 1] for name, tensor in state.latents.items()},
             state.evaluations,
             state.traces[index],
         )

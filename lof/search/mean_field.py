@@ -21,7 +21,7 @@ should be 0. So no step crosses a whole residual: it ends there, and an element 
 
 How long a step may be differs between codecs by orders of magnitude. Three things keep it right on one that nobody
 tuned for. No step is longer than a few of the channel's *natural steps*, over which the cost changes by half a bit
-for each element (:func:`natural_steps`). Each new evaluation measures the expected cost where the model only
+for each element (:mod:`lof.search.sensitivity`). Each new evaluation measures the expected cost where the model only
 foresaw it: an image whose cost has risen goes back to its best point and on with steps half as long. And one whose true
 cost has not fallen after half of the stage starts again, with its other latents rounded and at rest.
 """
@@ -37,7 +37,7 @@ from lof.codecs import Latents
 from lof.profiles import MeanFieldStage
 from lof.search.expected import Move, Point, Walk, Weights
 from lof.search.schedules import value_at
-from lof.search.sensitivity import distortion_curvature, natural_steps
+from lof.search.sensitivity import distortion_curvature, measured
 from lof.search.state import Search, choose
 
 _SMALL = 3e-4  # bits; gradients below it are nothing to go by
@@ -89,9 +89,10 @@ class _Adam:
 def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
     """Adam on the expected cost, from the best latents so far; several steps per gradient evaluation."""
     latents = _contracted(state, stage.fraction)
-    curvature = distortion_curvature(state, latents)
+    sensitivity = measured(state, latents, stage.side.start)
+    curvature = sensitivity.curvature
     start_cost = state.best_cost
-    adam = _Adam(stage.betas, _longest_steps(state, stage, latents, curvature))
+    adam = _Adam(stage.betas, _longest_steps(stage, sensitivity.natural))
     pace = torch.ones_like(state.best_cost)
     best: Point | None = None
     restarted = torch.zeros_like(pace, dtype=torch.bool)
@@ -132,6 +133,7 @@ def run_mean_field(state: Search, stage: MeanFieldStage) -> None:
         state.report()
         if stage.patience is not None and stale >= stage.patience:
             break
+    state.latents = latents
 
 
 def _descend(
@@ -181,8 +183,7 @@ def _contracted(state: Search, fraction: float, *, rest: bool = False) -> Latent
     }
 
 
-def _longest_steps(state: Search, stage: MeanFieldStage, latents: Latents, curvature: Latents) -> Latents:
+def _longest_steps(stage: MeanFieldStage, natural: Latents) -> Latents:
     """The longest step of each channel in each image, in steps of the quantiser: (B, C, 1, 1) by name."""
-    natural = natural_steps(state, latents, curvature, stage.side.start)
     rates = {name: stage.learning_rate_of.get(name, stage.learning_rate) for name in natural}
     return {name: (stage.longest * step).clamp_max(rates[name]) for name, step in natural.items()}

@@ -10,7 +10,26 @@ from torch import Tensor
 from lof.codecs import Latents
 from lof.search.expected import decoded, expected_bits
 from lof.search.relaxations import soft_round
-from lof.search.state import Search
+from lof.search.state import Search, Sensitivity
+
+
+def measured(state: Search, latents: Latents, side: float) -> Sensitivity:
+    """How sensitive the cost is at these latents; in a search's first stage, as an earlier search of the same images
+    has measured it.
+
+    Args:
+        side: as for :func:`natural_steps`.
+    """
+    known, lmbda = state.sensitivity, state.objective.lmbda
+    if not known.curvature or state.stage > 1:
+        known.curvature = distortion_curvature(state, latents)
+        known.natural = natural_steps(state, latents, known.curvature, side)
+    elif known.lmbda != lmbda:
+        by = lmbda / known.lmbda
+        known.curvature = {name: by * tensor for name, tensor in known.curvature.items()}
+        known.natural |= {name: known.natural[name] * by**-0.5 for name in known.curvature}
+    known.lmbda = lmbda
+    return known
 
 
 def natural_steps(state: Search, latents: Latents, curvature: Latents, side: float) -> Latents:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -31,10 +31,28 @@ class Progress:
     windows: int = 1
 
 
+@dataclass
+class Sensitivity:
+    """How sensitive the cost of a batch is, as :mod:`lof.search.sensitivity` has measured it once; empty before.
+
+    A search that goes on where another one stopped is given what that one knew.
+
+    Attributes:
+        lmbda: λ of that measurement.
+        curvature: of λ times the distortion, by synthesised latent tensor, (B, C, h, w).
+        natural: :func:`lof.search.sensitivity.natural_steps`, by latent tensor.
+    """
+
+    lmbda: float = 0.0
+    curvature: Latents = field(default_factory=dict)
+    natural: Latents = field(default_factory=dict)
+
+
 class Search:
     """State of one search over a batch; what stages read and move.
 
     Attributes:
+        sensitivity: filled by the first stage that needs it.
         latents: current unrounded latents, (B, C, h, w) float32 by name; stages may replace them.
         best: latents that gave each image's best true cost.
         best_cost: (B,) float32.
@@ -47,8 +65,10 @@ class Search:
         budget: int,
         seeds: list[int],
         on_progress: Callable[[Progress], None] | None,
+        sensitivity: Sensitivity | None = None,
     ) -> None:
         self.objective, self.codec, self.budget = objective, objective.codec, budget
+        self.sensitivity = sensitivity or Sensitivity()
         self.noise = NoiseSource(seeds, self.codec.device)
         self.latents = {name: tensor.detach().clone() for name, tensor in latents.items()}
         self.evaluations = 0

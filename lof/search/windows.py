@@ -261,7 +261,7 @@ def search_in_windows(
         tally.add(found, window.core.both(frame.inside).area)
         view.keep(found.latents)
     give_back()
-    return Found(latents, tally.evaluations, tally.trace())
+    return Found(latents, latents, tally.evaluations, tally.trace())
 
 
 class _View:

@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
 
@@ -19,11 +20,12 @@ from lof.machine.memory import require_memory
 from lof.measure import Region, TrueCost
 from lof.pictures.picture import Picture
 from lof.profiles import Profile
-from lof.results import Measured, Result, Target, TracePoint
+from lof.results import Measured, Pixels, Result, Target, TracePoint
 from lof.search import (
     Found,
     Objective,
     Progress,
+    Sensitivity,
     StopSearch,
     begin,
     search,
@@ -86,14 +88,20 @@ class _Trial:
 
     Attributes:
         latents: not rounded, for another search to go on from; ``None`` where none will.
+        measure: the file decoded and measured, when first called.
     """
 
     writer: Writer
     data: bytes
-    measured: Measured
     latents: Latents | None
     lmbda: float
     gap: float
+    measure: Callable[[], Measured]
+
+    @property
+    def measured(self) -> Measured:
+        """Without MS-SSIM where neither the cost nor the target needs it."""
+        return self.measure()
 
 
 class _Reach:
@@ -126,7 +134,7 @@ class _Reach:
         self.plains = Plains(
             ladder, self.aim, picture, format, self.cost, portable=portable, windows=self.windows
         )
-        self.evaluations, self.stopped = 0, False
+        self.evaluations, self.stopped, self.sensitivity = 0, False, Sensitivity()
         self.trace: list[TracePoint] = []
         self.note = ""
         self.least: _Trial | None = None
@@ -197,11 +205,11 @@ class _Reach:
             anew = bool(self.windows) and number >= len(_LEGS)  # legs have not come near, and trades cannot
             if anew:
                 part, start = self.profile, begin(plain.codec, self.picture, self.windows).start
-            trials.append(self._trial(plain, lmbda, start, part))
-            last = trials[-1]
+            last, stopped_at = self._trial(plain, lmbda, start, part)
+            trials.append(last)
             whole = own or number + 1 >= _WHOLE
-            if not own and last.latents is not None:
-                start = last.latents
+            if not own:
+                start = stopped_at
                 trials = self._forgetting(trials)
             # Without a plain encoding that meets the target, more has to be tried.
             enough = (
@@ -242,13 +250,14 @@ class _Reach:
         """λ that suits the quality."""
         return plain.codec.lambda_for(self.metric)
 
-    def _trial(self, plain: Plain, lmbda: float, start: Latents, profile: Profile) -> _Trial:
+    def _trial(self, plain: Plain, lmbda: float, start: Latents, profile: Profile) -> tuple[_Trial, Latents]:
+        """A search's best file, and where it stopped."""
         found = self._search(plain.codec, lmbda, start, profile)
         self.trace += [
             replace(point, evaluations=point.evaluations + self.evaluations) for point in found.trace
         ]
         self.evaluations += found.evaluations
-        return self._tried(plain.writer, found.latents, lmbda)
+        return self._tried(plain.writer, found.latents, lmbda), found.last
 
     def _search(self, codec: Codec, lmbda: float, start: Latents, profile: Profile) -> Found:
         if self.windows:
@@ -275,6 +284,7 @@ class _Reach:
             seed=self.seed,
             region=self._map(),
             offset=self.offset,
+            sensitivity=self.sensitivity,
             on_progress=self._progressed,
         )[0]
 
@@ -282,10 +292,20 @@ class _Reach:
         symbols = writer.codec.symbols(latents)
         data = writer.pack(writer.codec.widen(symbols) if self.portable else symbols)
         del symbols
-        written = writer.measured(data)
-        return _Trial(
-            writer, data, written.measured, latents, lmbda, self.aim.gap(data, lambda: written.pixels)
-        )
+        return self._file(writer, data, latents, lmbda)
+
+    def _file(self, writer: Writer, data: bytes, latents: Latents | None, lmbda: float) -> _Trial:
+        """What is known of a file; for a size only its length, and most are never decoded."""
+
+        def measure(pixels: Pixels) -> Measured:
+            return self.cost.measure(len(data), pixels, brief=self.target.ms_ssim is None)
+
+        if self.target.is_size:
+            later = cache(lambda: measure(writer.read(data)))
+            return _Trial(writer, data, latents, lmbda, self.aim.gap(data, lambda: writer.read(data)), later)
+        pixels = writer.read(data)
+        measured = measure(pixels)
+        return _Trial(writer, data, latents, lmbda, self.aim.gap(data, lambda: pixels), lambda: measured)
 
     def _between(self, trials: list[_Trial]) -> list[_Trial]:
         """Files with a share of one search and the rest of another, where the target lies between the two."""
@@ -330,9 +350,7 @@ class _Reach:
         self.evaluations += evaluations
         if symbols is None:
             return trial
-        written = trial.writer.write(symbols)
-        gap = self.aim.gap(written.data, lambda: written.pixels)
-        return replace(trial, data=written.data, measured=written.measured, gap=gap, latents=None)
+        return self._file(trial.writer, trial.writer.pack(symbols), None, trial.lmbda)
 
     def _refuse_the_impossible(self) -> None:
         """A size that no file has needs no search to be refused."""
@@ -347,9 +365,7 @@ class _Reach:
         writer = plain.writer
         latents = begin(plain.codec, self.picture, self.windows).plain
         data = least_file(writer, latents, large=bool(self.windows))
-        written = writer.measured(data)
-        gap = self.aim.gap(data, lambda: written.pixels)
-        return _Trial(writer, data, written.measured, None, self._suited(plain), gap)
+        return self._file(writer, data, None, self._suited(plain))
 
     def _nearest(self, files: list[Measured]) -> str:
         """Why no file meets the target."""

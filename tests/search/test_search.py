@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from lof.codecs import Codec, load_codec
 from lof.errors import SearchError
 from lof.profiles import STAGE_KINDS, Profile, Ramp, Schedule, load_profile, parse_profile
-from lof.search import RELAXATIONS, Objective, Progress, search
+from lof.search import RELAXATIONS, Objective, Progress, Sensitivity, search
 from lof.search.relaxations import NoiseSource, soft_round
 from lof.search.schedules import value_at
 from lof.search.sensitivity import distortion_curvature, natural_steps
@@ -254,6 +254,32 @@ class TestEngine:
         latents = {"z": z, "y": symbols["y"] + means}
         again = search(codec, images[:1], profile_of(MEAN_FIELD), lmbda=codec.lmbda, initial=latents)[0]
         assert again.trace[0].cost == pytest.approx(first.trace[-1].cost, rel=1e-3)
+
+
+class TestAnotherSearch:
+    """One that goes on where the last one stopped."""
+
+    def test_what_was_measured_is_measured_no_more(self, codec: Codec, images: torch.Tensor) -> None:
+        known, profile = Sensitivity(), profile_of({"kind": "mean-field", "evaluations": 2})
+        first = search(codec, images, profile, lmbda=0.01, sensitivity=known)
+        curvature, natural = dict(known.curvature), dict(known.natural)
+        again = search(codec, images, profile, lmbda=0.04, sensitivity=known)
+        assert (first[0].evaluations, again[0].evaluations) == (3, 2)
+        assert torch.allclose(known.curvature["y"], 4 * curvature["y"])
+        assert torch.allclose(known.natural["y"], natural["y"] / 2)
+        assert torch.equal(known.natural["z"], natural["z"])
+
+    def test_a_later_stage_measures_anew(self, codec: Codec, images: torch.Tensor) -> None:
+        stage = {"kind": "mean-field", "evaluations": 2}
+        assert search(codec, images, profile_of(stage, stage), lmbda=0.01)[0].evaluations == 6
+
+    def test_it_may_go_on_from_what_was_not_better_yet(self, codec: Codec, images: torch.Tensor) -> None:
+        profile = profile_of({"kind": "mean-field", "evaluations": 1, "learning_rate": 5.0, "longest": 100.0})
+        found = search(codec, images, profile, lmbda=0.01)
+        start = codec.analyse(images)
+        for number, one in enumerate(found):
+            assert torch.equal(one.latents["y"], start["y"][number : number + 1])
+            assert not torch.allclose(one.last["y"], one.latents["y"], atol=0.1)
 
 
 def test_no_symbol_leaves_the_limit_of_the_codec(codec: Codec, images: torch.Tensor) -> None:
