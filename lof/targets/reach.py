@@ -46,6 +46,8 @@ _WHOLE = 3
 """Legs after which a search has been done whole."""
 _OVER = 0.01
 """How far beyond the target a search more is aimed, so that files lie on both sides of it."""
+_ASTRAY = 0.05
+"""Gap after the first leg from which on another quality is better than another λ."""
 _FARTHEST, _STEP, _MORE = math.log(64), math.log(4), 4
 
 
@@ -185,12 +187,17 @@ class _Reach:
         met = [trial for trial in trials if trial.gap <= 0]
         return min(met, key=lambda trial: self._rank(trial.measured), default=None)
 
-    def _searched(self) -> list[_Trial]:
-        """Searches at one quality, each from where the last one stopped, until trades can do the rest."""
+    def _searched(self, gain: float | None = None) -> list[_Trial]:
+        """Searches at one quality, each from where the last one stopped, until trades can do the rest.
+
+        Args:
+            gain: as of :class:`Habit`, where the first leg at another quality has shown it.
+        """
+        self.sensitivity = Sensitivity()
         place = self.plains.place_at(HABITS["legs", self.target.is_size].gain)
         own = all(stage.kind == "own" for stage in self.plains[place].codec.plan(self.profile).stage)
         habit = HABITS["own" if own else "legs", self.target.is_size]
-        wanted = habit.gain
+        wanted = habit.gain if gain is None else gain
         place = self.plains.place_at(wanted)
         plain = self.plains[place]
         # At one quality λ moves the gap less than it does from quality to quality.
@@ -207,6 +214,10 @@ class _Reach:
                 part, start = self.profile, begin(plain.codec, self.picture, self.windows).start
             last, stopped_at = self._trial(plain, lmbda, start, part)
             trials.append(last)
+            if gain is None and abs(last.gap) > _ASTRAY and not (own or self.windows):
+                if self.plains.place_at(plain.gap - last.gap) != place:
+                    return self._searched(plain.gap - last.gap)
+                gain = wanted
             whole = own or number + 1 >= _WHOLE
             if not own:
                 start = stopped_at

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -414,3 +415,14 @@ class TestCommand:
         assert self.optimize("--target-bytes", "1.5k", "-o", "cut").exit_code == 0
         for name in ("a.png.jpg", "b.png.jpg"):
             assert Path("cut", name).read_bytes() == Path("whole", name).read_bytes()
+
+
+def test_another_quality_is_taken_where_a_search_gains_more_than_usual() -> None:
+    moon = np.repeat(skimage.data.moon()[100:292, 100:292, None], 3, axis=2)
+    free = lof.optimize(moon, codec="lapped", profile="fast")
+    found = lof.optimize(
+        moon, codec="lapped", profile="fast", target=Target(psnr=round(free.optimised.psnr, 2))
+    )
+    assert found.kept == "search"
+    assert found.optimised.size < 1.03 * free.optimised.size
+    assert 0.5 < found.lmbda / load_codec("lapped", found.quality).lmbda < 2
