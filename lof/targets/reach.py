@@ -46,8 +46,8 @@ _WHOLE = 3
 """Legs after which a search has been done whole."""
 _OVER = 0.01
 """How far beyond the target a search more is aimed, so that files lie on both sides of it."""
-_ASTRAY = 0.05
-"""Gap after the first leg from which on another quality is better than another λ."""
+_ASTRAY = {True: 0.08, False: 0.05}
+"""Gap after the first leg from which on another quality is better than another λ, for a size and for a quality."""
 _FARTHEST, _STEP, _MORE = math.log(64), math.log(4), 4
 
 
@@ -212,9 +212,9 @@ class _Reach:
             anew = bool(self.windows) and number >= len(_LEGS)  # legs have not come near, and trades cannot
             if anew:
                 part, start = self.profile, begin(plain.codec, self.picture, self.windows).start
-            last, stopped_at = self._trial(plain, lmbda, start, part)
+            last, stopped_at = self._trial(plain, lmbda, start, part, moving=number >= _WHOLE)
             trials.append(last)
-            if gain is None and abs(last.gap) > _ASTRAY and not (own or self.windows):
+            if gain is None and abs(last.gap) > _ASTRAY[self.target.is_size] and not (own or self.windows):
                 if self.plains.place_at(plain.gap - last.gap) != place:
                     return self._searched(plain.gap - last.gap)
                 gain = wanted
@@ -246,7 +246,7 @@ class _Reach:
     def _close(self, trials: list[_Trial], habit: Habit) -> bool:
         """Whether no other search is needed: one is near, or the target lies between two."""
         gaps = [trial.gap for trial in trials]
-        near = -CLOSE[self.target.is_size] <= gaps[-1] <= 0 or abs(gaps[-1]) <= habit.near
+        near = -CLOSE <= gaps[-1] <= 0 or abs(gaps[-1]) <= habit.near
         return near or min(gaps) <= 0 < max(gaps)
 
     @staticmethod
@@ -261,14 +261,22 @@ class _Reach:
         """λ that suits the quality."""
         return plain.codec.lambda_for(self.metric)
 
-    def _trial(self, plain: Plain, lmbda: float, start: Latents, profile: Profile) -> tuple[_Trial, Latents]:
-        """A search's best file, and where it stopped."""
+    def _trial(
+        self, plain: Plain, lmbda: float, start: Latents, profile: Profile, *, moving: bool
+    ) -> tuple[_Trial, Latents]:
+        """A search's best file, and where it stopped.
+
+        Args:
+            moving: the file is that of where it stopped, if nothing was better than the start: one on the other side of
+                the target is wanted.
+        """
         found = self._search(plain.codec, lmbda, start, profile)
         self.trace += [
             replace(point, evaluations=point.evaluations + self.evaluations) for point in found.trace
         ]
         self.evaluations += found.evaluations
-        return self._tried(plain.writer, found.latents, lmbda), found.last
+        latents = found.last if moving and len(found.trace) == 1 else found.latents
+        return self._tried(plain.writer, latents, lmbda), found.last
 
     def _search(self, codec: Codec, lmbda: float, start: Latents, profile: Profile) -> Found:
         if self.windows:
@@ -325,7 +333,7 @@ class _Reach:
         found: list[_Trial] = []
         if met is None or missed is None:
             return found
-        low, high, aimed = (0.0, missed.gap), (1.0, met.gap), -CLOSE[self.target.is_size] / 2
+        low, high, aimed = (0.0, missed.gap), (1.0, met.gap), -CLOSE / 2
         for _ in range(PROBES):
             if high[1] >= 2 * aimed:
                 break
@@ -346,7 +354,7 @@ class _Reach:
 
         Of large images, which do not fit into the memory whole, always as it was.
         """
-        if self.windows or -CLOSE[self.target.is_size] <= trial.gap <= 0:
+        if self.windows or -CLOSE <= trial.gap <= 0:
             return trial
         codec = trial.writer.codec
         objective = Objective(

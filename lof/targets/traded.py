@@ -9,8 +9,8 @@ from lof.encoding import Symbols, Writer
 from lof.search import Objective, Trades, trades
 from lof.targets.ladder import Aim
 
-CLOSE = {True: 2e-3, False: 2.5e-3}
-"""Gap below the target that is as good as none, for a size and for a quality."""
+CLOSE = 2.5e-3
+"""Gap below the target that is as good as none: a quarter of a per cent of a size, 0.01 dB of a quality."""
 PROBES = 5
 _PATHS = 4
 
@@ -41,7 +41,7 @@ def traded(
     met = now if now.gap <= 0 else None
     apart = True
     for number in range(_PATHS):
-        if met is not None and met.gap >= -CLOSE[size]:
+        if met is not None and met.gap >= -CLOSE:
             break
         apart = apart and number + 1 < _PATHS
         path = trades(objective, now.symbols, cheaper=(now.gap > 0) == size, apart=apart, seed=seed)
@@ -50,7 +50,7 @@ def traded(
         met = max(
             [spot for spot in (met, *found) if spot is not None and spot.gap <= 0], key=_gap, default=None
         )
-        nearest = min([now, *found], key=lambda spot: abs(spot.gap + CLOSE[size] / 2))
+        nearest = min([now, *found], key=lambda spot: abs(spot.gap + CLOSE / 2))
         if nearest is now and not apart:
             break
         apart, now = apart and nearest is not now, nearest
@@ -63,7 +63,7 @@ def _along(path: Trades, start: _Spot, aim: Aim, writer: Writer) -> list[_Spot]:
     if not len(path):
         return []
     foreseen = path.bits / (8 * start.size) if size else path.distortion
-    aimed = -CLOSE[size] / 2
+    aimed = -CLOSE / 2
     low, high = (0, start.gap), (len(path) + 1, start.gap + 2 * float(foreseen[-1]))
     count = int((foreseen.abs() < abs(start.gap - aimed)).sum()) + 1
     for _ in range(PROBES):
@@ -72,7 +72,7 @@ def _along(path: Trades, start: _Spot, aim: Aim, writer: Writer) -> list[_Spot]:
         data = writer.pack(symbols)
         gap = aim.gap(data, lambda: writer.read(data))  # noqa: B023
         found.append(_Spot(symbols, gap, len(data)))
-        if -CLOSE[size] <= gap <= 0:
+        if -CLOSE <= gap <= 0:
             break
         if (gap > aimed) == (start.gap > aimed):
             low = count, gap
