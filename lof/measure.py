@@ -96,7 +96,8 @@ def region_of(weights: NDArray[Any], height: int, width: int) -> Region:
         )
     if not np.isfinite(region).all() or (region < 0).any():
         raise SearchError("region: holds values that are not finite or below 0; give weights of 0 or more")
-    mean = float(region.mean(dtype=np.float64))
+    mean = region.mean(dtype=np.float64).astype(np.float32)
     if not mean > 0:
         raise SearchError("region: is 0 everywhere; give at least one pixel a weight above 0")
-    return region / np.float32(mean)
+    scaled: Region = region / mean
+    return scaled

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ class Crops(NamedTuple):
     region: Pixels | None = None
 
 
+_MOST = 1e12  # of any target; no file is larger
 STEEPEST = 1.2
 """Largest ``-d log(rate) / d log(distortion)`` believed: neighbouring rate points show 0.9 to 1.2."""
 
@@ -56,13 +58,18 @@ class Target:
         if len(given) != 1:
             raise UsageError("target: give exactly one of size, bpp, psnr, psnr_inside and ms_ssim")
         ((name, value),) = given.items()
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        if name == "size" and not (number and value >= 1 and value == int(value)):
+        number = 0.0
+        if isinstance(value, Real) and not isinstance(value, bool):
+            with suppress(OverflowError):
+                number = float(value)
+        if name == "size" and not (1 <= number <= _MOST and number.is_integer()):
             raise UsageError(f"target of {value} bytes: must be a whole number from 1")
-        if not (number and value > 0):
+        if not 0 < number <= _MOST:
             raise UsageError(f"target {name} {value}: must be a number above 0")
-        if name == "ms_ssim" and value >= 1:
+        if name == "ms_ssim" and number >= 1:
             raise UsageError(f"target ms_ssim {value}: must be below 1")
+        # NumPy's numbers and 2000.0 bytes are the same target as 2000, with the same name.
+        object.__setattr__(self, name, int(number) if name == "size" else number)
 
     @property
     def is_size(self) -> bool:

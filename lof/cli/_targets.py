@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ from lof.cli._options import SEARCH, flag
 from lof.errors import UsageError
 from lof.results import Target
 
-_SIZE = re.compile(r"(\d+\.?\d*|\.\d+)\s*([kMG]?)(i?)B?", re.IGNORECASE)
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d*)?|\.\d+)\s*(?:([kMG])(i?))?B?", re.IGNORECASE)
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3}
 
 
@@ -126,4 +127,4 @@ def parse_size(text: str) -> int:
     if match is None:
         raise UsageError(f"{text!r} is no size; give one such as 200k, 1.5M or 200000")
     number, unit, binary = match.groups()
-    return int(float(number) * (1024 if binary else 1000) ** _UNITS[unit.lower()])
+    return int(Fraction(number) * (1024 if binary else 1000) ** _UNITS[(unit or "").lower()])

@@ -38,8 +38,14 @@ def write_crop(
     Args:
         region: weights of the pixels, (H, W); its picture is kept beside the cut.
     """
-    before, after = (np.square(original.astype(np.int32) - image).sum(2) for image in (baseline, optimised))
-    cut = heaviest_cut(before - after, SIDE, SIDE)
+    fell = np.empty(original.shape[:2], np.int32)
+    for top in range(0, len(fell), SIDE):  # squares of a whole large picture would take many times its memory
+        rows = slice(top, top + SIDE)
+        before, after = (
+            np.square(original[rows].astype(np.int32) - one[rows]) for one in (baseline, optimised)
+        )
+        fell[rows] = (before - after).sum(2)
+    cut = heaviest_cut(fell, SIDE, SIDE)
     side_by_side = np.concatenate([image[cut] for image in (original, baseline, optimised)], axis=1)
     write_atomically(path, png_bytes(Picture(side_by_side)))
     if region is not None:

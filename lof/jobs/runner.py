@@ -106,7 +106,7 @@ def run_job(
             see :func:`lof.pools.threads_per_worker`.
         pool: the workers, where they are not ``jobs`` processes here, see :func:`lof.pools.make_pool`.
         batch: images of one size that are searched together; more than 1 pays on GPUs.
-        redo: replace streams in ``out`` that were made with other settings.
+        redo: replace streams in ``out`` that were made with other settings; with a total, all where there is a new one.
         until: a time as of :func:`time.time` after which searches end and keep the best that they have found.
         on_event: called in this process and thread.
 
@@ -131,11 +131,15 @@ def run_job(
                 f"{out}: holds streams made with other settings ({len(plan.replaced)} of these images); "
                 "choose another folder with -o, or add --redo to replace them"
             )
+        if settings.total and redo and plan.todo:
+            plan.todo.extend(source for source, _ in plan.skipped)
+            plan.skipped.clear()
         keeper = _Keeper(manifest, plan, digest, on_event)
         for source, record in plan.skipped:
             keeper(Skipped(source, record))
         known = {source.relative.as_posix(): record for source, record in plan.known.items()}
-        parts = find_shares(sources, settings, pool, on_event) if settings.total and plan.todo else {}
+        taken = {s.relative.as_posix(): record["optimised"]["size"] for s, record in plan.skipped}
+        parts = find_shares(sources, settings, pool, on_event, taken) if settings.total and plan.todo else {}
         work = Optimise(out, settings, until, known, parts)
         work.clean_up(tuple(plan.todo))
         in_order = isinstance(pool, ThisProcess) and batch == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +66,15 @@ def find_shares(
     settings: JobSettings,
     pool: Pool,
     on_event: Callable[[Surveyed], None],
+    taken: Mapping[str, int],
 ) -> dict[str, int]:
     """The most bytes for each source that can be read, by its relative path; together the size that is asked for.
+
+    A job that goes on gives the others the shares that they would have had. Where these are too much, as pictures have
+    come to it since, they share what is left.
+
+    Args:
+        taken: bytes of the streams that are there and stay.
 
     Raises:
         UsageError: there are more files than bytes.
@@ -88,7 +95,14 @@ def find_shares(
     pool.run(iter(sources), _Survey(settings), note)
     total = settings.target.size if settings.target is not None else None
     assert total is not None
-    parts = shares(found, total)
-    if sum(parts.values()) > total:
-        raise UsageError(f"--total: {total} bytes for {len(parts)} images; ask for more")
+    others = {name: sizes for name, sizes in found.items() if name not in taken}
+    left = total - sum(taken.values())
+    parts = {name: size for name, size in shares(found, total).items() if name in others}
+    if sum(parts.values()) > left > 0:
+        parts = shares(others, left)
+    if sum(parts.values()) > left:
+        again = ", or add --redo to share it out anew" if taken else ""
+        raise UsageError(
+            f"--total: {max(left, 0)} of {total} bytes are left for {len(others)} images; ask for more{again}"
+        )
     return parts

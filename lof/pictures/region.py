@@ -43,7 +43,7 @@ class Regions:
             return None
         if all(found):
             return cls(tuple((*map(int, m.groups()[:4]), float(m[5])) for m in found if m))  # type: ignore[misc]
-        if len(texts) > 1 or "=" in texts[0]:
+        if len(texts) > 1 or "=" in texts[0] or not texts[0]:
             raise UsageError(
                 f"--region {' '.join(texts)}: give x,y,width,height=weight, as 40,20,200,100=4, once or more, "
                 "or one grey picture or folder of them"

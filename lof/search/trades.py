@@ -20,6 +20,7 @@ foreseen."""
 _SQUARE = 2
 """Side of the squares of places of which each changes once, at most."""
 _TINY = 2.0**-60  # keeps the numbers of elements exact, and harmless to a network
+_DIGIT_BITS = 24  # of such a number, all that float32 holds exactly
 
 
 @dataclass(frozen=True)
@@ -159,16 +160,22 @@ def _changes(coded: Coded, slope: Tensor) -> list[Tensor]:
 
 def _places(codec: Codec, latents: Latents) -> dict[str, Tensor]:
     """For each element its number, from 1, in the order in which ``code`` asks; 0 where it is not asked for."""
-    asked = dict.fromkeys(codec.latents, 0)
+    digits = 1 + (max(tensor.numel() for tensor in latents.values()).bit_length() - 1) // _DIGIT_BITS
+    found = {name: torch.zeros_like(tensor, dtype=torch.int64) for name, tensor in latents.items()}
+    for digit in range(digits):
+        asked = dict.fromkeys(codec.latents, 0)
 
-    def count(name: str, residual: Tensor) -> Tensor:
-        first, asked[name] = asked[name] + 1, asked[name] + residual.numel()
-        numbers = torch.arange(first, asked[name] + 1, device=residual.device, dtype=torch.float32)
-        return (numbers * _TINY).reshape(residual.shape)
+        def count(name: str, residual: Tensor) -> Tensor:
+            first, asked[name] = asked[name] + 1, asked[name] + residual.numel()  # noqa: B023
+            numbers = torch.arange(first, asked[name] + 1, device=residual.device)  # noqa: B023
+            part: Tensor = ((numbers >> _DIGIT_BITS * digit) % 2**_DIGIT_BITS).float() * _TINY  # noqa: B023
+            return part.reshape(residual.shape)
 
-    with torch.no_grad():
-        coded = codec.code(latents, count)
-    return {name: torch.round(part.residual / _TINY).long() for name, part in coded.items()}
+        with torch.no_grad():
+            coded = codec.code(latents, count)
+        for name, part in coded.items():
+            found[name] += torch.round(part.residual / _TINY).long() << _DIGIT_BITS * digit
+    return found
 
 
 def _by_name(gradients: tuple[Tensor, ...], leaves: Mapping[str, list[Tensor]]) -> Latents:

@@ -19,6 +19,7 @@ from lof.search import Window, begin
 
 _LOSSLESS = -50.0
 _APART = 0.05  # in log λ; of files nearer to each other chance decides too much
+_FLAT = 1024  # bytes of a file that is mostly head and tables
 _PROBES = 10  # after which the range is halved: sizes that jump may keep a secant at one end
 _SLOPES = {True: 0.6, False: -0.48}
 """How the gap moves with log λ from one quality to the next: codecs at hand have 0.5 to 0.7, and -0.4 to -0.5."""
@@ -185,6 +186,17 @@ class Plains:
                 return low
             near = self.place_at(0.0) if len(self.known) < _PROBES else (low + high) // 2
             place = min(max(near, low + 1), high - 1)
+
+    @property
+    def baseline(self) -> int:
+        """Place of the plain encoding that a search has to beat; that of the first if none meets the target.
+
+        For a quality it is the smallest file known that meets it. Of flat pictures that may be the highest quality.
+        """
+        if self.best < 0 or self.aim.target.is_size:
+            return max(self.best, 0)
+        tried = self.known.keys() | ({0} if len(self[self.best].data) < _FLAT else set())
+        return min((place for place in tried if self[place].gap <= 0), key=lambda p: (len(self[p].data), -p))
 
     @property
     def slope(self) -> float:

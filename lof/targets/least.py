@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -45,9 +46,14 @@ def nearest(files: Sequence[Measured], target: Target, codec: str, metadata: int
         hint = f", {metadata} of them metadata that --strip leaves out" if metadata else ""
         return f"no file of {codec} has {target} or less; the smallest has {size} bytes{hint}"
     if target.ms_ssim is not None:
-        best = f"MS-SSIM {max(file.ms_ssim or 0 for file in files):.5f}"
+        best = f"MS-SSIM {_down(max(file.ms_ssim or 0 for file in files), 5)}"
     elif target.psnr is not None:
-        best = f"{max(file.psnr for file in files):.2f} dB"
+        best = f"{_down(max(file.psnr for file in files), 2)} dB"
     else:
-        best = f"{max(file.psnr_inside or 0 for file in files):.2f} dB"
+        best = f"{_down(max(file.psnr_inside or 0 for file in files), 2)} dB"
     return f"no file of {codec} reaches {target}; the best found has {best}"
+
+
+def _down(value: float, digits: int) -> str:
+    """Rounded down: what is told can be asked for."""
+    return f"{math.floor(value * 10**digits) / 10**digits:.{digits}f}"

@@ -7,20 +7,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 
 import torch
 
 from lof.codecs import Codec, Latents, tensor_of
 from lof.containers import container
-from lof.encoding import Writer
 from lof.errors import TargetError
 from lof.machine.memory import require_memory
 from lof.measure import Region, TrueCost
 from lof.pictures.picture import Picture
 from lof.profiles import Profile
-from lof.results import Measured, Pixels, Result, Target, TracePoint
+from lof.results import Measured, Result, Target, TracePoint
 from lof.search import (
     Found,
     Objective,
@@ -38,7 +36,8 @@ from lof.targets.habits import HABITS, Habit
 from lof.targets.ladder import Aim, Ladder, Plain, Plains
 from lof.targets.least import least_file, nearest
 from lof.targets.legs import leg
-from lof.targets.traded import CLOSE, PROBES, traded
+from lof.targets.traded import CLOSE, traded
+from lof.targets.trial import Trial, Trials, gap_of
 
 _LEGS = ((0.0, 0.4), (0.4, 0.75), (0.75, 1.0), (0.9, 1.0))
 """Shares of the profile's first stage, between which λ may move. The last one is for more searches, while needed."""
@@ -84,28 +83,6 @@ def reach_target(
     ).result()
 
 
-@dataclass(frozen=True, eq=False)
-class _Trial:
-    """What a search came to.
-
-    Attributes:
-        latents: not rounded, for another search to go on from; ``None`` where none will.
-        measure: the file decoded and measured, when first called.
-    """
-
-    writer: Writer
-    data: bytes
-    latents: Latents | None
-    lmbda: float
-    gap: float
-    measure: Callable[[], Measured]
-
-    @property
-    def measured(self) -> Measured:
-        """Without MS-SSIM where neither the cost nor the target needs it."""
-        return self.measure()
-
-
 class _Reach:
     def __init__(
         self,
@@ -133,27 +110,31 @@ class _Reach:
         require_memory(needed, first.device, f"a {width}×{height} image")
         self.cost = TrueCost(picture.pixels, first.lmbda, self.metric, region)
         self.aim = Aim(target, picture.pixels, region)
+        self.trials = Trials(self.aim, self.cost, portable)
         self.plains = Plains(
             ladder, self.aim, picture, format, self.cost, portable=portable, windows=self.windows
         )
         self.evaluations, self.stopped, self.sensitivity = 0, False, Sensitivity()
         self.trace: list[TracePoint] = []
         self.note = ""
-        self.least: _Trial | None = None
+        self.least: Trial | None = None
 
     def result(self) -> Result:
         """See :func:`reach_target`."""
         best = self.plains.best
-        plain = self.plains[max(best, 0)]
+        plain = self.plains[self.plains.baseline]
         self._refuse_the_impossible()
         found = self._searched()
-        found += self._between(found[_WHOLE - 1 :])
+        found += between(self.trials, found[_WHOLE - 1 :])
         found.append(self._exact(min(found, key=lambda trial: abs(trial.gap))))
         if self.least is not None and found[-1].gap > 0:
             found.append(self._exact(self.least))
         chosen = self._best_of(found)
         if chosen is not None:  # one from farther off may be better, and not there yet
             found.append(self._exact(chosen))
+            chosen = self._best_of(found)
+        if best < 0 and chosen is None and not (self.target.is_size or self.stopped):
+            found.append(self._exact(self._finest()))
             chosen = self._best_of(found)
         if best < 0 and chosen is None:
             raise TargetError(self._nearest([trial.measured for trial in found]))
@@ -183,11 +164,11 @@ class _Reach:
             note=self.note,
         )
 
-    def _best_of(self, trials: list[_Trial]) -> _Trial | None:
+    def _best_of(self, trials: list[Trial]) -> Trial | None:
         met = [trial for trial in trials if trial.gap <= 0]
         return min(met, key=lambda trial: self._rank(trial.measured), default=None)
 
-    def _searched(self, gain: float | None = None) -> list[_Trial]:
+    def _searched(self, gain: float | None = None) -> list[Trial]:
         """Searches at one quality, each from where the last one stopped, until trades can do the rest.
 
         Args:
@@ -206,7 +187,7 @@ class _Reach:
         begun = begin(plain.codec, self.picture, self.windows)
         self.note, start = begun.note, begun.start
         del begun
-        trials: list[_Trial] = []
+        trials: list[Trial] = []
         for number in range(habit.most + _MORE):
             part = self.profile if own else leg(self.profile, *_LEGS[min(number, len(_LEGS) - 1)])
             anew = bool(self.windows) and number >= len(_LEGS)  # legs have not come near, and trades cannot
@@ -243,18 +224,18 @@ class _Reach:
             lmbda = last.lmbda * math.exp(min(max((aimed - last.gap) / rise, -_STEP), _STEP))
         return trials
 
-    def _close(self, trials: list[_Trial], habit: Habit) -> bool:
+    def _close(self, trials: list[Trial], habit: Habit) -> bool:
         """Whether no other search is needed: one is near, or the target lies between two."""
         gaps = [trial.gap for trial in trials]
         near = -CLOSE <= gaps[-1] <= 0 or abs(gaps[-1]) <= habit.near
         return near or min(gaps) <= 0 < max(gaps)
 
     @staticmethod
-    def _forgetting(trials: list[_Trial]) -> list[_Trial]:
+    def _forgetting(trials: list[Trial]) -> list[Trial]:
         """Trials without the latents that are not needed any more: they are large."""
         full = trials[_WHOLE - 1 :]
-        keep = [max((t for t in full if t.gap <= 0), key=_gap, default=None)]
-        keep.append(min((t for t in full if t.gap > 0), key=_gap, default=None))
+        keep = [max((t for t in full if t.gap <= 0), key=gap_of, default=None)]
+        keep.append(min((t for t in full if t.gap > 0), key=gap_of, default=None))
         return [t if t in keep or t is trials[-1] else replace(t, latents=None) for t in trials]
 
     def _suited(self, plain: Plain) -> float:
@@ -263,7 +244,7 @@ class _Reach:
 
     def _trial(
         self, plain: Plain, lmbda: float, start: Latents, profile: Profile, *, moving: bool
-    ) -> tuple[_Trial, Latents]:
+    ) -> tuple[Trial, Latents]:
         """A search's best file, and where it stopped.
 
         Args:
@@ -276,7 +257,7 @@ class _Reach:
         ]
         self.evaluations += found.evaluations
         latents = found.last if moving and len(found.trace) == 1 else found.latents
-        return self._tried(plain.writer, latents, lmbda), found.last
+        return self.trials.written(plain.writer, latents, lmbda), found.last
 
     def _search(self, codec: Codec, lmbda: float, start: Latents, profile: Profile) -> Found:
         if self.windows:
@@ -307,49 +288,10 @@ class _Reach:
             on_progress=self._progressed,
         )[0]
 
-    def _tried(self, writer: Writer, latents: Latents, lmbda: float) -> _Trial:
-        symbols = writer.codec.symbols(latents)
-        data = writer.pack(writer.codec.widen(symbols) if self.portable else symbols)
-        del symbols
-        return self._file(writer, data, latents, lmbda)
-
-    def _file(self, writer: Writer, data: bytes, latents: Latents | None, lmbda: float) -> _Trial:
-        """What is known of a file; for a size only its length, and most are never decoded."""
-
-        def measure(pixels: Pixels) -> Measured:
-            return self.cost.measure(len(data), pixels, brief=self.target.ms_ssim is None)
-
-        if self.target.is_size:
-            later = cache(lambda: measure(writer.read(data)))
-            return _Trial(writer, data, latents, lmbda, self.aim.gap(data, lambda: writer.read(data)), later)
-        pixels = writer.read(data)
-        measured = measure(pixels)
-        return _Trial(writer, data, latents, lmbda, self.aim.gap(data, lambda: pixels), lambda: measured)
-
-    def _between(self, trials: list[_Trial]) -> list[_Trial]:
-        """Files with a share of one search and the rest of another, where the target lies between the two."""
-        met = max((t for t in trials if t.gap <= 0 and t.latents), key=_gap, default=None)
-        missed = min((t for t in trials if t.gap > 0 and t.latents), key=_gap, default=None)
-        found: list[_Trial] = []
-        if met is None or missed is None:
-            return found
-        low, high, aimed = (0.0, missed.gap), (1.0, met.gap), -CLOSE / 2
-        for _ in range(PROBES):
-            if high[1] >= 2 * aimed:
-                break
-            share = low[0] + (high[0] - low[0]) * (low[1] - aimed) / (low[1] - high[1])
-            latents = between(missed.latents or {}, met.latents or {}, share)
-            found.append(replace(self._tried(met.writer, latents, met.lmbda), latents=None))
-            if found[-1].gap <= 0:
-                high = share, found[-1].gap
-            else:
-                low = share, found[-1].gap
-        return found
-
     def _map(self) -> torch.Tensor | None:
         return None if self.region is None else torch.as_tensor(self.region)[None, None]
 
-    def _exact(self, trial: _Trial) -> _Trial:
+    def _exact(self, trial: Trial) -> Trial:
         """The trial with symbols changed until its file just meets the target, or as it was if that cannot be.
 
         Of large images, which do not fit into the memory whole, always as it was.
@@ -369,7 +311,15 @@ class _Reach:
         self.evaluations += evaluations
         if symbols is None:
             return trial
-        return self._file(trial.writer, trial.writer.pack(symbols), None, trial.lmbda)
+        return self.trials.of(trial.writer, trial.writer.pack(symbols), None, trial.lmbda)
+
+    def _finest(self) -> Trial:
+        """A search at the best quality for which bits count next to nothing."""
+        plain = self.plains[0]
+        self.sensitivity = Sensitivity()
+        start = begin(plain.codec, self.picture, self.windows).start
+        lmbda = self._suited(plain) * math.exp(2 * _FARTHEST)
+        return self._trial(plain, lmbda, start, self.profile, moving=False)[0]
 
     def _refuse_the_impossible(self) -> None:
         """A size that no file has needs no search to be refused."""
@@ -379,12 +329,12 @@ class _Reach:
         if self.least.gap > 0:
             raise TargetError(self._nearest([self.least.measured]))
 
-    def _least(self) -> _Trial:
+    def _least(self) -> Trial:
         plain = self.plains[0]
         writer = plain.writer
         latents = begin(plain.codec, self.picture, self.windows).plain
         data = least_file(writer, latents, large=bool(self.windows))
-        return self._file(writer, data, None, self._suited(plain))
+        return self.trials.of(writer, data, None, self._suited(plain))
 
     def _nearest(self, files: list[Measured]) -> str:
         """Why no file meets the target."""
@@ -413,7 +363,3 @@ class _Reach:
         except StopSearch:
             self.stopped = True
             raise
-
-
-def _gap(found: _Trial) -> float:
-    return found.gap

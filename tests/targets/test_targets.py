@@ -28,12 +28,14 @@ import lof.cli.archive
 import lof.cli.optimize
 from lof import Target
 from lof.cli import app
+from lof.cli._targets import parse_size
 from lof.codecs import codec_spec, load_codec
 from lof.errors import LofError, TargetError, UsageError
 from lof.profiles import parse_profile
 from lof.search import Objective, trades
+from lof.search.trades import _places as places_of
 from lof.targets import shares
-from lof.targets.between import between
+from lof.targets.between import parted
 
 Pixels = NDArray[np.uint8]
 
@@ -94,6 +96,23 @@ class TestTarget:
     def test_what_nobody_can_want_is_refused(self, wrong: dict[str, Any]) -> None:
         with pytest.raises(UsageError, match=r"^target"):
             Target(**wrong)
+
+    def test_numbers_of_numpy_are_numbers(self) -> None:
+        assert Target(size=np.int64(2000)) == Target(size=2000) == Target(size=2000.0)  # type: ignore[arg-type]
+        assert str(Target(size=2000.0)) == "2000 bytes"  # type: ignore[arg-type]
+        assert Target(psnr=float(np.float32(38))) == Target(psnr=np.float32(38))  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize(
+        ("text", "size"),
+        [("200000", 200_000), ("1.001k", 1001), (".5 kB", 500), ("64KiB", 65536), ("20B", 20)],
+    )
+    def test_sizes_have_units(self, text: str, size: int) -> None:
+        assert parse_size(text) == size
+
+    @pytest.mark.parametrize("text", ["", "20iB", "1e3", "-5", "k", "9" * 400, "20KX"])
+    def test_what_is_no_size_is_refused(self, text: str) -> None:
+        with pytest.raises(UsageError, match="is no size"):
+            parse_size(text)
 
     def test_a_rate_is_a_size_rounded_down(self) -> None:
         assert Target(bpp=0.5).most_bytes(10, 10) == 6
@@ -157,6 +176,21 @@ class TestReached:
         for size in (1000, 1500):
             result = lof.optimize(smooth, codec="jpeg", profile=SHORT, target=Target(size=size))
             assert np.array_equal(lof.decode(result.data).pixels, result.pixels)  # reads the same symbols
+
+    def test_what_is_told_to_be_reached_can_be_asked_for(self) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+        with pytest.raises(TargetError, match="the best found has") as told:
+            lof.optimize(noise, codec="jpeg", profile="fast", target=Target(psnr=90))
+        best = float(re.findall(r"has ([\d.]+) dB", str(told.value))[0])
+        found = lof.optimize(noise, codec="jpeg", profile="fast", target=Target(psnr=best))
+        assert found.optimised.psnr >= best
+
+    def test_of_a_flat_picture_the_smallest_file_is_taken(self) -> None:
+        flat = np.full((16, 16, 3), (200, 30, 90), np.uint8)
+        finest = lof.encode(flat, codec="jpeg", quality=100)
+        found = lof.optimize(flat, codec="jpeg", profile="fast", target=Target(psnr=40))
+        assert len(finest) < len(lof.encode(flat, codec="jpeg", quality=90))
+        assert found.optimised.size <= len(finest)
 
     def test_qualities_of_a_codec_with_few_are_all_tried(self, crop: Pixels) -> None:
         points = [q for _, q in codec_spec("mean-scale-96").rate_points]
@@ -229,6 +263,17 @@ def test_trades_bring_what_they_foresee(crop: Pixels) -> None:
         assert bits == pytest.approx(float(path.bits[59]), abs=0.5 * abs(float(path.bits[59])) + 64)
 
 
+def test_elements_of_large_pictures_keep_their_numbers(crop: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = load_codec("lapped-tiny")
+    latents = codec.analyse(codec.pad(torch.from_numpy(crop.copy()).permute(2, 0, 1)[None].float() / 255))
+    whole = places_of(codec, latents)
+    asked = torch.cat([numbers.flatten() for numbers in whole.values()])
+    assert len(asked) > 2**8
+    monkeypatch.setitem(places_of.__globals__, "_DIGIT_BITS", 4)
+    for name, numbers in places_of(codec, latents).items():
+        assert torch.equal(numbers, whole[name])
+
+
 def test_trades_that_bring_most_come_first(crop: Pixels) -> None:
     codec = load_codec("lapped", 4, device="cpu")
     image = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
@@ -242,9 +287,9 @@ def test_trades_that_bring_most_come_first(crop: Pixels) -> None:
 
 def test_a_share_of_one_search_and_the_rest_of_another() -> None:
     one, other = ({"z": torch.full((1, 2, 2, 3), n), "y": torch.full((1, 4, 8, 12), n)} for n in (0.0, 1.0))
-    assert all(torch.equal(tensor, one[name]) for name, tensor in between(one, other, 0.0).items())
-    assert all(torch.equal(tensor, other[name]) for name, tensor in between(one, other, 1.0).items())
-    half = between(one, other, 0.5)
+    assert all(torch.equal(tensor, one[name]) for name, tensor in parted(one, other, 0.0).items())
+    assert all(torch.equal(tensor, other[name]) for name, tensor in parted(one, other, 1.0).items())
+    half = parted(one, other, 0.5)
     assert [float(tensor.mean()) for tensor in half.values()] == [0.5, 0.5]
     assert float(half["y"][..., :4, :].min()) == 1
 
@@ -365,6 +410,28 @@ class TestCommand:
         assert sorted(states) == ["failed", "skipped", "skipped"]
         page = Path("lof-out/report.html").read_text()
         assert f"{sum(sizes.values())} bytes of 4000 for all together" in page
+
+    def test_pictures_that_come_later_share_what_is_left(self, tmp_path: Path) -> None:
+        noise = np.random.default_rng(0).integers(0, 256, (2, 24, 24, 3), np.uint8)
+        folder, out = tmp_path / "some", tmp_path / "made"
+        folder.mkdir()
+        command = ["optimize", str(folder), "-o", str(out), "--codec", "jpeg", "--profile", "fast"]
+        command += ["--target-bytes", "1500", "--total"]
+
+        def sizes() -> list[int]:
+            return [path.stat().st_size for path in sorted(out.glob("*.jpg"))]
+
+        Image.fromarray(noise[0]).save(folder / "a.png")
+        assert CliRunner().invoke(app, command).exit_code == 0
+        Image.fromarray(noise[1]).save(folder / "b.png")
+        first = sizes()
+        refused = CliRunner().invoke(app, command)
+        assert sizes()[:1] == first
+        assert sum(sizes()) <= 1500, refused.output
+        assert CliRunner().invoke(app, [*command, "--redo"]).exit_code == 0
+        assert len(sizes()) == 2
+        assert sum(sizes()) <= 1500
+        assert sizes()[0] < first[0]
 
     def test_a_psnr_inside_a_region_is_met_there(self) -> None:
         arguments = ["--region", "20,20,40,40=4", "--target-psnr-inside", "34", "--json"]
