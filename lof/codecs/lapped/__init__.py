@@ -35,7 +35,7 @@ def _spec(name: str, fingerprint: str, summary: str, *, paper: str = "", hidden:
 @register(
     _spec(
         "lapped",
-        "ba6da1599182df691f5b2f2d1188b1cd3df0d3c8e2b461193f71e00d309f2435",
+        "25db9314bf44b618927a496eefdeed5b7b2402a5090d68ef1b0d185a1e3fdde4",
         "lapped transform and network, one for every quality; ships with lof",
     ),
     _spec(
