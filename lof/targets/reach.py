@@ -203,10 +203,9 @@ class _Reach:
             if not own:
                 start = stopped_at
                 trials = self._forgetting(trials)
-            # Without a plain encoding that meets the target, more has to be tried.
-            enough = (
-                number + 1 >= habit.most and (last.gap <= 0 or self.plains.best >= 0) and not self.windows
-            )
+            # More has to be tried while no search has met the target.
+            met = any(trial.gap <= 0 for trial in trials)
+            enough = number + 1 >= habit.most and met and not self.windows
             if (
                 self.stopped
                 or enough

@@ -484,7 +484,7 @@ class TestCommand:
             assert Path("cut", name).read_bytes() == Path("whole", name).read_bytes()
 
 
-def test_another_quality_is_taken_where_a_search_gains_more_than_usual() -> None:
+def test_a_search_that_gains_more_than_usual_is_not_given_up() -> None:
     moon = np.repeat(skimage.data.moon()[100:292, 100:292, None], 3, axis=2)
     free = lof.optimize(moon, codec="lapped", profile="fast")
     found = lof.optimize(
@@ -492,4 +492,3 @@ def test_another_quality_is_taken_where_a_search_gains_more_than_usual() -> None
     )
     assert found.kept == "search"
     assert found.optimised.size < 1.03 * free.optimised.size
-    assert 0.5 < found.lmbda / load_codec("lapped", found.quality).lmbda < 2
