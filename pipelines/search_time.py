@@ -29,6 +29,7 @@ from pipelines.command import run
 
 PARTS: Final[dict[str, Callable[..., object]]] = {
     "walks of the probability model, with gradients": Walk.at,
+    "walks for new predictions alone": Walk.onwards,
     "the synthesis, with gradients": Point.measured,
     "where the expected cost falls": Walk.moves,
     "checks of the true cost": Search.hard,

@@ -77,7 +77,7 @@ def find_shares(
         taken: bytes of the streams that are there and stay.
 
     Raises:
-        UsageError: there are more files than bytes.
+        UsageError: there are more files than bytes left.
     """
     from lof.targets import shares
 

@@ -106,6 +106,7 @@ def _run_stages(state: Search, profile: Profile) -> None:
     state.stages = len(profile.stage)
     for number, stage in enumerate(profile.stage, start=1):
         state.stage, state.stage_name = number, stage.kind
+        state.latents = state.best  # where a stage stops, unless it says that it went elsewhere
         before = state.best_cost
         STAGES[stage.kind](state, stage)
         gain = ((before - state.best_cost) / before).max()

@@ -93,15 +93,14 @@ class Walk:
         }
         return cls(coded, bits.detach(), informing, {n: leaf.detach() for n, leaf in leaves.items()})
 
-    def onwards(self, state: Search, latents: Latents, weights: Weights) -> Self:
-        """With latents near by: new predictions; gradients through them, half of the work, as they were.
+    def settled(self, state: Search, weights: Weights) -> bool:
+        """Whether none but synthesised latents moves, here and from now on: what others tell changes fast."""
+        return weights.side is None and set(self.informing) <= set(state.codec.synthesised)
 
-        A walk of its own while others than synthesised latents move, for what those tell changes too fast.
-        """
-        if weights.side is not None or set(self.informing) > set(state.codec.synthesised):
-            return self.at(state, latents, weights)
-        with torch.no_grad():
-            return replace(self, coded=state.codec.code(latents, _quantizer(state, weights)))
+    @torch.no_grad()
+    def onwards(self, state: Search, latents: Latents, weights: Weights) -> Self:
+        """New predictions for latents near by. The gradients through them, half of the work, stay as they were."""
+        return replace(self, coded=state.codec.code(latents, _quantizer(state, weights)))
 
     @torch.no_grad()
     def moves(self, point: Point, latents: Latents, variance: float, *, moved: bool) -> dict[str, Move]:

@@ -145,7 +145,8 @@ def _descend(
         step = evaluation * stage.steps + count
         weights, moved = _weights(stage, step), count % stage.walk_every > 0
         if count and not moved:
-            walk = (walk.onwards if stage.walk_every > 1 else Walk.at)(state, latents, weights)
+            near = stage.walk_every > 1 and walk.settled(state, weights)
+            walk = (walk.onwards if near else Walk.at)(state, latents, weights)
         moves = walk.moves(point, latents, weights.variance, moved=moved)
         adam.step(latents, moves, pace * value_at(stage.decay, _progress(stage, step)))
     return latents

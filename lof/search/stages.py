@@ -40,6 +40,7 @@ def run_relax(state: Search, stage: RelaxStage) -> None:
             if stage.patience is not None and stale >= stage.patience:
                 break
         state.report()
+    state.latents = {name: tensor.detach() for name, tensor in latents.items()}
 
 
 def run_greedy_gradient(state: Search, stage: GreedyGradientStage) -> None:

@@ -53,7 +53,7 @@ class Search:
 
     Attributes:
         sensitivity: filled by the first stage that needs it.
-        latents: current unrounded latents, (B, C, h, w) float32 by name; stages may replace them.
+        latents: where the stage at hand started or the last one stopped, unrounded, (B, C, h, w) float32 by name.
         best: latents that gave each image's best true cost.
         best_cost: (B,) float32.
     """

@@ -273,6 +273,17 @@ class TestAnotherSearch:
         stage = {"kind": "mean-field", "evaluations": 2}
         assert search(codec, images, profile_of(stage, stage), lmbda=0.01)[0].evaluations == 6
 
+    @pytest.mark.parametrize("kind", ["relax", "mean-field", "greedy-gradient", "greedy-flip"])
+    def test_no_stage_is_gone_on_from_at_its_start(
+        self, codec: Codec, images: torch.Tensor, kind: str
+    ) -> None:
+        stage = {"kind": kind, "evaluations": 6} | ({"relaxation": "ssl"} if kind == "relax" else {})
+        found, start = search(codec, images, profile_of(stage), lmbda=0.01), codec.analyse(images)
+        for number, one in enumerate(found):
+            assert not torch.equal(one.last["y"], start["y"][number : number + 1])
+            if kind.startswith("greedy"):
+                assert torch.equal(one.last["y"], one.latents["y"])
+
     def test_it_may_go_on_from_what_was_not_better_yet(self, codec: Codec, images: torch.Tensor) -> None:
         profile = profile_of({"kind": "mean-field", "evaluations": 1, "learning_rate": 5.0, "longest": 100.0})
         found = search(codec, images, profile, lmbda=0.01)
