@@ -1,7 +1,7 @@
 """What a search brings where a part of the picture counts more, and for MS-SSIM instead of the squared error.
 
     python -m pipelines.objectives KODAK -o RUN --profile medium
-    python -m pipelines.objectives KODAK -o RUN --profile fast --count 6 --size 256
+    python -m pipelines.objectives KODAK -o RUN --profile fast --count 6 --size 256 --aimed-quality 5
 
 For each picture a search for the squared error. Then a search in which the middle quarter counts 8, for a file of the
 same size: by how many dB that quarter is better. And a search for MS-SSIM, for a file of the same MS-SSIM: how many
@@ -45,6 +45,9 @@ def main(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
     codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
     quality: Annotated[float | None, typer.Option(help="Of the search for the squared error.")] = None,
+    aimed_quality: Annotated[
+        float | None, typer.Option(help="Of the search with a region; any that suits the size.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="Name or TOML file.")] = "medium",
     count: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder; all.")] = None,
     size: Annotated[int | None, typer.Option(min=161, help="Side of their centre; all of them.")] = None,
@@ -57,12 +60,17 @@ def main(
     for source in spread(find([folder], exclude=out).sources, count):
         name = str(source.relative)
         key = f"{codec} {loaded.quality} {loaded.fingerprint.hex()[:8]} {plan.digest} {size} {name}"
+        key += "" if aimed_quality is None else f" {aimed_quality}"
         if key not in journal.rows:
             pixels = centre_crop(read_picture(source.path), size).pixels
             options: dict[str, Any] = {"codec": codec, "profile": plan}
             free = lof.optimize(pixels, codec=loaded, profile=plan)
             aimed = lof.optimize(
-                pixels, region=_region(pixels), target=Target(size=free.optimised.size), **options
+                pixels,
+                quality=aimed_quality,
+                region=_region(pixels),
+                target=Target(size=free.optimised.size),
+                **options,
             )
             assert free.optimised.ms_ssim is not None
             target = Target(ms_ssim=free.optimised.ms_ssim)
