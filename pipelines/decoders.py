@@ -3,8 +3,8 @@
     python -m pipelines.decoders KODAK --count 6 --crop 256
 
 Decoders: libjpeg-turbo (Pillow's, whose pixels lof reports), libjpeg 6b and 9e (package jpeglib; from 7 on it enlarges
-colour in another way), jpegli where the package pyjpegli is installed, and Chromium where there is one. For each: the
-share of samples that differ from libjpeg-turbo's, what that does to the PSNR of lof's files, and their BD-rate against
+colour in another way), jpegli where the package pyjpegli is installed, and djpeg, ImageMagick and Chromium where there
+are any. For each: the share of samples that differ from libjpeg-turbo's, what that does to the PSNR of lof's files, and their BD-rate against
 libjpeg-turbo's own files (progressive, 4:2:0), both read by that decoder.
 """
 
@@ -93,6 +93,10 @@ def _decoders() -> dict[str, Decoder]:
     }
     if find_spec("pyjpegli"):
         found["jpegli"] = _jpegli
+    if program := shutil.which("djpeg"):
+        found["djpeg"] = _program(program, "-pnm")
+    if program := shutil.which("magick") or shutil.which("convert-im6.q16"):
+        found["ImageMagick"] = _program(program, "jpeg:-", "-depth", "8", "ppm:-")
     if browser := shutil.which("chromium"):
         found["Chromium, headless"] = _chromium(browser)
     return found
@@ -121,6 +125,13 @@ def _jpegli(files: Sequence[bytes]) -> list[Pixels]:
 
     decoded = [pyjpegli.decode(data) for data in files]
     return [np.frombuffer(rgb, np.uint8).reshape(height, width, 3) for rgb, width, height in decoded]
+
+
+def _program(*command: str) -> Decoder:
+    """One that takes a JPEG on stdin and writes a PPM to stdout."""
+    return lambda files: [
+        decode(subprocess.run(command, input=data, check=True, capture_output=True).stdout) for data in files
+    ]
 
 
 def _chromium(browser: str) -> Decoder:
