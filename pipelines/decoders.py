@@ -4,8 +4,8 @@
 
 Decoders: libjpeg-turbo (Pillow's, whose pixels lof reports), libjpeg 6b and 9e (package jpeglib; from 7 on it enlarges
 colour in another way), jpegli where the package pyjpegli is installed, and djpeg, ImageMagick and Chromium where there
-are any. For each: the share of samples that differ from libjpeg-turbo's, what that does to the PSNR of lof's files, and their BD-rate against
-libjpeg-turbo's own files (progressive, 4:2:0), both read by that decoder.
+are any. For each: the share of samples that differ from libjpeg-turbo's, what that does to the PSNR of lof's files, and
+their BD-rate against libjpeg-turbo's own files (progressive, 4:2:0), both read by that decoder.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from lof import load_codec
 from lof.codecs import trainable
 from lof.codecs.jpeg.descriptors.codec import DescriptorCodec
 from lof.codecs.jpeg.descriptors.config import CLASSES, CONFIGS
+from lof.codecs.jpeg.descriptors.edsr import EdsrFilter
 from lof.codecs.jpeg.descriptors.network import DescriptorNetwork
 from lof.codecs.jpeg.planes import plane_of
 from lof.codecs.training import Aim
@@ -209,6 +210,24 @@ def test_each_part_trains_what_it_names_and_one_file_ships_for_all_qualities(
     assert not any(name.startswith(("filter.first", "filter.enter")) for name in trained[1])
     shipped = trainable(NAME).ship(load_checkpoint(paths[-1]).sd, "mse", None, "x")
     assert shipped.name == f"{NAME}.safetensors"
+
+
+def test_the_papers_trunk_trains_and_reads_its_own_weights(
+    face: Pixels, photos: Path, tmp_path: Path
+) -> None:
+    content = {"name": "test", "codec": NAME, "network": {"edsr": 1}, "crop": 64, "batch": 2}
+    content |= {"rung": [{"steps": 3, "part": part} for part in ("filter", "steering")]}
+    recipe = parse_recipe(content | {"schedule": {"warmup": 0}, "data": {"train": [str(photos)]}})
+    trained = load_checkpoint(train(recipe, tmp_path / "run", device="cpu")[-1])
+    shipped = trainable(NAME).ship(trained.sd, "mse", None, "x")
+    save_file(shipped.tensors, tmp_path / shipped.name)
+    codec = load_codec(NAME, 20, weights=tmp_path, device="cpu")
+    assert isinstance(codec, DescriptorCodec)
+    assert isinstance(codec.net.filter, EdsrFilter)
+    result = lof.optimize(face, codec=codec, profile="fast")
+    again = lof.decode(result.data, weights=tmp_path).pixels
+    assert np.array_equal(again, result.pixels)
+    assert not np.array_equal(again, shown(result.data))
 
 
 def test_what_the_family_has_not_is_one_clear_error() -> None:

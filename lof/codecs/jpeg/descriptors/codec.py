@@ -42,11 +42,12 @@ class DescriptorCodec(JpegCodec):
 
     latents = (*JpegCodec.latents, NAME)
     synthesised = (*JpegCodec.synthesised, NAME)
-    bytes_per_pixel, decoding_bytes_per_pixel = 1100, 260
 
     def __init__(self, request: Request, net: DescriptorNetwork) -> None:
         super().__init__(request)
         self.net = net.eval().requires_grad_(False)
+        self.bytes_per_pixel = net.filter.bytes_per_pixel
+        self.decoding_bytes_per_pixel = net.filter.decoding_bytes_per_pixel
         self.fast = copy.deepcopy(self.net).to(self.device)
         self.coder = Coder(self.net.context)
         self.fingerprint = fingerprint(net)

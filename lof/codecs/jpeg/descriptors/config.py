@@ -11,6 +11,8 @@ CELL: Final = 2
 """Blocks of 8×8 pixels for which a descriptor stands, a side."""
 SIDE: Final = 8 * CELL
 """The same in pixels."""
+FREQUENCIES: Final = 64
+"""Of a block."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,12 @@ class Config:
     """Sizes of a network.
 
     Attributes:
-        channels: of the filter, at 1/8 of the resolution.
+        channels: of the filter; at 1/8 of the resolution, unless it is EDSR.
         blocks: of the filter.
         steered: how many of them, the last ones, descriptors steer.
         seen: channels of the network that chooses descriptors.
         width: channels of the probability model.
+        edsr: 1 for the paper's trunk, EDSR at the full resolution; 0 for that of :mod:`.filter`.
     """
 
     channels: int
@@ -30,9 +33,10 @@ class Config:
     steered: int
     seen: int
     width: int
+    edsr: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.sizes) < 1 or self.steered > self.blocks:
+        if min(astuple(self)[:5]) < 1 or self.steered > self.blocks or self.edsr not in (0, 1):
             raise ValueError(f"no such filter: {self}")
 
     @classmethod
@@ -42,14 +46,14 @@ class Config:
         Raises:
             ValueError: they describe no network.
         """
-        if len(sizes) != 5:
-            raise ValueError("a filter has 5 sizes")
+        if len(sizes) not in (5, 6):
+            raise ValueError("a filter has 5 or 6 sizes")
         return cls(*sizes)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """All fields."""
-        return astuple(self)
+        """All fields; the last one only where it is not 0, as files had none before there was a choice."""
+        return astuple(self)[: 6 if self.edsr else 5]
 
 
 CONFIGS: Final = {

@@ -1,72 +1,43 @@
 """The filter: what a decoder adds to a JPEG's picture, as its coefficients, tables and descriptors tell.
 
-It works at 1/8 of the resolution, on coefficients: all tensors are (B, h, w, C), one place for a block of 8×8 pixels.
+A trunk sees the JPEG alone; descriptors multiply the input of the last blocks (Ma, Liu, Wu 2020). The trunk that ships
+is :mod:`.patches`, the paper's is :mod:`.edsr`.
 """
 
 from __future__ import annotations
 
-from typing import Final, cast
+from abc import ABC, abstractmethod
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lof.codecs.jpeg.descriptors.config import CELL, CLASSES, Config
-
-FREQUENCIES: Final = 64
-_GREY: Final = 24.0
-"""Grey levels that count as 1 where coefficients enter."""
-_LEVELS: Final = 3.0
-"""Larger levels of luma look like this one; the coefficients tell them apart."""
-_ERROR: Final = 0.3
-"""Of a step, about the error of a coefficient: the unit of what the last layer says."""
-_HIDDEN: Final = 64
+from lof.codecs.jpeg.descriptors.config import CLASSES, Config
 
 
-class Block(nn.Module):
-    """``x + b(p·relu(q))``, p and q linear in a depthwise 3×3 of x times ``factor``."""
+class Filter(nn.Module, ABC):
+    """See the module.
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        inner = channels + channels // 4
-        self.dw = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
-        self.a, self.b = nn.Linear(channels, 2 * inner), nn.Linear(inner, channels)
-        with torch.no_grad():
-            self.b.weight.mul_(0.1)
-            self.b.bias.zero_()
+    Attributes:
+        first, last: blocks of the trunk, and those that descriptors steer.
+        steer: what each descriptor but 0 adds to factors of 1: of each channel, for the last blocks and what follows.
+        precision: of the products in the blocks; coefficients come and go in float32.
+        bytes_per_pixel, decoding_bytes_per_pixel: of memory, about what a search and decoding need.
+    """
 
-    def forward(self, x: Tensor, factor: Tensor) -> Tensor:
-        """(B, h, w, C) to the same shape; ``factor`` as that, or one for a whole image."""
-        near = self.dw((x * factor).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        p, q = self.a(near).chunk(2, -1)
-        return x + cast(Tensor, self.b(p * F.relu(q)))
-
-
-class Filter(nn.Module):
-    """The trunk, which sees the JPEG alone, and the last blocks, whose input the descriptors multiply."""
+    first: nn.ModuleList
+    last: nn.ModuleList
+    bytes_per_pixel: int
+    decoding_bytes_per_pixel: int
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        channels = config.channels
-        self.enter = nn.Linear(4 * FREQUENCIES, channels)
-        self.first = nn.ModuleList([Block(channels) for _ in range(config.blocks - config.steered)])
-        self.last = nn.ModuleList([Block(channels) for _ in range(config.steered)])
-        self.leave = nn.Linear(channels, 3 * FREQUENCIES)
-        self.tables = nn.Sequential(
-            nn.Linear(2 * FREQUENCIES + 2, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU()
-        )
-        self.gains = nn.Linear(_HIDDEN, (config.blocks + 1) * channels + 3 * FREQUENCIES)
-        # What each descriptor but 0 adds to the factors 1, for the steered blocks and the last layer.
-        self.steer = nn.Parameter(0.1 * torch.randn(CLASSES - 1, (config.steered + 1) * channels))
-        with torch.no_grad():
-            for parameter in (*self.leave.parameters(), self.gains.bias):
-                parameter.zero_()
-            self.gains.weight.mul_(0.3)
+        self.channels, self.precision = config.channels, torch.float32
+        self.steer = nn.Parameter(0.1 * torch.randn(CLASSES - 1, (config.steered + 1) * config.channels))
 
     def forward(
         self, coefficients: Tensor, tables: Tensor, divisors: Tensor, descriptors: Tensor | None = None
     ) -> Tensor:
-        """What to add to the coefficients, (B, h, w, 192).
+        """What to add to the coefficients, (B, h, w, 192): one place for a block of 8×8 pixels.
 
         Args:
             coefficients: of Y, Cb and Cr at full size, (B, h, w, 192), in grey levels.
@@ -74,37 +45,29 @@ class Filter(nn.Module):
             divisors: (B, 2), by what rows and columns of colour were divided, 1 or 2.
             descriptors: (B, ⌈h/2⌉, ⌈w/2⌉, 16), one-hot; all 0 if ``None``.
         """
-        x, gains = self.trunk(coefficients, tables, divisors)
-        return self.head(x, gains, tables, descriptors)
+        x, beside = self.trunk(coefficients, tables, divisors)
+        return self.head(x, beside, tables, descriptors)
 
+    @abstractmethod
     def trunk(self, coefficients: Tensor, tables: Tensor, divisors: Tensor) -> tuple[Tensor, Tensor]:
-        """What no descriptor changes: features, and the gains that follow from the tables."""
-        known = torch.cat([torch.log2(tables).flatten(1) / 4 - 1, divisors - 1.5], 1)
-        gains = torch.exp(torch.tanh(cast(Tensor, self.gains(self.tables(known)))))[:, None, None]
-        levels = coefficients[..., :FREQUENCIES] / tables[:, None, None, 0]
-        x = self.enter(torch.cat([coefficients / _GREY, levels.clamp(-_LEVELS, _LEVELS)], -1))
-        for index, block in enumerate(self.first):
-            x = block(x, self._of(gains, index))
-        return x, gains
+        """What no descriptor changes: features, and what else :meth:`head` takes."""
 
-    def head(self, x: Tensor, gains: Tensor, tables: Tensor, descriptors: Tensor | None = None) -> Tensor:
-        """What to add, from :meth:`trunk`'s features and gains."""
-        factors = self._factors(descriptors, x)
-        for index, block in enumerate(self.last):
-            x = block(x, self._of(gains, len(self.first) + index) * factors[index])
-        x = x * (self._of(gains, len(self.first) + len(self.last)) * factors[-1])
-        steps = tables[:, 1].log().mean(1, keepdim=True).exp().expand(-1, 2 * FREQUENCIES)
-        errors = _ERROR * torch.cat([tables[:, 0], steps], 1)[:, None, None]
-        return cast(Tensor, self.leave(x)) * gains[..., -3 * FREQUENCIES :] * errors
+    @abstractmethod
+    def head(self, x: Tensor, beside: Tensor, tables: Tensor, descriptors: Tensor | None = None) -> Tensor:
+        """What to add, from what :meth:`trunk` returns."""
 
-    def _factors(self, descriptors: Tensor | None, x: Tensor) -> list[Tensor]:
+    def factors(self, descriptors: Tensor | None, each: int, rows: int, columns: int) -> list[Tensor]:
+        """For each steered block and what follows them, (B, rows, columns, C).
+
+        Args:
+            each: rows and columns of features for which a descriptor stands.
+        """
         if descriptors is None:
-            return [x.new_ones(1)] * (len(self.last) + 1)
-        _, rows, columns, channels = x.shape
+            return [self.steer.new_ones(1)] * (len(self.last) + 1)
         factors = 1 + descriptors[..., 1:] @ self.steer
-        factors = factors.repeat_interleave(CELL, 1).repeat_interleave(CELL, 2)[:, :rows, :columns]
-        return list(factors.split(channels, -1))
+        factors = factors.repeat_interleave(each, 1).repeat_interleave(each, 2)[:, :rows, :columns]
+        return list(factors.split(self.channels, -1))
 
-    def _of(self, gains: Tensor, index: int) -> Tensor:
-        channels = self.leave.in_features
-        return gains[..., index * channels : (index + 1) * channels]
+    def reduced(self, x: Tensor) -> torch.autocast:
+        """Products in :attr:`precision`."""
+        return torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32)

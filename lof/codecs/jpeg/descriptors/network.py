@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from lof.codecs.entropy.fixed import FixedConv
 from lof.codecs.jpeg.descriptors.config import Config
 from lof.codecs.jpeg.descriptors.context import Context
+from lof.codecs.jpeg.descriptors.edsr import EdsrFilter
 from lof.codecs.jpeg.descriptors.extraction import Extraction
 from lof.codecs.jpeg.descriptors.filter import Filter
+from lof.codecs.jpeg.descriptors.patches import PatchFilter
 
 
 class DescriptorNetwork(nn.Module):
@@ -28,7 +30,7 @@ class DescriptorNetwork(nn.Module):
         super().__init__()
         self.config = Config.from_sizes(sizes)
         self.register_buffer("sizes", torch.tensor(sizes, dtype=torch.int32))
-        self.filter = Filter(self.config)
+        self.filter: Filter = EdsrFilter(self.config) if self.config.edsr else PatchFilter(self.config)
         self.extraction = Extraction(self.config.seen)
         self.context = Context(self.config.width)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 import torch
 from torch import Tensor
 
+from lof.codecs.jpeg.descriptors.config import FREQUENCIES
 from lof.codecs.jpeg.planes import coefficients_of, doubled, plane_of, rgb_of
-
-_FREQUENCIES: Final = 64
 
 
 def coefficients_of_planes(luma: Tensor, chroma: Sequence[Tensor], divisors: tuple[int, int]) -> Tensor:
@@ -26,7 +24,13 @@ def coefficients_of_planes(luma: Tensor, chroma: Sequence[Tensor], divisors: tup
     return torch.cat([luma, *full], 1).permute(0, 2, 3, 1).contiguous()
 
 
+def samples_of(coefficients: Tensor) -> Tensor:
+    """(B, h, w, 192) to Y, Cb and Cr, (B, 3, H, W), 0 for middle grey."""
+    planes = coefficients.permute(0, 3, 1, 2).split(FREQUENCIES, 1)
+    return torch.cat([plane_of(plane) for plane in planes], 1)
+
+
 def picture_of(coefficients: Tensor) -> Tensor:
     """(B, h, w, 192) to (B, 3, H, W) in [0, 1], not clamped."""
-    luma, *chroma = coefficients.permute(0, 3, 1, 2).split(_FREQUENCIES, 1)
-    return rgb_of(plane_of(luma), torch.cat([plane_of(plane) for plane in chroma], 1))
+    samples = samples_of(coefficients)
+    return rgb_of(samples[:, :1], samples[:, 1:])

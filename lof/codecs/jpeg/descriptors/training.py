@@ -120,6 +120,7 @@ class _AllQualities(nn.Module):
     def __init__(self, net: DescriptorNetwork, aim: Aim) -> None:
         super().__init__()
         self.net, self.part = net, aim.part
+        net.filter.precision = aim.precision
 
     def forward(self, images: Tensor) -> Losses:
         """Filter JPEGs of images, (B, 3, H, W) float32 in [0, 1]."""
