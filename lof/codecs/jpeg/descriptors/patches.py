@@ -21,10 +21,12 @@ _LEVELS: Final = 3.0
 _ERROR: Final = 0.3
 """Of a step, about the error of a coefficient: the unit of what the last layer says."""
 _HIDDEN: Final = 64
+_OPEN: Final = 4.0
+"""Gates open no further: else features of pictures unlike any photograph grow with each block, beyond all bounds."""
 
 
 class Block(nn.Module):
-    """``x + b(p·relu(q))``, p and q linear in a depthwise 3×3 of x times ``factor``."""
+    """``x + b(p·gate(q))``, p and q linear in a depthwise 3×3 of x times ``factor``; gates are from 0 to 4."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -39,7 +41,7 @@ class Block(nn.Module):
         """(B, h, w, C) to the same shape; ``factor`` as that, or one for a whole image."""
         near = self.dw((x * factor).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         p, q = self.a(near).chunk(2, -1)
-        return x + cast(Tensor, self.b(p * F.relu(q)))
+        return x + cast(Tensor, self.b(p * F.hardtanh(q, 0, _OPEN)))
 
 
 class PatchFilter(Filter):

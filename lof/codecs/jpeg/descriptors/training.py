@@ -35,6 +35,8 @@ _FLAT: Final = 0.5
 """The share of JPEGs as lof's search makes them: tables that are flat in error, and small levels often 0."""
 _ZONE: Final = 0.2
 """How much more than half a step may become 0 there."""
+_GRAPHIC: Final = 0.06
+"""The share of crops that become graphics of two colours: what has hard edges must not be filtered to pieces."""
 _FULL: Final = 0.2
 """The share of batches of 4:4:4; the others are 4:2:0."""
 _CHOICE: Final = 0.05
@@ -124,6 +126,7 @@ class _AllQualities(nn.Module):
 
     def forward(self, images: Tensor) -> Losses:
         """Filter JPEGs of images, (B, 3, H, W) float32 in [0, 1]."""
+        images = _some_graphic(images)
         net, (count, _, height, width) = self.net, images.shape
         coefficients, tables, divisors, lmbda = jpegs_of(images)
         plain = _error(picture_of(coefficients), images)
@@ -171,6 +174,16 @@ class _AllQualities(nn.Module):
 
 def _error(decoded: Tensor, images: Tensor) -> Tensor:
     return 255**2 * (decoded - images).square().mean((1, 2, 3))
+
+
+def _some_graphic(images: Tensor) -> Tensor:
+    """Images, (B, 3, H, W), some of them with two colours only, where one channel is above and below its mean."""
+    count, device = len(images), images.device
+    channel = images[torch.arange(count), torch.randint(3, (count,), device=device)][:, None]
+    dark, light = torch.rand(2, count, 3, 1, 1, device=device)
+    graphic = torch.where(channel > channel.mean((2, 3), keepdim=True), light, dark)
+    chosen = torch.rand(count, 1, 1, 1, device=device) < _GRAPHIC
+    return torch.where(chosen, graphic, images)
 
 
 @torch.no_grad()
