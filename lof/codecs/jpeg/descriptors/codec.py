@@ -27,6 +27,7 @@ from lof.codecs.jpeg.planes import coefficients_of
 from lof.codecs.registry import Request
 from lof.codecs.weights import read_network, weights_name
 from lof.errors import StreamError
+from lof.machine.devices import resolve_precision
 from lof.pictures.picture import Picture
 from lof.profiles import OwnStage, Profile
 
@@ -49,6 +50,7 @@ class DescriptorCodec(JpegCodec):
         self.bytes_per_pixel = net.filter.bytes_per_pixel
         self.decoding_bytes_per_pixel = net.filter.decoding_bytes_per_pixel
         self.fast = copy.deepcopy(self.net).to(self.device)
+        self.fast.filter.precision = resolve_precision(request.precision, self.device)
         self.coder = Coder(self.net.context)
         self.fingerprint = fingerprint(net)
 
