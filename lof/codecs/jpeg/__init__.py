@@ -54,9 +54,6 @@ def _with_descriptors(name: str, fingerprint: str | None, summary: str, *, hidde
 
 @register(
     _with_descriptors(
-        "jpeg-descriptors", None, "JPEG with descriptors that steer a filter of the decoded picture"
-    ),
-    _with_descriptors(
         "jpeg-descriptors-tiny",
         "8f484f5e1281e6b3c74d62a572307da3e11bc1042f0db8c2e2f5b9c2282b0815",
         "JPEG with descriptors that steer a filter, of 8 channels; for tests",
@@ -70,7 +67,7 @@ def load_with_descriptors(request: Request) -> Codec:
     return DescriptorCodec.load(request)
 
 
-@register_training("jpeg-descriptors", "jpeg-descriptors-tiny")
+@register_training("jpeg-descriptors-tiny")
 def training(name: str) -> Trainable:
     """How one of the codecs with descriptors is trained."""
     from lof.codecs.jpeg.descriptors.training import DescriptorTraining
