@@ -37,6 +37,8 @@ _ZONE: Final = 0.2
 """How much more than half a step may become 0 there."""
 _GRAPHIC: Final = 0.06
 """The share of crops that become graphics of two colours: what has hard edges must not be filtered to pieces."""
+_GRAINS: Final = (1, 2, 3, 8)
+"""Pixels a side of what is of one colour, in those of noise."""
 _FULL: Final = 0.2
 """The share of batches of 4:4:4; the others are 4:2:0."""
 _CHOICE: Final = 0.05
@@ -177,11 +179,17 @@ def _error(decoded: Tensor, images: Tensor) -> Tensor:
 
 
 def _some_graphic(images: Tensor) -> Tensor:
-    """Images, (B, 3, H, W), some of them with two colours only, where one channel is above and below its mean."""
+    """Images, (B, 3, H, W), some of them with two colours only: above and below the mean of a channel, or of noise."""
     count, device = len(images), images.device
     channel = images[torch.arange(count), torch.randint(3, (count,), device=device)][:, None]
+    grain = _GRAINS[int(torch.randint(len(_GRAINS), ()))]
+    noise = torch.rand(count, 1, *(-(-side // grain) for side in images.shape[2:]), device=device)
+    noise = noise.repeat_interleave(grain, 2).repeat_interleave(grain, 3)[
+        ..., : images.shape[2], : images.shape[3]
+    ]
+    field = torch.where(torch.rand(count, 1, 1, 1, device=device) < 0.5, noise, channel)
     dark, light = torch.rand(2, count, 3, 1, 1, device=device)
-    graphic = torch.where(channel > channel.mean((2, 3), keepdim=True), light, dark)
+    graphic = torch.where(field > field.mean((2, 3), keepdim=True), light, dark)
     chosen = torch.rand(count, 1, 1, 1, device=device) < _GRAPHIC
     return torch.where(chosen, graphic, images)
 
