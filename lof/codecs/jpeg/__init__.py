@@ -55,8 +55,8 @@ def _with_descriptors(name: str, fingerprint: str | None, summary: str, *, hidde
 @register(
     _with_descriptors(
         "jpeg-descriptors-tiny",
-        "8f484f5e1281e6b3c74d62a572307da3e11bc1042f0db8c2e2f5b9c2282b0815",
-        "JPEG with descriptors that steer a filter, of 8 channels; for tests",
+        "919b2219dd86e6760cb09b642b1e966b64ddee69b18ea5f88594a5e5bddf792f",
+        "JPEG with descriptors that steer a filter, of 16 channels; for tests",
         hidden=True,
     ),
 )

@@ -16,7 +16,7 @@ from lof.codecs.base import Begun, Coded, Decoded, Latents, Quantize
 from lof.codecs.exact import exact_arithmetic, fingerprint
 from lof.codecs.jpeg import files
 from lof.codecs.jpeg.codec import MIDDLE, JpegCodec
-from lof.codecs.jpeg.descriptors.config import CELL, CLASSES
+from lof.codecs.jpeg.descriptors.config import CELL, CLASSES, OFF
 from lof.codecs.jpeg.descriptors.context import level_of
 from lof.codecs.jpeg.descriptors.network import DescriptorNetwork
 from lof.codecs.jpeg.descriptors.pictures import picture_of
@@ -155,10 +155,20 @@ class DescriptorCodec(JpegCodec):
         return float(level_of(symbols["tables"].flatten(2) + MIDDLE))
 
     def _plain(self, image: Tensor, grey: bool = False) -> Latents:
+        """libjpeg's levels; all is filtered alike, or nothing where that would be no improvement."""
         latents = super()._plain(image, grey)
         _, _, rows, columns = latents["y"].shape
         chosen = torch.zeros(1, 1, -(-rows // CELL), -(-columns // CELL), device=self.device)
-        return latents | {NAME: chosen}
+        latents |= {NAME: chosen}
+        with torch.no_grad():
+            values = {name: one.value for name, one in self.code(latents, self.rounded).items()}
+            coefficients = self.coefficients(values)
+            shown = picture_of(coefficients).clamp(0, 1)
+            filtered = picture_of(coefficients + self.fast.filter(coefficients, *self.told(values))).clamp(
+                0, 1
+            )
+            worse = (filtered - image).square().mean() > (shown - image).square().mean()
+        return latents | {NAME: torch.full_like(chosen, OFF)} if worse else latents
 
 
 def one_hot(chosen: Tensor) -> Tensor:

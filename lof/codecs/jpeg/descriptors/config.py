@@ -6,7 +6,11 @@ from dataclasses import astuple, dataclass
 from typing import Final, Self
 
 CLASSES: Final = 16
-"""Descriptors are 0 to 15; 0 leaves the filter as it is."""
+"""Descriptors are 0 to 15; 0 leaves the filter as it is, the last one the JPEG."""
+OFF: Final = CLASSES - 1
+"""The descriptor of what no filter improves, as hard edges of graphics."""
+SHORT: Final = {0: b"", OFF: bytes([OFF])}
+"""Strings of maps that are all alike: of the filter as it is, and of none."""
 CELL: Final = 2
 """Blocks of 8×8 pixels for which a descriptor stands, a side."""
 SIDE: Final = 8 * CELL
@@ -58,6 +62,6 @@ class Config:
 
 CONFIGS: Final = {
     "jpeg-descriptors": Config(192, 8, 3, 24, 32),
-    "jpeg-descriptors-tiny": Config(8, 2, 1, 4, 8),
+    "jpeg-descriptors-tiny": Config(16, 2, 1, 4, 8),
 }
 """By the codec's name."""

@@ -59,8 +59,8 @@ class EdsrFilter(Filter):
                 x = block(x, x.new_ones(1))
         return x, entered
 
-    def head(self, x: Tensor, beside: Tensor, tables: Tensor, descriptors: Tensor | None = None) -> Tensor:
-        """See :meth:`Filter.head`."""
+    def added(self, x: Tensor, beside: Tensor, tables: Tensor, descriptors: Tensor | None) -> Tensor:
+        """See :meth:`Filter.added`."""
         factors = [
             factor.permute(0, 3, 1, 2) if factor.ndim == 4 else factor
             for factor in self.factors(descriptors, SIDE, *x.shape[2:])

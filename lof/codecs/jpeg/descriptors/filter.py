@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from lof.codecs.jpeg.descriptors.config import CLASSES, Config
+from lof.codecs.jpeg.descriptors.config import CELL, CLASSES, OFF, Config
 
 
 class Filter(nn.Module, ABC):
@@ -52,9 +52,17 @@ class Filter(nn.Module, ABC):
     def trunk(self, coefficients: Tensor, tables: Tensor, divisors: Tensor) -> tuple[Tensor, Tensor]:
         """What no descriptor changes: features, and what else :meth:`head` takes."""
 
-    @abstractmethod
     def head(self, x: Tensor, beside: Tensor, tables: Tensor, descriptors: Tensor | None = None) -> Tensor:
         """What to add, from what :meth:`trunk` returns."""
+        added = self.added(x, beside, tables, descriptors)
+        if descriptors is None:
+            return added
+        kept = 1 - descriptors[..., OFF:]
+        return added * _repeated(kept, CELL)[:, : added.shape[1], : added.shape[2]]
+
+    @abstractmethod
+    def added(self, x: Tensor, beside: Tensor, tables: Tensor, descriptors: Tensor | None) -> Tensor:
+        """As :meth:`head`, whatever the last descriptor means."""
 
     def factors(self, descriptors: Tensor | None, each: int, rows: int, columns: int) -> list[Tensor]:
         """For each steered block and what follows them, (B, rows, columns, C).
@@ -64,10 +72,13 @@ class Filter(nn.Module, ABC):
         """
         if descriptors is None:
             return [self.steer.new_ones(1)] * (len(self.last) + 1)
-        factors = 1 + descriptors[..., 1:] @ self.steer
-        factors = factors.repeat_interleave(each, 1).repeat_interleave(each, 2)[:, :rows, :columns]
+        factors = _repeated(1 + descriptors[..., 1:] @ self.steer, each)[:, :rows, :columns]
         return list(factors.split(self.channels, -1))
 
     def reduced(self, x: Tensor) -> torch.autocast:
         """Products in :attr:`precision`."""
         return torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32)
+
+
+def _repeated(x: Tensor, times: int) -> Tensor:
+    return x.repeat_interleave(times, 1).repeat_interleave(times, 2)

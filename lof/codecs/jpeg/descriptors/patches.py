@@ -76,16 +76,16 @@ class PatchFilter(Filter):
                 x = block(x, self._of(gains, index))
         return x, gains
 
-    def head(self, x: Tensor, gains: Tensor, tables: Tensor, descriptors: Tensor | None = None) -> Tensor:
-        """See :meth:`Filter.head`."""
+    def added(self, x: Tensor, beside: Tensor, tables: Tensor, descriptors: Tensor | None) -> Tensor:
+        """See :meth:`Filter.added`."""
         factors = self.factors(descriptors, CELL, *x.shape[1:3])
         with self.reduced(x):
             for index, block in enumerate(self.last):
-                x = block(x, self._of(gains, len(self.first) + index) * factors[index])
-        x = x * (self._of(gains, len(self.first) + len(self.last)) * factors[-1])
+                x = block(x, self._of(beside, len(self.first) + index) * factors[index])
+        x = x * (self._of(beside, len(self.first) + len(self.last)) * factors[-1])
         steps = tables[:, 1].log().mean(1, keepdim=True).exp().expand(-1, 2 * FREQUENCIES)
         errors = _ERROR * torch.cat([tables[:, 0], steps], 1)[:, None, None]
-        return cast(Tensor, self.leave(x)) * gains[..., -3 * FREQUENCIES :] * errors
+        return cast(Tensor, self.leave(x)) * beside[..., -3 * FREQUENCIES :] * errors
 
     def _of(self, gains: Tensor, index: int) -> Tensor:
         return gains[..., index * self.channels : (index + 1) * self.channels]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lof.codecs.base import Latents
 from lof.codecs.jpeg.codec import JpegCodec
-from lof.codecs.jpeg.descriptors.config import CLASSES, SIDE
+from lof.codecs.jpeg.descriptors.config import CLASSES, SHORT, SIDE
 from lof.codecs.jpeg.descriptors.context import Context
 from lof.codecs.jpeg.descriptors.pictures import picture_of
 from lof.codecs.jpeg.search import refine
@@ -169,9 +169,10 @@ def _steered(picture: _Picture, chosen: Tensor, passes: int) -> Tensor:
         chosen = (each + picture.prices(chosen)).argmin(1)
     if (found := _cost(picture, chosen)) < cost:
         best, cost = chosen, found
-    none = torch.zeros_like(chosen)
-    if (found := _cost(picture, none)) < cost:
-        best, cost = none, found
+    for number in SHORT:
+        alike = torch.full_like(chosen, number)
+        if (found := _cost(picture, alike)) < cost:
+            best, cost = alike, found
     for _ in range(passes):
         before = cost
         promising = (each + picture.prices(best)).topk(1 + _TRIED, 1, largest=False).indices
@@ -199,5 +200,8 @@ def _moved(
 
 
 def _cost(picture: _Picture, chosen: Tensor) -> float:
-    bits = picture.bits(chosen).sum() if bool(chosen.any()) else 0  # where all are 0, nothing is written
-    return float(picture.errors(chosen).sum() + bits)
+    short = next(
+        (8 * len(string) for number, string in SHORT.items() if bool((chosen == number).all())), None
+    )
+    bits = float(picture.bits(chosen).sum()) if short is None else short
+    return float(picture.errors(chosen).sum()) + bits

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lof.codecs.entropy.fixed import ACTIVATION_UNIT, CEILING
 from lof.codecs.entropy.rans import ans, is_rans, slack
 from lof.codecs.entropy.tables import WHOLE
-from lof.codecs.jpeg.descriptors.config import CLASSES
+from lof.codecs.jpeg.descriptors.config import CLASSES, SHORT
 from lof.codecs.jpeg.descriptors.context import DEEPEST, OCTAVE, REACH, SEEN, Context
 from lof.errors import StreamError
 
@@ -49,13 +49,14 @@ class Coder:
         self.powers = context.powers.cpu().numpy().astype(np.int64)
 
     def encode(self, descriptors: Whole, level: float) -> bytes:
-        """The string; empty where all are 0.
+        """The string; a short one where all are 0, or all leave the JPEG as it is.
 
         Args:
             level: as :func:`level_of` has it.
         """
-        if not descriptors.any():
-            return b""
+        for number, string in SHORT.items():
+            if (descriptors == number).all():
+                return string
         waves = list(_waves(*descriptors.shape))
         rows, columns = (np.concatenate(part) for part in zip(*waves, strict=True))
         cdfs = self._cdfs(_padded(descriptors), rows, columns, level)
@@ -73,8 +74,10 @@ class Coder:
         """
         padded = _padded(np.zeros((rows, columns), np.int64))
         found = padded[REACH:, REACH:-REACH]
-        if not string:
-            return found
+        for number, short in SHORT.items():
+            if string == short:
+                found[:] = number
+                return found
         if not is_rans(string):
             raise StreamError("its descriptors are no such string; encode the picture again")
         decoder = ans.RansDecoder()
