@@ -129,14 +129,15 @@ def test_other_strings_are_refused(codec: DescriptorCodec, string: bytes) -> Non
 
 
 def test_the_plain_encoding_is_the_jpeg_of_libjpeg_turbo_and_lof_shows_it_filtered(
-    face: Pixels, codec: DescriptorCodec
+    photograph: NDArray[np.uint8], codec: DescriptorCodec
 ) -> None:
-    data = lof.encode(face, codec=load_codec(NAME, 10, device="cpu"))
-    plain = lof.encode(face, codec="jpeg", quality=10)
+    scene = np.ascontiguousarray(photograph[:120, :150])
+    data = lof.encode(scene, codec=codec)
+    plain = lof.encode(scene, codec="jpeg", quality=20)
     assert unpack(data).strings == (*unpack(plain).strings, b"")
     assert np.array_equal(shown(data), shown(plain))
     assert len(data) - len(plain) < 50
-    assert error(lof.decode(data).pixels, face) < error(shown(data), face)
+    assert error(lof.decode(data).pixels, scene) < 0.99 * error(shown(data), scene)
 
 
 def cost(codec: DescriptorCodec, woven: Pixels, size: int, pixels: Pixels) -> float:

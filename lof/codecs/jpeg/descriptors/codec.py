@@ -163,12 +163,13 @@ class DescriptorCodec(JpegCodec):
         with torch.no_grad():
             values = {name: one.value for name, one in self.code(latents, self.rounded).items()}
             coefficients = self.coefficients(values)
-            shown = picture_of(coefficients).clamp(0, 1)
-            filtered = picture_of(coefficients + self.fast.filter(coefficients, *self.told(values))).clamp(
-                0, 1
+            added = self.fast.filter(coefficients, *self.told(values))
+            height, width = self.size or image.shape[1:]
+            shown, filtered = (
+                (picture_of(each)[0].clamp(0, 1) - image)[:, :height, :width].square().mean()
+                for each in (coefficients, coefficients + added)
             )
-            worse = (filtered - image).square().mean() > (shown - image).square().mean()
-        return latents | {NAME: torch.full_like(chosen, OFF)} if worse else latents
+        return latents | {NAME: torch.full_like(chosen, OFF)} if filtered > shown else latents
 
 
 def one_hot(chosen: Tensor) -> Tensor:
