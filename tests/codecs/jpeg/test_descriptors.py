@@ -209,7 +209,7 @@ def test_packing_anew_keeps_the_descriptors(searched: lof.Result, weights: Path)
 def test_each_part_trains_what_it_names_and_one_file_ships_for_all_qualities(
     photos: Path, tmp_path: Path
 ) -> None:
-    rungs = [{"steps": 2, "part": part} for part in ("filter", "steering", "descriptors")]
+    rungs = [{"steps": 2, "part": part} for part in ("filter", "steering", "searched", "descriptors")]
     content = {
         "name": "test",
         "codec": NAME,
@@ -223,7 +223,12 @@ def test_each_part_trains_what_it_names_and_one_file_ships_for_all_qualities(
     trained = [set(load_checkpoint(path).ema) for path in paths]
     assert {name.split(".")[0] for name in trained[0]} == {"filter"}
     assert "filter.steer" not in trained[0]
-    assert trained[1] == trained[2] >= {"filter.steer", "filter.last.0.a.weight", "context.leave.bias"}
+    assert (
+        trained[1]
+        == trained[2]
+        == trained[3]
+        >= {"filter.steer", "filter.last.0.a.weight", "context.leave.bias"}
+    )
     assert not any(name.startswith(("filter.first", "filter.enter")) for name in trained[1])
     shipped = trainable(NAME).ship(load_checkpoint(paths[-1]).sd, "mse", None, "x")
     assert shipped.name == f"{NAME}.safetensors"
@@ -251,7 +256,7 @@ def test_what_the_family_has_not_is_one_clear_error() -> None:
     family = trainable(NAME)
     with pytest.raises(TrainingError, match=r"^network: "):
         family.build({"channel": 3})
-    with pytest.raises(TrainingError, match="it has 'filter', 'steering' and 'descriptors'"):
+    with pytest.raises(TrainingError, match="it has 'filter', 'steering', 'searched', 'descriptors',"):
         family.task(family.build({}), Aim("mse", None, None, torch.float32, part="prior"))
     with pytest.raises(TrainingError, match=r"^x: not weights of"):
         family.ship({}, "mse", None, "x")

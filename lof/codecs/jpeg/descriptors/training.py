@@ -45,6 +45,12 @@ _CHOICE: Final = 0.05
 """Weight of how far the choice of descriptors is from the best ones."""
 _WITHOUT: Final = 0.25
 """The share of JPEGs that are filtered without descriptors, where there are some."""
+_STEERED: Final = ("steering", "searched", "descriptors")
+"""Parts of a training with descriptors."""
+_TRIED: Final = 8
+"""Classes that are tried in a step of the first of them."""
+_SETTLED: Final = 2
+"""How often descriptors are chosen anew as their neighbours stand, in the second."""
 _NEXT_TO_NOTHING: Final = 2.0
 """Added to squared errors in grey levels, so that the best JPEGs do not decide."""
 
@@ -52,9 +58,10 @@ _NEXT_TO_NOTHING: Final = 2.0
 class DescriptorTraining:
     """See :class:`lof.codecs.training.Trainable`. Parts:
 
-    ``filter`` is the filter without descriptors; ``steering`` is all but its first blocks, which no descriptor changes,
-    with the best descriptors whatever they cost; ``descriptors`` is the same with those that the choice draws, at their
-    price. Before they bring something, a price would make them all alike.
+    ``filter`` is the filter without descriptors. The others are all but its first blocks, which no descriptor changes:
+    ``steering`` with the best descriptors whatever they cost, for before they bring something a price would make them
+    all alike; ``searched`` with the best ones at their price, as lof's search finds them; ``descriptors`` with those
+    that the network of :mod:`.extraction` draws, at their price, as in the paper.
     """
 
     def __init__(self, name: str) -> None:
@@ -84,16 +91,14 @@ class DescriptorTraining:
     def task(self, net: nn.Module, aim: Aim) -> Task:
         """See :class:`Trainable`."""
         net = cast(DescriptorNetwork, net)
-        if aim.frozen is not None or aim.part not in (None, "filter", "steering", "descriptors"):
-            known = "'filter', 'steering' and 'descriptors', and no frozen transforms"
+        if aim.frozen is not None or aim.part not in (None, "filter", *_STEERED):
+            known = f"'filter', {', '.join(map(repr, _STEERED))}, and no frozen transforms"
             raise TrainingError(f"{self.name}: has no such part; it has {known}")
         choice = {*net.extraction.parameters(), *net.context.parameters(), net.filter.steer}
         parts = {
             None: set(net.parameters()),
             "filter": set(net.filter.parameters()) - choice,
-            "steering": choice | set(net.filter.last.parameters()),
-            "descriptors": choice | set(net.filter.last.parameters()),
-        }
+        } | dict.fromkeys(_STEERED, choice | set(net.filter.last.parameters()))
         for parameter in net.parameters():
             parameter.requires_grad_(parameter in parts[aim.part])
         trained = [parameter for parameter in net.parameters() if parameter.requires_grad]
@@ -140,8 +145,9 @@ class _AllQualities(nn.Module):
             with torch.no_grad():
                 neutral = picture_of(coefficients + net.filter.head(features, gain, tables))
             logits = net.extraction(images, neutral, _error(neutral, images).sqrt() / 255)
-            if self.part == "steering":
-                best = self._best(images, coefficients, features, gain, tables)
+            if self.part in ("steering", "searched"):
+                price = None if self.part == "steering" else 1 / lmbda
+                best = self._best(images, coefficients, features, gain, tables, price)
                 descriptors = F.one_hot(best, CLASSES).float()
                 choice = F.cross_entropy(logits.permute(0, 3, 1, 2), best)
             else:
@@ -158,20 +164,36 @@ class _AllQualities(nn.Module):
 
     @torch.no_grad()
     def _best(
-        self, images: Tensor, coefficients: Tensor, features: Tensor, gain: Tensor, tables: Tensor
+        self,
+        images: Tensor,
+        coefficients: Tensor,
+        features: Tensor,
+        gain: Tensor,
+        tables: Tensor,
+        price: Tensor | None,
     ) -> Tensor:
-        """The class that leaves the least error at each place, (B, h, w), if all of a picture had it."""
+        """The class that costs the least at each place, (B, h, w), if all of a picture had it.
+
+        Args:
+            price: of a bit per pixel in squared grey levels, (B,); without one bits cost nothing, and a part of the
+                classes is tried, so that none dies out.
+        """
         # The transform is orthonormal, so that errors of coefficients are those of pixels.
         planes = ycbcr_of(images).split(1, 1)
         left = coefficients - torch.cat([coefficients_of(plane) for plane in planes], 1).permute(0, 2, 3, 1)
         shape = (len(images), images.shape[2] // SIDE, images.shape[3] // SIDE)
-        errors = []
-        for number in range(CLASSES):
+        errors = torch.full((CLASSES, *shape), torch.inf, device=images.device)
+        for number in range(CLASSES) if price is not None else torch.randperm(CLASSES)[:_TRIED].tolist():
             hot = F.one_hot(torch.full(shape, number), CLASSES).to(features)
             wrong = left + self.net.filter.head(features, gain, tables, hot)
             wrong = torch.einsum("cs,bhwsf->bhwcf", TO_RGB.to(wrong), wrong.unflatten(-1, (3, -1)))
-            errors.append(F.avg_pool2d(wrong.square().sum((3, 4)), CELL))
-        return torch.stack(errors).argmin(0)
+            errors[number] = F.avg_pool2d(wrong.square().mean((3, 4)), CELL)
+        errors = errors.transpose(0, 1)
+        best = errors.argmin(1)
+        for _ in range(_SETTLED if price is not None else 0):
+            bits = self.net.context.prices(F.one_hot(best, CLASSES).float(), tables)
+            best = (errors + cast(Tensor, price).reshape(-1, 1, 1, 1) * bits / SIDE**2).argmin(1)
+        return best
 
 
 def _error(decoded: Tensor, images: Tensor) -> Tensor:
