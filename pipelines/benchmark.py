@@ -29,24 +29,35 @@ from lof.profiles import BUILT_IN, Profile, load_profile
 from lof.report.records import Record
 from pipelines import benchmark_report as report
 from pipelines.benchmark_plots import gain_against_evaluations, rate_distortion
-from pipelines.command import bar, device_name, qualities_of, run
+from pipelines.command import (
+    CodecName,
+    Count,
+    DeviceName,
+    Folder,
+    Precision,
+    Results,
+    bar,
+    device_name,
+    qualities_of,
+    run,
+)
 from pipelines.methods import SGA_STEPS, Journal, Runner, sga
 
 
 def main(
-    folder: Annotated[str, typer.Argument(help="Folder of images.")],
+    folder: Folder,
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
-    codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
+    out: Results,
+    codec: CodecName = DEFAULT_CODEC,
     qualities: Annotated[str, typer.Option(help="Rate points, as 2,4,6; all if empty.")] = "",
     profiles: Annotated[str, typer.Option(help="Names or TOML files, by commas.")] = ",".join(BUILT_IN),
     sga_steps: Annotated[int, typer.Option(min=0, help="Of the reference SGA; 0 leaves it out.")] = SGA_STEPS,
-    crops: Annotated[int | None, typer.Option(min=1, help="Centre crops, evenly over the folder.")] = None,
+    crops: Count = None,
     size: Annotated[int, typer.Option(min=16, help="Side of a crop, in pixels.")] = 256,
     batch: Annotated[int, typer.Option(min=1, help="Images searched at once, of one size.")] = 1,
     weights: Annotated[Path | None, typer.Option(help="Folder with weights.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Of the search: auto, bf16 or fp32.")] = "auto",
+    device: DeviceName = "auto",
+    precision: Precision = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
     seed: Annotated[int, typer.Option(help="Of the searches.")] = 0,
     ms_ssim: Annotated[bool, typer.Option("--ms-ssim", help="Show MS-SSIM too.")] = False,

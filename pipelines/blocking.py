@@ -21,7 +21,7 @@ from lof.files.inputs import find
 from lof.pictures.batches import spread
 from lof.pictures.reading import read_picture
 from lof.results import Pixels
-from pipelines.command import qualities_of, run
+from pipelines.command import CodecName, Folder, Threads, qualities_of, run
 
 BLOCK: Final = 16
 
@@ -41,12 +41,12 @@ def borders(pictures: Sequence[Pixels]) -> tuple[float, float]:
 
 
 def main(
-    folder: Annotated[str, typer.Argument(help="Folder of images.")],
+    folder: Folder,
     *,
-    codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
+    codec: CodecName = DEFAULT_CODEC,
     qualities: Annotated[str, typer.Option(help="By commas.")] = "1,2",
     count: Annotated[int, typer.Option(min=1, help="Images, evenly over the folder.")] = 6,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Print a row for the originals and for each quality, of plain encodings."""
     torch.set_num_threads(threads)

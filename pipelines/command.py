@@ -1,10 +1,11 @@
-"""How every command of this package starts and ends."""
+"""How every command of this package starts and ends, and what many of them can be told."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -12,6 +13,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lof.errors import LofError, UsageError
+
+Folder = Annotated[str, typer.Argument(help="Folder of pictures.")]
+Results = Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")]
+CodecName = Annotated[str, typer.Option(help="See `lof codecs`.")]
+ProfileName = Annotated[str, typer.Option(help="Name or TOML file.")]
+Count = Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder; all if left out.")]
+Crop = Annotated[
+    int | None, typer.Option(min=16, help="Side of centre crops, in pixels; else whole pictures.")
+]
+Threads = Annotated[int, typer.Option(min=1, help="CPU threads.")]
+DeviceName = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="Of the search: auto, bf16 or fp32.")]
 
 
 def run(command: Callable[..., Any]) -> None:

@@ -32,7 +32,7 @@ from lof.profiles import Profile, load_profile
 from lof.report.records import Record, distinct
 from lof.results import Pixels
 from pipelines.benchmark_report import PLAIN
-from pipelines.command import bar, qualities_of, run
+from pipelines.command import CodecName, Count, Crop, Folder, Results, Threads, bar, qualities_of, run
 from pipelines.compare_report import plot, series_of, to_markdown
 from pipelines.formats import QUALITIES, encoder, formats
 from pipelines.methods import Journal
@@ -41,10 +41,10 @@ KODAK_IMAGES = 24
 
 
 def main(
-    folder: Annotated[str, typer.Argument(help="Folder of pictures.")],
+    folder: Folder,
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
-    codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
+    out: Results,
+    codec: CodecName = DEFAULT_CODEC,
     qualities: Annotated[str, typer.Option(help="Rate points, by commas.")] = "1,2,3,4,5,6,7,8",
     profiles: Annotated[
         str, typer.Option(help="Search with them too, by commas; empty: plain encodings alone.")
@@ -54,9 +54,9 @@ def main(
         typer.Option("--formats", help="By commas; also MOZJPEG, MOZJPEG-2, MOZJPEG-3 (its tables), JPEGLI."),
     ] = "JPEG,WEBP,AVIF,JXL",
     metric: Annotated[str, typer.Option(help="What is searched for and measured: mse or ms-ssim.")] = "mse",
-    crop: Annotated[int | None, typer.Option(min=16, help="Centre crops of this side, in pixels.")] = None,
-    count: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    crop: Crop = None,
+    count: Count = None,
+    threads: Threads = 1,
 ) -> None:
     """Measure and write tables and chart."""
     torch.set_num_threads(threads)

@@ -32,7 +32,7 @@ from lof.report.records import Record
 from lof.training.measure import measure
 from pipelines import comparison
 from pipelines.benchmark_report import PLAIN
-from pipelines.command import qualities_of, run
+from pipelines.command import Count, Folder, Results, Threads, qualities_of, run
 from pipelines.methods import Journal
 
 ROUNDS = 3
@@ -48,15 +48,15 @@ class Entry:
 
 
 def main(
-    folder: Annotated[str, typer.Argument(help="Folder of images.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
+    folder: Folder,
+    out: Results,
     codecs: Annotated[str, typer.Option(help="By commas: NAME, NAME:FOLDER, LABEL=NAME:FOLDER.")],
     qualities: Annotated[str, typer.Option(help="Rate points, by commas.")] = "2,4,5,6",
     profile: Annotated[str, typer.Option(help="Search with it as well.")] = "",
     only_plain: Annotated[str, typer.Option(help="Labels, by commas, that are not searched.")] = "",
-    crops: Annotated[int | None, typer.Option(min=1, help="Centre crops, evenly over the folder.")] = None,
+    crops: Count = None,
     size: Annotated[int, typer.Option(min=16, help="Side of a crop, in pixels.")] = 256,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Measure and write table and plot."""
     torch.set_num_threads(threads)

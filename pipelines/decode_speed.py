@@ -36,7 +36,7 @@ from lof.files.atomic import write_atomically
 from lof.report.canvas import canvas, png, round_numbers
 from lof.search import symbols_of
 from lof.training.hardware import describe_hardware
-from pipelines.command import run
+from pipelines.command import Threads, run
 
 SIZES = "256x256,512x512,1024x1024,2048x1365,2048x2048"
 AUTOREGRESSIVE = "autoregressive"
@@ -59,7 +59,7 @@ def main(
     rounds: Annotated[
         int, typer.Option(min=1, help="Of all but the autoregressive model, which has one.")
     ] = 3,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Threads = 1,
     largest: Annotated[str, typer.Option(help="Largest size for the autoregressive model.")] = "2048x1365",
 ) -> None:
     """Measure and write table and plot."""

@@ -36,18 +36,18 @@ from lof.pictures.reading import read_picture
 from lof.report.figures import percent
 from lof.report.rate_distortion import bjontegaard_deltas
 from lof.results import Pixels
-from pipelines.command import qualities_of, run
+from pipelines.command import Count, Crop, Folder, ProfileName, qualities_of, run
 
 Decoder = Callable[[Sequence[bytes]], list[Pixels]]
 
 
 def main(
-    folder: Annotated[str, typer.Argument(help="Folder of pictures.")],
+    folder: Folder,
     *,
     qualities: Annotated[str, typer.Option(help="Of both encoders, by commas.")] = "35,60,80,92",
-    profile: Annotated[str, typer.Option(help="To search with.")] = "fast",
-    count: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder.")] = None,
-    crop: Annotated[int | None, typer.Option(min=16, help="Side of centre crops, in pixels.")] = None,
+    profile: ProfileName = "fast",
+    count: Count = None,
+    crop: Crop = None,
 ) -> None:
     """Measure and print."""
     torch.set_num_threads(1)

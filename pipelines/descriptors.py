@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from statistics import fmean
 from typing import Annotated
 
@@ -38,7 +37,7 @@ from lof.report.records import Record
 from lof.results import Pixels
 from lof.search.objective import Objective
 from lof.search.state import Search
-from pipelines.command import bar, qualities_of, run
+from pipelines.command import Count, Crop, Folder, Results, Threads, bar, qualities_of, run
 from pipelines.compare_report import bytes_at_equal_psnr, series_of
 from pipelines.methods import Journal
 
@@ -50,15 +49,15 @@ PASSES = 4
 
 
 def main(
-    folder: Annotated[str, typer.Argument(help="Folder of pictures.")],
+    folder: Folder,
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
+    out: Results,
     codec: Annotated[str, typer.Option(help="One with descriptors.")] = "jpeg-descriptors",
     qualities: Annotated[str, typer.Option(help="Of libjpeg, by commas.")] = "10,20,30,40",
     profile: Annotated[str, typer.Option(help="Of the search; name or TOML file.")] = "fast",
-    count: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder.")] = None,
-    crop: Annotated[int | None, typer.Option(min=16, help="Centre crops of this side, in pixels.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    count: Count = None,
+    crop: Crop = None,
+    threads: Threads = 1,
 ) -> None:
     """Measure what the journal lacks, and write the tables."""
     torch.set_num_threads(threads)

@@ -11,7 +11,6 @@ change of ``bpp + λ·D`` against the plain encoding, the mean over images. Each
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -24,7 +23,7 @@ from lof.machine.devices import resolve_precision
 from lof.pictures.batches import batches, spread
 from lof.profiles import load_profile
 from pipelines import matrix_report
-from pipelines.command import device_name, run
+from pipelines.command import DeviceName, Folder, Precision, Results, Threads, device_name, run
 from pipelines.methods import SGA_STEPS, Journal, Runner, sga
 from pipelines.variants import variant
 
@@ -38,9 +37,9 @@ CELLS = (
 
 
 def main(
-    folder: Annotated[str, typer.Argument(help="Folder of images.")],
+    folder: Folder,
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
+    out: Results,
     cells: Annotated[str, typer.Option(help="By commas: NAME:QUALITY or NAME:QUALITY:VARIANT.")] = ",".join(
         CELLS
     ),
@@ -48,9 +47,9 @@ def main(
     sga_steps: Annotated[int, typer.Option(min=0, help="Of the reference SGA; 0 leaves it out.")] = SGA_STEPS,
     crops: Annotated[int, typer.Option(min=1, help="Centre crops, evenly over the folder.")] = 4,
     size: Annotated[int, typer.Option(min=16, help="Side of a crop, in pixels.")] = 192,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Of the search: auto, bf16 or fp32.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    device: DeviceName = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 1,
     seed: Annotated[int, typer.Option(help="Of the searches.")] = 0,
 ) -> None:
     """Measure what the journal lacks, and write table and plot."""

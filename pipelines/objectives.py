@@ -10,7 +10,6 @@ bytes that takes. Each row goes to ``RUN/results.jsonl``; the same command conti
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
@@ -29,7 +28,7 @@ from lof.pictures.batches import centre_crop, spread
 from lof.pictures.reading import read_picture
 from lof.profiles import load_profile
 from lof.results import Pixels
-from pipelines.command import run
+from pipelines.command import CodecName, Count, Folder, ProfileName, Results, Threads, run
 from pipelines.methods import Journal
 
 WEIGHT = 8
@@ -40,18 +39,18 @@ HEAD = (
 
 
 def main(
-    folder: Annotated[str, typer.Argument(help="Folder of images.")],
+    folder: Folder,
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
-    codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
+    out: Results,
+    codec: CodecName = DEFAULT_CODEC,
     quality: Annotated[float | None, typer.Option(help="Of the search for the squared error.")] = None,
     aimed_quality: Annotated[
         float | None, typer.Option(help="Of the search with a region; any that suits the size.")
     ] = None,
-    profile: Annotated[str, typer.Option(help="Name or TOML file.")] = "medium",
-    count: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder; all.")] = None,
+    profile: ProfileName = "medium",
+    count: Count = None,
     size: Annotated[int | None, typer.Option(min=161, help="Side of their centre; all of them.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Measure what the journal lacks, and write the table."""
     torch.set_num_threads(threads)

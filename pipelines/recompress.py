@@ -27,7 +27,7 @@ from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of, read_picture
 from lof.report.figures import ABSENT, percent
 from lof.report.records import Record
-from pipelines.command import qualities_of, run
+from pipelines.command import Count, Crop, ProfileName, qualities_of, run
 from pipelines.compare_report import bytes_at_equal_psnr, series_of
 
 OWN, ANEW, PLAIN = "from its coefficients", "from its pixels", "libjpeg-turbo, progressive"
@@ -38,9 +38,9 @@ def main(
     *,
     sources: Annotated[str, typer.Option(help="Qualities of the JPEGs, by commas.")] = "90,95",
     qualities: Annotated[str, typer.Option(help="Of the codec jpeg, by commas.")] = "60,75,85,92,97,100",
-    profile: Annotated[str, typer.Option(help="To search with.")] = "fast",
-    count: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder.")] = None,
-    crop: Annotated[int | None, typer.Option(min=16, help="Side of centre crops, in pixels.")] = None,
+    profile: ProfileName = "fast",
+    count: Count = None,
+    crop: Crop = None,
 ) -> None:
     """Measure and print."""
     torch.set_num_threads(1)

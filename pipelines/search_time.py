@@ -25,7 +25,7 @@ from lof.profiles import load_profile
 from lof.search import search
 from lof.search.expected import Point, Walk
 from lof.search.state import Search
-from pipelines.command import run
+from pipelines.command import CodecName, DeviceName, Precision, ProfileName, Threads, run
 
 PARTS: Final[dict[str, Callable[..., object]]] = {
     "walks of the probability model, with gradients": Walk.at,
@@ -40,12 +40,12 @@ ROUNDS: Final = 3
 def main(
     picture: Annotated[Path, typer.Argument(help="An image.")],
     *,
-    codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
+    codec: CodecName = DEFAULT_CODEC,
     quality: Annotated[float | None, typer.Option(help="Of the codec.")] = None,
-    profile: Annotated[str, typer.Option(help="Name or TOML file.")] = "fast",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Of the search: auto, bf16 or fp32.")] = "auto",
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 2,
+    profile: ProfileName = "fast",
+    device: DeviceName = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 2,
 ) -> None:
     """Print the seconds of a search, of its parts and of decoding; the best of three rounds."""
     torch.set_num_threads(threads)

@@ -24,16 +24,16 @@ from lof.metrics import ssimulacra2
 from lof.pictures.batches import centre_crop, spread
 from lof.pictures.reading import read_picture
 from lof.results import Pixels
-from pipelines.command import run
+from pipelines.command import Count, Folder, run
 
 QUALITIES = (10, 30, 60, 90)
 
 
 def main(
-    folder: Annotated[str, typer.Argument(help="Folder of images.")],
+    folder: Folder,
     *,
     tool: Annotated[Path, typer.Option(help="libjxl's program ssimulacra2.")],
-    count: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder; all.")] = None,
+    count: Count = None,
     crop: Annotated[int | None, typer.Option(min=8, help="Side of their centre; all of them.")] = None,
 ) -> None:
     """Print a row for each pair, and the largest difference."""

@@ -22,7 +22,7 @@ from lof.errors import UsageError
 from lof.machine.devices import resolve_precision
 from lof.profiles import Profile, load_profile, parse_profile
 from lof.search import Progress, search
-from pipelines.command import device_name, run
+from pipelines.command import DeviceName, Precision, device_name, run
 
 
 class PlainStep:
@@ -110,8 +110,8 @@ def main(
     height: Annotated[int, typer.Option(min=16)] = 512,
     rounds: Annotated[int, typer.Option(min=1)] = 7,
     weights: Annotated[Path | None, typer.Option(help="Folder with weights.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    precision: Annotated[str, typer.Option(help="Of the search: auto, bf16 or fp32.")] = "auto",
+    device: DeviceName = "auto",
+    precision: Precision = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads.")] = None,
 ) -> None:
     """Time one gradient evaluation against the same step written plainly."""

@@ -11,7 +11,6 @@ command continues, and leaves ``targets.md``.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
 
@@ -27,7 +26,7 @@ from lof.files.inputs import find
 from lof.pictures.batches import Image, centre_crop, spread
 from lof.pictures.reading import read_picture
 from lof.profiles import Profile, load_profile
-from pipelines.command import run
+from pipelines.command import CodecName, Count, Folder, ProfileName, Results, Threads, run
 from pipelines.methods import Journal
 
 BELOW, ABOVE = 1.0, 0.02
@@ -39,14 +38,14 @@ HEAD = (
 
 
 def main(
-    folder: Annotated[str, typer.Argument(help="Folder of images.")],
+    folder: Folder,
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
-    codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
-    profile: Annotated[str, typer.Option(help="Name or TOML file.")] = "medium",
-    crops: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder; all.")] = None,
+    out: Results,
+    codec: CodecName = DEFAULT_CODEC,
+    profile: ProfileName = "medium",
+    crops: Count = None,
     size: Annotated[int | None, typer.Option(min=1, help="Side of their centre; all of them.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Measure what the journal lacks, and write the table."""
     torch.set_num_threads(threads)

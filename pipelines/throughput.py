@@ -18,7 +18,7 @@ from lof.machine.devices import resolve_device
 from lof.training.data import Pool
 from lof.training.recipe import Recipe, load_recipe
 from lof.training.step import Stepper
-from pipelines.command import run
+from pipelines.command import DeviceName, run
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def main(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe, or a TOML file.")],
     crop: Annotated[int | None, typer.Option(min=64, help="Side of a crop, if not the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="Crops in a step, if not the recipe's.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: DeviceName = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Of both loops, in turn.")] = 5,
 ) -> None:
     """Print images per second of both loops."""

@@ -11,8 +11,7 @@ pixels, or the mean of the pictures' PSNRs. Last, the least bytes at which any s
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +29,7 @@ from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
 from lof.targets import Ladder
 from lof.targets.total import MOST
-from pipelines.command import run
+from pipelines.command import CodecName, Count, Crop, Folder, Results, Threads, run
 from pipelines.methods import Journal
 
 RATES = (0.3, 0.5, 0.8)
@@ -40,13 +39,13 @@ Logs = NDArray[np.float64]
 
 
 def main(
-    folder: Annotated[str, typer.Argument(help="Folder of images.")],
+    folder: Folder,
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")],
-    codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
-    count: Annotated[int | None, typer.Option(min=1, help="Pictures, evenly over the folder; all.")] = None,
-    size: Annotated[int | None, typer.Option(min=16, help="Side of their centre; all of them.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    out: Results,
+    codec: CodecName = DEFAULT_CODEC,
+    count: Count = None,
+    size: Crop = None,
+    threads: Threads = 1,
 ) -> None:
     """Measure what the journal lacks, and print the table."""
     torch.set_num_threads(threads)

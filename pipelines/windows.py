@@ -19,7 +19,7 @@ from lof.codecs import DEFAULT_CODEC, load_codec
 from lof.pictures.reading import read_picture
 from lof.search import windows_for
 from lof.search.windows import BASE, HELD
-from pipelines.command import run
+from pipelines.command import CodecName, ProfileName, Threads, run
 
 HUNGRY = 10_000
 """Bytes for a pixel that a search is said to need, so that a small picture does not fit."""
@@ -28,11 +28,11 @@ HUNGRY = 10_000
 def main(
     pictures: Annotated[list[Path], typer.Argument(help="Images.")],
     *,
-    codec: Annotated[str, typer.Option(help="See `lof codecs`.")] = DEFAULT_CODEC,
-    profile: Annotated[str, typer.Option(help="Name or TOML file.")] = "fast",
+    codec: CodecName = DEFAULT_CODEC,
+    profile: ProfileName = "fast",
     side: Annotated[int, typer.Option(min=1, help="Side of the square that is cut from each picture.")] = 512,
     window: Annotated[int, typer.Option(min=1, help="Side of a window's square, margins included.")] = 384,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Threads = 1,
 ) -> None:
     """Print a row for each picture."""
     torch.set_num_threads(threads)
