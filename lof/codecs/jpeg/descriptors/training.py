@@ -35,6 +35,8 @@ _FLAT: Final = 0.5
 """The share of JPEGs as lof's search makes them: tables that are flat in error, and small levels often 0."""
 _ZONE: Final = 0.2
 """How much more than half a step may become 0 there."""
+_CUT: Final = 0.3
+"""The share of batches that are not scaled: photographs on the network are mostly softer than those of a test set."""
 _GRAPHIC: Final = 0.06
 """The share of crops that become graphics of two colours: what has hard edges must not be filtered to pieces."""
 _GRAINS: Final = (1, 2, 3, 8)
@@ -132,8 +134,8 @@ class _AllQualities(nn.Module):
         net.filter.precision = aim.precision
 
     def forward(self, images: Tensor) -> Losses:
-        """Filter JPEGs of images, (B, 3, H, W) float32 in [0, 1]."""
-        images = _some_graphic(images)
+        """Filter JPEGs made of images, (B, 3, H, W) float32 in [0, 1], at half of their side."""
+        images = _some_graphic(_scaled(images))
         net, (count, _, height, width) = self.net, images.shape
         coefficients, tables, divisors, lmbda = jpegs_of(images)
         plain = _error(picture_of(coefficients), images)
@@ -198,6 +200,16 @@ class _AllQualities(nn.Module):
 
 def _error(decoded: Tensor, images: Tensor) -> Tensor:
     return 255**2 * (decoded - images).square().mean((1, 2, 3))
+
+
+def _scaled(images: Tensor) -> Tensor:
+    """Squares of half the side, (B, 3, h, h) from (B, 3, H, W): cut, or scaled down by up to 2, so that they are sharper."""
+    side = max(SIDE, images.shape[2] // 2 // SIDE * SIDE)
+    if float(torch.rand(())) < _CUT:
+        return images[..., :side, :side]
+    part = int(torch.randint(side, images.shape[2] + 1, ()))
+    scaled = F.interpolate(images[..., :part, :part], (side, side), mode="bicubic", antialias=True)
+    return scaled.clamp(0, 1)
 
 
 def _some_graphic(images: Tensor) -> Tensor:
