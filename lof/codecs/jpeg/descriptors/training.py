@@ -203,7 +203,7 @@ def _error(decoded: Tensor, images: Tensor) -> Tensor:
 
 
 def _scaled(images: Tensor) -> Tensor:
-    """Squares of half the side, (B, 3, h, h) from (B, 3, H, W): cut, or scaled down by up to 2, so that they are sharper."""
+    """Squares of half the side, (B, 3, h, h) from (B, 3, H, W): cut, or sharper, scaled down by up to 2."""
     side = max(SIDE, images.shape[2] // 2 // SIDE * SIDE)
     if float(torch.rand(())) < _CUT:
         return images[..., :side, :side]
