@@ -46,6 +46,8 @@ SHOWN = f"{SEARCHED}, not filtered"
 KINDS = (JPEG, FILTERED, DESCRIBED, SEARCHED, SHOWN)
 PASSES = 4
 """Over all places, in the search of descriptors alone."""
+STEEPER = 2.0
+"""λ of libjpeg's own curve over the codec's, which is that of searched files: what a bit of a descriptor must be worth."""
 
 
 def main(
@@ -97,10 +99,10 @@ def _measured(image: Image, codec: Codec, profile: Profile) -> Iterator[tuple[st
 def _described(image: Image, codec: Codec) -> bytes:
     """libjpeg's JPEG with the best descriptors for it."""
     codec = codec.for_size(*image.picture.pixels.shape[:2])
-    objective = Objective(codec, tensor_of(image.picture), codec.lmbda)
+    objective = Objective(codec, tensor_of(image.picture), STEEPER * codec.lmbda)
     state = Search(objective, codec.begin(image.picture).plain, 0, [0], None)
     steer(state, PASSES)
-    writer = Writer(codec, image.picture, "jpeg", TrueCost(image.picture.pixels, codec.lmbda))
+    writer = Writer(codec, image.picture, "jpeg", TrueCost(image.picture.pixels, objective.lmbda))
     return writer.pack(codec.symbols(state.best))
 
 

@@ -41,6 +41,8 @@ _GRAPHIC: Final = 0.06
 """The share of crops that become graphics of two colours: what has hard edges must not be filtered to pieces."""
 _GRAINS: Final = (1, 2, 3, 8)
 """Pixels a side of what is of one colour, in those of noise."""
+_STEEPER: Final = 2.0
+"""λ of libjpeg's own curve over that of the search: what a higher quality of it costs for each squared error less."""
 _FULL: Final = 0.2
 """The share of batches of 4:4:4; the others are 4:2:0."""
 _CHOICE: Final = 0.05
@@ -235,7 +237,7 @@ def jpegs_of(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     Half of them are as libjpeg makes them, half about as lof's search does.
 
     Returns:
-        Coefficients (B, h, w, 192), tables (B, 2, 64), divisors (B, 2), λ (B,).
+        Coefficients (B, h, w, 192), tables (B, 2, 64), divisors (B, 2), λ (B,) of the curve that each is on.
     """
     device, count = images.device, len(images)
     random = torch.rand(4, count, device=device)
@@ -256,7 +258,7 @@ def jpegs_of(images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     chroma = [coefficients[name][part] for name in PLANES[1:]]
     whole = coefficients_of_planes(coefficients["y"], chroma, sampling.divisors)
     divisors = torch.tensor([sampling.divisors], dtype=torch.float32, device=device).expand(count, -1)
-    return whole, tables, divisors, lambdas
+    return whole, tables, divisors, torch.where(searched.flatten(), lambdas, _STEEPER * lambdas)
 
 
 def _flat(lmbda: Tensor, sampling: Sampling) -> Tensor:
