@@ -47,7 +47,7 @@ KINDS = (JPEG, FILTERED, DESCRIBED, SEARCHED, SHOWN)
 PASSES = 4
 """Over all places, in the search of descriptors alone."""
 STEEPER = 2.0
-"""λ of libjpeg's own curve over the codec's, which is that of searched files: what a bit of a descriptor must be worth."""
+"""λ of libjpeg's own curve over the codec's, which is that of searched files."""
 
 
 def main(
