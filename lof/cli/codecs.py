@@ -21,7 +21,8 @@ Weights of bundled codecs ship with lof. Those of zoo codecs are looked for
   3. on CompressAI's server, by download.
 In a folder, lof takes the file with the zoo's own name, or CODEC-QUALITY.safetensors
 (CODEC-ms-ssim-QUALITY.safetensors), also with .pth.tar, .pth or .pt: for example
-mbt2018-mean-4.safetensors. One file, lapped.safetensors, serves all qualities of lapped."""
+mbt2018-mean-4.safetensors. CODEC.safetensors serves all qualities of lapped and of
+jpeg-descriptors."""
 
 
 @app.command("codecs")

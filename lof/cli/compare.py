@@ -17,6 +17,7 @@ from lof.cli import _options as options
 from lof.cli import app
 from lof.cli._streams import read_stream
 from lof.containers import DEFAULT_CONTAINER, SUFFIXES, container, unpack
+from lof.containers.jpeg_side import has_side
 from lof.errors import LofError, UsageError
 from lof.files.inputs import IMAGE_SUFFIXES
 from lof.files.storage import Location, parse
@@ -109,18 +110,22 @@ def _read(name: str, weights: Path | None, download: bool) -> tuple[int, Picture
     path = parse(name)
     data = read_stream(path)
     if _is_ours(path, data):
-        from lof.api import decode_stream
+        from lof.api import decode_shown
 
-        return len(data), decode_stream(unpack(data, name), name=name, weights=weights, download=download)[0]
+        picture = decode_shown(unpack(data, name), name=name, weights=weights, download=download)
+        notes = tuple(note.removeprefix(f"{name}: ") for note in picture.notes)
+        if has_side(data) and not notes:
+            notes = ("as lof shows it; other programs show the plain JPEG",)
+        return len(data), replace(picture, notes=notes)
     from lof.pictures.reading import read_picture
 
     return len(data), read_picture(path, data or None, formats=None)
 
 
 def _is_ours(path: Location, data: bytes) -> bool:
-    """Whether only lof can decode the file."""
-    suffix = path.suffix.lower()
-    return suffix in set(SUFFIXES) - IMAGE_SUFFIXES or container(DEFAULT_CONTAINER).recognises(data[:4])
+    """Whether only lof can decode the file, or shows more of it than others do."""
+    alone = path.suffix.lower() in set(SUFFIXES) - IMAGE_SUFFIXES
+    return alone or container(DEFAULT_CONTAINER).recognises(data[:4]) or has_side(data)
 
 
 def _on_disk(picture: Picture) -> Picture:

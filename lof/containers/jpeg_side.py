@@ -36,6 +36,12 @@ _HEAD: Final = 2 + 2 + len(_MAGIC) + 3
 _ROOM: Final = 0xFFFF - _HEAD + 2
 _MOST: Final = 255
 _NAME: Final = re.compile(rb"jpeg-[A-Za-z0-9._-]{1,59}")
+_SEGMENT: Final = re.compile(b"\xff" + re.escape(bytes([MARKER])) + b".." + re.escape(_MAGIC), re.DOTALL)
+
+
+def has_side(data: bytes) -> bool:
+    """Whether a file is a JPEG that carries something for a codec of lof, damaged or not."""
+    return data.startswith(b"\xff\xd8\xff") and _SEGMENT.search(data) is not None
 
 
 @dataclass(frozen=True)

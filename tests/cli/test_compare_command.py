@@ -52,6 +52,21 @@ def shown(page: str) -> list[NDArray[np.uint8]]:
     return [np.asarray(Image.open(io.BytesIO(one))) for one in data]
 
 
+def test_a_jpeg_with_descriptors_is_measured_as_lof_shows_it(photo: Image.Image) -> None:
+    data = lof.encode(photo, codec="jpeg-descriptors-tiny")
+    Path("steered.jpg").write_bytes(data)
+    at = data.index(b"lof\0") + 30
+    Path("broken.jpg").write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    result = run("photo.png", "steered.jpg", "broken.jpg", "--json", "--no-page")
+    steered, broken = map(json.loads, result.stdout.splitlines())
+    decoded = lof.decode(data).pixels
+    assert not np.array_equal(decoded, pixels("steered.jpg"))
+    assert steered["psnr"] == psnr(mse(np.asarray(photo), decoded))
+    assert steered["notes"] == ["as lof shows it; other programs show the plain JPEG"]
+    assert broken["psnr"] == psnr(mse(np.asarray(photo), pixels("broken.jpg")))
+    assert broken["notes"] == ["what lof added to this JPEG is damaged; this is the plain picture"]
+
+
 def test_files_of_every_kind_are_measured_as_they_decode(photo: Image.Image) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
