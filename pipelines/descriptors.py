@@ -46,7 +46,7 @@ SHOWN = f"{SEARCHED}, not filtered"
 KINDS = (JPEG, FILTERED, DESCRIBED, SEARCHED, SHOWN)
 PASSES = 4
 """Over all places, in the search of descriptors alone."""
-STEEPER = 2.0
+STEEPER = 1.2
 """λ of libjpeg's own curve over the codec's, which is that of searched files."""
 
 

@@ -43,6 +43,9 @@ class JpegCodec(Codec):
     The latents are ``tables``, (B, 2, 8, 8), the steps of luma and chroma; the levels ``y``, ``cb`` and ``cr``,
     (B, 64, h, w), by frequency and block; and ``halved``, (B, 1, 1, 1), one of the numbers of :class:`Sampling`. Levels
     of colour planes with fewer blocks than luma stand in the first ones, with 0 in the others.
+
+    Attributes:
+        coarser: steps of a search over those that suit λ where nothing repairs the picture.
     """
 
     latents: ClassVar[tuple[str, ...]] = ("tables", *PLANES, "halved")
@@ -52,6 +55,7 @@ class JpegCodec(Codec):
     exact_bits = False
     symbol_limit = 1023
     bytes_per_pixel, decoding_bytes_per_pixel = 700, 90
+    coarser = 1.0
 
     def __init__(self, request: Request) -> None:
         self.name, self.metric = request.spec.name, request.metric

@@ -129,7 +129,7 @@ def _start(
     # With a region, the blocks that count most decide the steps; where errors cost less, more levels become 0.
     typical = {name: one.square().mean((2, 3)) / one.mean((2, 3)) for name, one in prices.items()}
     both = torch.stack([typical["y"], 0.5 * (typical["cb"] + typical["cr"])], 1)
-    tables = STEP[search.objective.metric] / both.clamp_min(1e-9).sqrt()
+    tables = search.codec.coarser * STEP[search.objective.metric] / both.clamp_min(1e-9).sqrt()
     tables = tables.round().clamp(1, LARGEST_STEP).reshape(-1, 2, 8, 8)
     if own:
         exact, before = exact | {name: search.latents[name] for name in PLANES}, search.latents["tables"]

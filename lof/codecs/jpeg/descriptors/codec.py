@@ -43,6 +43,7 @@ class DescriptorCodec(JpegCodec):
 
     latents = (*JpegCodec.latents, NAME)
     synthesised = (*JpegCodec.synthesised, NAME)
+    coarser = 1.25  # chosen on CID22's validation set
 
     def __init__(self, request: Request, net: DescriptorNetwork) -> None:
         super().__init__(request)
