@@ -44,7 +44,7 @@ from pipelines.methods import Journal
 JPEG, FILTERED, DESCRIBED, SEARCHED = "libjpeg's JPEG", "filtered", "with descriptors", "search of both"
 SHOWN = f"{SEARCHED}, not filtered"
 KINDS = (JPEG, FILTERED, DESCRIBED, SEARCHED, SHOWN)
-PASSES = 4
+PASSES = 1
 """Over all places, in the search of descriptors alone."""
 STEEPER = 1.2
 """λ of libjpeg's own curve over the codec's, which is that of searched files."""
