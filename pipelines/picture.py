@@ -50,7 +50,8 @@ def main(
         shown = decode(plain)
         panels.insert(1, ("JPEG", f"{len(plain):,} bytes, {psnr(mse(original, shown)):.2f} dB", shown))
         panels[2] = ("JPEG, filtered", *panels[2][1:])
-    size = (3 * len(panels), 3.5)
+        panels[3] = (f"lof, {profile}, filtered", *panels[3][1:])
+    size = (9, 10.5 / len(panels))
     figure, axes = plt.subplots(1, len(panels), figsize=size, dpi=120, layout="constrained")
     for axis, (title, figures, pixels) in zip(axes, panels, strict=True):
         axis.imshow(_crop(pixels), interpolation="nearest")
