@@ -232,6 +232,13 @@ def test_each_part_trains_what_it_names_and_one_file_ships_for_all_qualities(
     assert not any(name.startswith(("filter.first", "filter.enter")) for name in trained[1])
     shipped = trainable(NAME).ship(load_checkpoint(paths[-1]).sd, "mse", None, "x")
     assert shipped.name == f"{NAME}.safetensors"
+    again = trainable(NAME).build({})
+    trainable(NAME).load(again, shipped.tensors, "x")
+    assert isinstance(again, DescriptorNetwork)
+    again.context.to_grid()
+    assert all(torch.equal(value, shipped.tensors[key]) for key, value in again.shippable_state().items())
+    with pytest.raises(TrainingError, match=r"^x: not weights of this network"):
+        trainable(NAME).load(again, {k: v for k, v in shipped.tensors.items() if k != "sizes"}, "x")
 
 
 def test_the_papers_trunk_trains_and_reads_its_own_weights(

@@ -79,8 +79,14 @@ class DescriptorTraining:
             raise TrainingError(f"network: {error}") from None
 
     def load(self, net: nn.Module, state: State, origin: str) -> None:
-        """See :class:`Trainable`."""
+        """See :class:`Trainable`: a state in training, or one as it ships."""
         own = net.state_dict()
+        decides = state.get("context.leave.weight")
+        if decides is not None and not decides.is_floating_point():
+            try:
+                state = DescriptorNetwork.from_state(state).state_dict()
+            except (KeyError, ValueError, RuntimeError) as error:
+                raise TrainingError(f"{origin}: not weights of this network; check `codec`") from error
         wrong = sorted(
             k
             for k in own.keys() | state.keys()
