@@ -92,7 +92,8 @@ def _measured(image: Image, codec: Codec, profile: Profile) -> Iterator[tuple[st
         started = time.perf_counter()
         pixels = lof.decode(data).pixels
         yield kind, _row(image, data, pixels) | {"seconds": time.perf_counter() - started}
-    for kind, data in ((SHOWN, searched), (JPEG, plain)):
+    jpeg = lof.encode(image.picture, codec="jpeg", quality=codec.quality)  # without what lof adds
+    for kind, data in ((SHOWN, searched), (JPEG, jpeg)):
         yield kind, _row(image, data, shown_by_pillow(data))
 
 

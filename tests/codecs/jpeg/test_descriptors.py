@@ -137,6 +137,7 @@ def test_the_plain_encoding_is_the_jpeg_of_libjpeg_turbo_and_lof_shows_it_filter
     assert unpack(data).strings == (*unpack(plain).strings, b"")
     assert np.array_equal(shown(data), shown(plain))
     assert len(data) - len(plain) < 50
+    assert 0 < error(lof.decode(data).pixels, shown(data)) < 9
     assert error(lof.decode(data).pixels, scene) < 0.99 * error(shown(data), scene)
 
 

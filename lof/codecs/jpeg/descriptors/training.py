@@ -36,13 +36,13 @@ _FLAT: Final = 0.5
 _ZONE: Final = 0.2
 """How much more than half a step may become 0 there."""
 _CUT: Final = 0.3
-"""The share of batches that are not scaled: photographs on the network are mostly softer than those of a test set."""
+"""The share of batches that are cut and not scaled down: photographs are softer at their full size than smaller."""
 _GRAPHIC: Final = 0.06
 """The share of crops that become graphics of two colours: what has hard edges must not be filtered to pieces."""
 _GRAINS: Final = (1, 2, 3, 8)
 """Pixels a side of what is of one colour, in those of noise."""
 _STEEPER: Final = 2.0
-"""λ of libjpeg's own curve over that of the search: what a higher quality of it costs for each squared error less."""
+"""λ of libjpeg's own JPEGs over that of searched ones: how many bits its next quality pays for a squared error less."""
 _FULL: Final = 0.2
 """The share of batches of 4:4:4; the others are 4:2:0."""
 _CHOICE: Final = 0.05
@@ -52,9 +52,9 @@ _WITHOUT: Final = 0.25
 _STEERED: Final = ("steering", "searched", "descriptors")
 """Parts of a training with descriptors."""
 _TRIED: Final = 8
-"""Classes that are tried in a step of the first of them."""
+"""Classes that are tried in a step of ``steering``."""
 _SETTLED: Final = 2
-"""How often descriptors are chosen anew as their neighbours stand, in the second."""
+"""How often ``searched`` chooses descriptors anew, as their neighbours stand."""
 _NEXT_TO_NOTHING: Final = 2.0
 """Added to squared errors in grey levels, so that the best JPEGs do not decide."""
 
@@ -166,7 +166,8 @@ class _AllQualities(nn.Module):
             # The filter must remain good without any.
             steered = (torch.rand(count, device=images.device) >= _WITHOUT).float()
             bpp, steered = bpp * steered, steered.reshape(-1, 1, 1, 1)
-            descriptors = steered * descriptors + (1 - steered) * F.one_hot(torch.zeros(1).long(), CLASSES)
+            neither = F.one_hot(torch.zeros(1, dtype=torch.long, device=images.device), CLASSES)
+            descriptors = steered * descriptors + (1 - steered) * neither
         added = net.filter.head(features, gain, tables, descriptors)
         error = _error(picture_of(coefficients + added), images)
         loss = ((error + bpp / lmbda) / (plain + _NEXT_TO_NOTHING)).mean()
