@@ -3,14 +3,15 @@
     python -m pipelines.descriptors PHOTOS -o RUN
     python -m pipelines.descriptors KODAK -o RUN --qualities 10,20,30,40 --profile medium --count 6
 
-For each picture and quality of libjpeg: its JPEG as every program shows it; as the filter shows it; the same with the
-best descriptors for that JPEG; and the file of a search of coefficients and descriptors together, as the filter and as
-every program shows it. Sizes are lengths of files, PSNR is that of 8-bit RGB. Time is that of decoding, the filter
+For each picture and quality of libjpeg: its JPEG, progressive with Huffman tables of its own, as every program shows it,
+and with libjpeg's default settings; as the filter shows it; the same with the best descriptors for that JPEG; and the
+file of a search of coefficients and descriptors together, as the filter and as every program shows it. Sizes are lengths of files, PSNR is that of 8-bit RGB. Time is that of decoding, the filter
 included. Each row goes to ``RUN/results.jsonl``; the same command continues, and leaves ``descriptors.md``.
 """
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Iterator, Sequence
 from statistics import fmean
@@ -18,6 +19,7 @@ from typing import Annotated
 
 import torch
 import typer
+from PIL import Image as PILImage
 
 import lof
 from lof.codecs import Codec, load_codec
@@ -43,7 +45,8 @@ from pipelines.methods import Journal
 
 JPEG, FILTERED, DESCRIBED, SEARCHED = "libjpeg's JPEG", "filtered", "with descriptors", "search of both"
 SHOWN = f"{SEARCHED}, not filtered"
-KINDS = (JPEG, FILTERED, DESCRIBED, SEARCHED, SHOWN)
+DEFAULT = "libjpeg's default JPEG"
+KINDS = (JPEG, DEFAULT, FILTERED, DESCRIBED, SEARCHED, SHOWN)
 PASSES = 1
 """Over all places, in the search of descriptors alone."""
 STEEPER = 1.2
@@ -93,7 +96,9 @@ def _measured(image: Image, codec: Codec, profile: Profile) -> Iterator[tuple[st
         pixels = lof.decode(data).pixels
         yield kind, _row(image, data, pixels) | {"seconds": time.perf_counter() - started}
     jpeg = lof.encode(image.picture, codec="jpeg", quality=codec.quality)  # without what lof adds
-    for kind, data in ((SHOWN, searched), (JPEG, jpeg)):
+    default = io.BytesIO()
+    PILImage.fromarray(image.picture.pixels).save(default, "JPEG", quality=round(codec.quality))
+    for kind, data in ((SHOWN, searched), (DEFAULT, default.getvalue()), (JPEG, jpeg)):
         yield kind, _row(image, data, shown_by_pillow(data))
 
 
@@ -139,7 +144,8 @@ def to_markdown(rows: Sequence[Record], profile: str) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     series = {one.name: one for one in series_of(rows, KINDS)}
-    pairs = [(kind, JPEG) for kind in KINDS[1:]] + [(DESCRIBED, FILTERED), (SEARCHED, DESCRIBED)]
+    pairs = [(kind, JPEG) for kind in KINDS[2:]]
+    pairs += [(DESCRIBED, FILTERED), (SEARCHED, DESCRIBED), (SEARCHED, DEFAULT), (SHOWN, DEFAULT)]
     lines += [
         "",
         "| | against | BD-rate of mean curves | bytes at equal PSNR |",

@@ -19,7 +19,7 @@ from lof.codecs.jpeg.files import Sampling
 from lof.codecs.jpeg.latents import PLANES, coefficients_in, latents_of, levels_of, samplings_of, used
 from lof.codecs.jpeg.planes import BLOCK, doubled, plane_of, rgb_of
 from lof.codecs.jpeg.repack import repacked
-from lof.codecs.jpeg.search import LARGEST_STEP, refine
+from lof.codecs.jpeg.search import LARGEST_LEVEL, LARGEST_STEP, refine
 from lof.codecs.registry import Request
 from lof.errors import StreamError
 from lof.machine.devices import resolve_device
@@ -53,7 +53,7 @@ class JpegCodec(Codec):
     stride = BLOCK
     portable = True
     exact_bits = False
-    symbol_limit = 1023
+    symbol_limit = LARGEST_LEVEL
     bytes_per_pixel, decoding_bytes_per_pixel = 700, 90
     coarser = 1.0
 

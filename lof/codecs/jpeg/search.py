@@ -34,6 +34,8 @@ _PROBES, _NOISE, _LEAST = 2, 1.3, 0.03
 over the mean."""
 LARGEST_STEP: Final = 255
 """Of tables that every decoder takes."""
+LARGEST_LEVEL: Final = 1023
+"""That a file with 8 bits for a sample can hold."""
 _ZONE: Final = 0.4
 """What is added to magnitudes before they are cut to whole levels, for the prices of the first round."""
 _COARSER: Final = 1.2
@@ -216,6 +218,7 @@ def _quantised(point: _Point, values: Latents) -> _Point:
     """The point with these planes at the levels of the lowest cost."""
     latents = dict(point.latents)
     for name, plane in values.items():
+        plane = plane.clamp(-LARGEST_LEVEL, LARGEST_LEVEL)  # a filter's slope may be steep
         latents[name] = torch.zeros_like(plane)
         for index, sampling in enumerate(samplings_of(point.latents["halved"])):
             part = used_blocks(plane, Sampling.FULL if name == "y" else sampling)

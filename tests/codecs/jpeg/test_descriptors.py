@@ -202,6 +202,17 @@ def test_a_picture_that_the_filter_makes_worse_is_shown_as_it_is(face: Pixels, t
     assert error(container("jpeg").to_pixels(filtered), shown(data)) > 20
 
 
+def test_graphics_of_two_colours_are_searched() -> None:
+    """The filter repairs halved colour there, and ruins whole colour; its slope asks for levels that no file holds."""
+    dots = np.random.default_rng(0).random((43, 43)).repeat(3, 0).repeat(3, 1)[:128, :128, None] > 0.5
+    picture = np.where(dots, [0, 0, 255], [255, 255, 0]).astype(np.uint8)
+    codec = load_codec(NAME, 95, device="cpu")
+    found = lof.optimize(picture, codec=codec, profile="fast", lmbda=1.3 * codec.lmbda)
+    assert found.optimised.psnr > 30 > 15 > found.baseline.psnr
+    assert found.optimised.cost < found.baseline.cost / 10
+    assert error(lof.decode(found.data).pixels, found.pixels) < 1  # each rounds on its own
+
+
 def test_packing_anew_keeps_the_descriptors(searched: lof.Result, weights: Path) -> None:
     packed = lof.repack(searched.data)
     assert np.array_equal(lof.decode(packed, weights=weights).pixels, searched.pixels)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lof.codecs.base import Latents
 from lof.codecs.jpeg.codec import JpegCodec
-from lof.codecs.jpeg.descriptors.config import CLASSES, SHORT, SIDE
+from lof.codecs.jpeg.descriptors.config import CLASSES, OFF, SHORT, SIDE
 from lof.codecs.jpeg.descriptors.context import Context
 from lof.codecs.jpeg.descriptors.pictures import picture_of
 from lof.codecs.jpeg.search import refine
@@ -72,6 +72,14 @@ class _Guarded:
         """As :meth:`lof.search.state.Search.hard`."""
         found = self._search.hard(latents)
         return replace(found, cost=found.cost.masked_fill(self._shown(latents) > self._limit, torch.inf))
+
+    def offer(self, latents: Latents, found: Any) -> Tensor:
+        """As :meth:`lof.search.state.Search.offer`; where the filter makes it worse, without the filter too."""
+        better: Tensor = self._search.offer(latents, found)
+        if bool((self._shown(latents) < found.cost.minimum(self._limit)).any()):
+            off = latents | {"descriptors": torch.full_like(latents["descriptors"], OFF)}
+            better = better | self._search.offer(off, self.hard(off))
+        return better
 
     def _shown(self, latents: Latents) -> Tensor:
         """The cost of the plain JPEG, (B,)."""
