@@ -3,10 +3,11 @@
     python -m pipelines.descriptors PHOTOS -o RUN
     python -m pipelines.descriptors KODAK -o RUN --qualities 10,20,30,40 --profile medium --count 6
 
-For each picture and quality of libjpeg: its JPEG, progressive with Huffman tables of its own, as every program shows it,
-and with libjpeg's default settings; as the filter shows it; the same with the best descriptors for that JPEG; and the
-file of a search of coefficients and descriptors together, as the filter and as every program shows it. Sizes are lengths of files, PSNR is that of 8-bit RGB. Time is that of decoding, the filter
-included. Each row goes to ``RUN/results.jsonl``; the same command continues, and leaves ``descriptors.md``.
+For each picture and quality of libjpeg: its JPEG, progressive with Huffman tables of its own, as every program shows
+it, and with libjpeg's default settings; as the filter shows it; the same with the best descriptors for that JPEG; and
+the file of a search of coefficients and descriptors together, as the filter and as every program shows it. Sizes are
+lengths of files, PSNR is that of 8-bit RGB. Time is that of decoding, the filter included. Each row goes to
+``RUN/results.jsonl``; the same command continues, and leaves ``descriptors.md``.
 """
 
 from __future__ import annotations

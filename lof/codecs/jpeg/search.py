@@ -42,13 +42,13 @@ _COARSER: Final = 1.2
 """How much larger steps on a JPEG's own grid are before they are rounded to multiples; chosen on the same set."""
 _SAME: Final = 1e-4
 """A start with less distortion is the original itself, a JPEG."""
-_TURNS: Final = (PLANES[1:], PLANES[:1])
+TURNS: Final = (PLANES[1:], PLANES[:1])
 """What is requantised in turn: luma and colour at once would make up for each other's errors twice."""
 _BACK: Final = np.argsort(ZIGZAG)
 
 
 @dataclass(frozen=True)
-class _Point:
+class Point:
     """Whole levels of a batch, and what their squared errors cost.
 
     Attributes:
@@ -59,9 +59,9 @@ class _Point:
     latents: Latents
     weights: Latents
 
-    def where(self, which: Tensor, other: _Point) -> _Point:
+    def where(self, which: Tensor, other: Point) -> Point:
         """Per image: this one where ``which``, (B, 1, 1, 1), holds, else ``other``."""
-        return _Point(
+        return Point(
             *(
                 {name: torch.where(which, mine[name], theirs[name]) for name in mine}
                 for mine, theirs in ((self.latents, other.latents), (self.weights, other.weights))
@@ -92,15 +92,15 @@ def refine(search: Any, evaluations: int) -> None:
         point, cost = other.where(which.reshape(-1, 1, 1, 1), point), cost.minimum(other_cost)
     stale = 0
     for turn in range(evaluations):
-        point = _turned(search, point, _TURNS[turn % len(_TURNS)])
+        point = _turned(search, point, TURNS[turn % len(TURNS)])
         better = search.offer(point.latents, search.hard(point.latents))
         search.report()
         stale = 0 if bool(better.any()) else stale + 1
-        if stale == len(_TURNS):
+        if stale == len(TURNS):
             break
 
 
-def _offered(search: Any, point: _Point) -> Tensor:
+def _offered(search: Any, point: Point) -> Tensor:
     found = search.hard(point.latents)
     search.offer(point.latents, found)
     cost: Tensor = found.cost
@@ -113,7 +113,7 @@ def _start(
     *,
     luma: Tensor | None = None,
     own: bool = False,
-) -> _Point:
+) -> Point:
     """The images quantised anew.
 
     Args:
@@ -145,12 +145,16 @@ def _start(
         name: (prices[name] * steps[:, min(plane, 1)].square()).clamp_min(1e-9)
         for plane, name in enumerate(PLANES)
     }
-    about = {name: levels[name].sign() * (levels[name].abs() + _ZONE).floor() for name in PLANES}
-    point = _Point(search.best | about | {"tables": tables, "halved": halved}, weights)
+    point = Point(search.best | about(levels) | {"tables": tables, "halved": halved}, weights)
     if luma is None:
-        return _quantised(point, levels)
+        return quantised(point, levels)
     point.latents["y"] = luma
-    return _quantised(point, {name: levels[name] for name in PLANES[1:]})
+    return quantised(point, {name: levels[name] for name in PLANES[1:]})
+
+
+def about(levels: Latents) -> Latents:
+    """Whole levels whose prices do for the first round."""
+    return {name: levels[name].sign() * (levels[name].abs() + _ZONE).floor() for name in PLANES}
 
 
 def _prices_of_errors(search: Any, exact: Latents) -> Latents:
@@ -201,7 +205,7 @@ def _slopes(search: Any, latents: Latents, leaves: Latents) -> Latents:
     return dict(zip(leaves, torch.autograd.grad(bits.sum(), list(leaves.values())), strict=True))
 
 
-def _turned(search: Any, point: _Point, names: Sequence[str]) -> _Point:
+def _turned(search: Any, point: Point, names: Sequence[str]) -> Point:
     """Some planes moved to where the distortion is lowest as the others stand, and quantised again."""
     search.evaluations += 1
     slopes = _slopes(
@@ -211,14 +215,14 @@ def _turned(search: Any, point: _Point, names: Sequence[str]) -> _Point:
     lowest = {
         name: point.latents[name] - stride * slope / point.weights[name] for name, slope in slopes.items()
     }
-    return _quantised(point, lowest)
+    return quantised(point, lowest)
 
 
-def _quantised(point: _Point, values: Latents) -> _Point:
+def quantised(point: Point, values: Latents) -> Point:
     """The point with these planes at the levels of the lowest cost."""
     latents = dict(point.latents)
-    for name, plane in values.items():
-        plane = plane.clamp(-LARGEST_LEVEL, LARGEST_LEVEL)  # a filter's slope may be steep
+    for name, wanted in values.items():
+        plane = wanted.clamp(-LARGEST_LEVEL, LARGEST_LEVEL)  # a filter's slope may be steep
         latents[name] = torch.zeros_like(plane)
         for index, sampling in enumerate(samplings_of(point.latents["halved"])):
             part = used_blocks(plane, Sampling.FULL if name == "y" else sampling)
@@ -230,7 +234,7 @@ def _quantised(point: _Point, values: Latents) -> _Point:
             shape = plane[index][part].shape
             found = levels[:, _BACK].reshape(shape[1], shape[2], 64).transpose(2, 0, 1)
             latents[name][index][part] = torch.from_numpy(np.ascontiguousarray(found)).to(plane)
-    return _Point(latents, point.weights)
+    return Point(latents, point.weights)
 
 
 def _rows(plane: Tensor) -> NDArray[np.float32]:
