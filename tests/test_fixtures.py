@@ -61,7 +61,7 @@ def test_every_numbered_codec_and_every_container_is_there() -> None:
         (spec.name, container.suffix)
         for spec in codec_specs(hidden=True)
         for container in CONTAINERS.values()
-        if container.holds(spec.name) and spec.source in ("bundled", "zoo")
+        if container.holds(spec.name) and spec.source != "none"
         if not spec.name.startswith(("lapped", "jointiq", "jpeg-"))  # their weights are still in training
     }
     assert wanted <= newest

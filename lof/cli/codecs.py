@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from lof.codecs import CodecSpec
 
 _WEIGHTS = """\
-Weights of bundled codecs ship with lof. Those of zoo codecs are looked for
+Weights of bundled codecs ship with lof. Others are looked for
   1. in the folder that --weights DIR names,
-  2. in the folder that LOF_WEIGHTS_DIR names,
-  3. on CompressAI's server, by download.
+  2. repository: in lof/codecs/data, which is whole in lof's repository and after
+     pip install -e; else only mean-scale-96 at quality 4 is there,
+  3. in the folder that LOF_WEIGHTS_DIR names,
+  4. zoo: on CompressAI's server, by download.
 In a folder, lof takes the file with the zoo's own name, or CODEC-QUALITY.safetensors
 (CODEC-ms-ssim-QUALITY.safetensors), also with .pth.tar, .pth or .pt: for example
 mbt2018-mean-4.safetensors. CODEC.safetensors serves all qualities of lapped and of

@@ -105,8 +105,8 @@ def load_codec(
         name: as ``lof codecs`` lists them.
         quality: rate point, 1 (smallest) to 8 for most codecs; the codec's default if ``None``.
         metric: what the codec was trained for, ``mse`` or ``ms-ssim``.
-        weights: a folder with weights; see ``lof codecs`` for the file names. Without it: the weights that ship
-            with lof, then the folder in ``LOF_WEIGHTS_DIR``, then CompressAI's zoo.
+        weights: a folder with weights; see ``lof codecs`` for the file names. Without it: lof's own
+            folder, then the one in ``LOF_WEIGHTS_DIR``, then CompressAI's zoo.
         device: where the search runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N``. Files are always written
             and read on the CPU, in float32.
         precision: of the search's synthesis: ``auto``, ``bf16`` or ``fp32``.

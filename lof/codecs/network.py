@@ -60,7 +60,7 @@ class NetworkCodec(Codec):
         """The codec that is asked for, from wherever its weights are.
 
         Args:
-            zoo: CompressAI's weights, instead of weights that ship with lof.
+            zoo: CompressAI's weights, instead of lof's own.
             transforms: codec whose transforms the weights do not repeat.
 
         Raises:

@@ -164,7 +164,7 @@ class CodecSpec:
         name: 1 to 64 of ``A-Z a-z 0-9 . _ -``; it stands in every file.
         rates: its qualities.
         default_quality: what ``quality=None`` means.
-        source: where its weights come from, in a word: ``bundled``, ``zoo``, ``none``.
+        source: where its weights come from, in a word: ``bundled`` with lof, ``repository`` (lof's), ``zoo``, ``none``.
         summary, paper, licence: for lists and cards.
         portable: as :attr:`lof.codecs.Codec.portable`.
         hidden: not listed; exists for tests and examples.

@@ -1,4 +1,7 @@
-"""Where a codec's weights come from: an explicit folder, the package, ``LOF_WEIGHTS_DIR``, CompressAI's zoo."""
+"""Where a codec's weights come from: an explicit folder, the package, ``LOF_WEIGHTS_DIR``, CompressAI's zoo.
+
+The repository's ``lof/codecs/data`` has more files than the package that is built from it; see ``pyproject.toml``.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class Place:
     """Whose weights are wanted, and where they may be.
 
     Attributes:
-        zoo: CompressAI's, from its server; otherwise they ship with lof.
+        zoo: CompressAI's, from its server; otherwise they are lof's own.
         transforms: codec whose ``g_a`` and ``g_s`` these weights were made for, and need not repeat.
     """
 
@@ -54,7 +57,7 @@ class Place:
 
     @property
     def bundled(self) -> Path:
-        """The safetensors file that ships with lof, or would."""
+        """The safetensors file in lof's repository, and perhaps in the package."""
         return Path(str(files("lof.codecs") / "data" / f"{self.stem}.safetensors"))
 
     @property
@@ -62,8 +65,7 @@ class Place:
         """Where the transforms are that these weights need not repeat, if they were made for another codec's."""
         if self.transforms is None:
             return None
-        place = Place(self.transforms, self.metric, self.quality)
-        return place if place.bundled.is_file() else None
+        return Place(self.transforms, self.metric, self.quality)
 
     @property
     def url(self) -> str:
@@ -85,7 +87,7 @@ def load_weights(
 ) -> tuple[StateDict, float | None]:
     """Find and read the weights of one rate point.
 
-    Order: ``folder`` where the caller names one; weights bundled with lof; the folder that
+    Order: ``folder`` where the caller names one; lof's own folder; the folder that
     ``LOF_WEIGHTS_DIR`` names; CompressAI's zoo, by download. Transforms that a file leaves to another codec
     are taken from there.
 
@@ -102,9 +104,13 @@ def load_weights(
     if path is None:
         return _download(place, allowed=download), None
     state, metadata = _read(path)
-    if place.transforms and not transforms_of(state):
-        lent = _lent(place.donor) if place.donor else {}
-        if not lent or metadata.get("transforms") != _digest(lent):
+    if place.donor and not transforms_of(state):
+        lent = _lent(place.donor, beside=path)
+        if not lent:
+            raise WeightsError(
+                f"{path}: needs transforms of {place.donor.bundled.name}; put that file beside it"
+            )
+        if metadata.get("transforms") != _digest(lent):
             raise WeightsError(
                 f"{path}: made for other transforms than those of {place.transforms}; export it again"
             )
@@ -119,17 +125,18 @@ def transforms_of(state: StateDict) -> StateDict:
 
 def without_lent_transforms(place: Place, state: StateDict) -> tuple[StateDict, dict[str, str]]:
     """A state dict as it ships, and metadata that belong to it: transforms that another codec ships stay there."""
-    own = transforms_of(state)
-    if place.donor is None:
-        return state, {}
-    digest = _digest(_lent(place.donor))
-    if _digest(own) != digest:
+    own, lent = transforms_of(state), _lent(place.donor) if place.donor else {}
+    digest = _digest(lent)
+    if not lent or _digest(own) != digest:
         return state, {}
     return {key: value for key, value in state.items() if key not in own}, {"transforms": digest}
 
 
-def _lent(donor: Place) -> StateDict:
-    state, _ = load_weights(donor)
+def _lent(donor: Place, beside: Path | None = None) -> StateDict:
+    """The transforms of a codec's weights, from another file's folder or from where its own are; none if nowhere."""
+    name = donor.bundled.name
+    path = beside.with_name(name) if beside and beside.with_name(name).is_file() else _at_hand(donor)
+    state = _read(path)[0] if path else {}
     return {key: value.half().float() for key, value in transforms_of(state).items()}
 
 
@@ -198,7 +205,17 @@ def read_network(path: Path, whose: str, build: Callable[[StateDict], Network]) 
 def _local(place: Place, folder: Path | None) -> Path | None:
     if folder is not None:
         return _find(place, folder, required=True)
-    if not place.zoo:
+    path = _at_hand(place)
+    if path is None and not place.zoo:
+        raise WeightsError(
+            f"{place.bundled.name}: is not installed here; take it from lof/codecs/data of lof's repository and "
+            "name its folder with --weights or LOF_WEIGHTS_DIR"
+        )
+    return path
+
+
+def _at_hand(place: Place) -> Path | None:
+    if not place.zoo and place.bundled.is_file():
         return place.bundled
     environment = os.environ.get("LOF_WEIGHTS_DIR")
     return _find(place, Path(environment), required=False) if environment else None

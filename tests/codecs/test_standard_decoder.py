@@ -49,7 +49,7 @@ POINTS = [
     (spec.name, metric, quality)
     for spec in codec_specs(hidden=True)
     for metric, quality in spec.rate_points
-    if (spec.source == "bundled" or quality == 1)
+    if (spec.source in ("bundled", "repository") or quality == 1)
     and not spec.name.startswith(("msp", "lapped", "jointiq", "jpeg"))
 ]
 FILES = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lof.codecs import codec_specs, load_codec
+from lof.codecs import codec_specs, load_codec, weights
 from lof.codecs.weights import Place, load_weights, without_lent_transforms
 from lof.errors import LofError, WeightsError
 
@@ -21,7 +22,7 @@ class TestWeights:
     def test_bundled_weights_match_their_registered_fingerprint(self) -> None:
         for spec in codec_specs(hidden=True):
             for (metric, quality), point in spec.rate_points.items():
-                if spec.source == "bundled":
+                if spec.source in ("bundled", "repository"):
                     codec = load_codec(spec.name, quality, metric=metric, device="cpu")
                     assert codec.fingerprint.hex() == point.fingerprint
                     assert codec.lmbda == point.lmbda
@@ -104,6 +105,28 @@ class TestWeights:
         save_file(kept, tmp_path / "msp-base-4.safetensors", {"transforms": 64 * "0"})
         with pytest.raises(WeightsError, match="made for other transforms than those of mean-scale-96"):
             load_weights(MSP, tmp_path)
+
+    def test_weights_that_are_not_installed_are_asked_for_and_found_in_a_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder, (known, _) = MSP.bundled.parent, load_weights(MSP)
+        alone = tmp_path / "alone"
+        alone.mkdir()
+        shutil.copy(MSP.bundled, alone)
+        monkeypatch.setattr(weights, "files", lambda _: tmp_path)
+        with pytest.raises(
+            WeightsError, match=r"msp-base-4\.safetensors: is not installed here; take it from"
+        ):
+            load_weights(MSP)
+        with pytest.raises(WeightsError, match=r"needs transforms of mean-scale-96-4\.safetensors; put that"):
+            load_weights(MSP, alone)
+        named, _ = load_weights(MSP, folder)
+        monkeypatch.setenv("LOF_WEIGHTS_DIR", str(folder))
+        found, _ = load_weights(MSP)
+        assert known.keys() == named.keys() == found.keys()
+        assert all(
+            torch.equal(known[key], named[key]) and torch.equal(known[key], found[key]) for key in known
+        )
 
     def test_transforms_of_its_own_stay_with_a_codec(self, tmp_path: Path) -> None:
         whole, _ = load_weights(MSP)

@@ -1,6 +1,6 @@
 """Factorised priors, hyperpriors and the serial context, as CompressAI implements them.
 
-``mean-scale-96`` ships with lof; the others are CompressAI's zoo.
+Weights of ``mean-scale-96`` are in lof's repository; the others are CompressAI's zoo.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def zoo_point(metric: str, quality: int, fingerprint: str | None = None) -> tupl
     return (metric, float(quality)), RatePoint(ZOO_LAMBDAS[metric][quality - 1], fingerprint)
 
 
-def _bundled(name: str, fingerprints: Mapping[int, str], summary: str, *, hidden: bool = False) -> CodecSpec:
+def _own(name: str, fingerprints: Mapping[int, str], summary: str, *, hidden: bool = False) -> CodecSpec:
     return CodecSpec(
         name=name,
         rates=Points(dict(zoo_point("mse", quality, digits) for quality, digits in fingerprints.items())),
         default_quality=4,
         summary=summary,
-        source="bundled",
+        source="repository",
         paper="Minnen et al., NeurIPS 2018",
         licence="BSD-3-Clause",
         hidden=hidden,
@@ -54,7 +54,7 @@ def _zoo(name: str, summary: str, paper: str) -> CodecSpec:
 
 
 _SPECS = (
-    _bundled(
+    _own(
         "mean-scale-96",
         {
             2: "ea39745b156601f6e942b815b0ae332c4d5a2b55aaf6a36270f1431af31853b6",
@@ -62,13 +62,13 @@ _SPECS = (
             5: "f4f40ca8b29cfb1d24968c7d1e9f58713ee701b3c1fdf152d7fd5b6da9d734d3",
             6: "67f52a6d168b558b3303ee17abb73deb48b88e1565ac7f2647f86429b5782149",
         },
-        "mean-scale hyperprior, N=96, M=128; ships with lof",
+        "mean-scale hyperprior, N=96, M=128",
     ),
     _zoo("bmshj2018-factorized", "factorised prior", "Ballé et al., ICLR 2018"),
     _zoo("bmshj2018-hyperprior", "scale hyperprior", "Ballé et al., ICLR 2018"),
     _zoo("mbt2018-mean", "mean-scale hyperprior", "Minnen et al., NeurIPS 2018"),
     _zoo("mbt2018", "hyperprior and serial context; slow to decode", "Minnen et al., NeurIPS 2018"),
-    _bundled(
+    _own(
         "tiny",
         {4: "22002a029d7433f2c4a2e7fe288d9cf95dc785fc9a5f0f5fa6f7489a40f67534"},
         "mean-scale hyperprior, N=16, M=24; for tests and examples",
