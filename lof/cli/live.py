@@ -136,7 +136,9 @@ class Display(AbstractContextManager["Display"]):
 
 
 def time_left(elapsed: float, worked: float, total: float) -> list[str]:
-    """``about 3m12s left``, once that can be told."""
+    """``about 3m12s left``, once that can be told; at the end files are written and read back, which has no share."""
     if worked <= 0 or elapsed <= 2:
         return []
-    return [f"about {figures.duration(max(0.0, total - worked) * elapsed / worked)} left"]
+    if worked >= total:
+        return ["almost done"]
+    return [f"about {figures.duration((total - worked) * elapsed / worked)} left"]

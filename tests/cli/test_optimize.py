@@ -303,6 +303,16 @@ def test_the_live_display_has_a_line_per_image_in_work_and_fits_80_columns() -> 
     assert lines[2].rstrip().endswith("left")
 
 
+def test_while_the_last_file_is_written_no_time_is_named() -> None:
+    display = JobLines(1)
+    source = Source(Path("a.png"), PurePosixPath("a.png"))
+    display(Started(source, "process 1", 1))
+    display(Advanced(source, fake_progress(900)))
+    assert display.overall(90.0)[-1] == "about 10 s left"
+    display(Advanced(source, fake_progress(1000)))
+    assert display.overall(100.0)[-1] == "almost done"
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_the_live_display_says_what_the_workers_do_and_stays_on_the_screen(width: int) -> None:
     display = JobLines(90)
