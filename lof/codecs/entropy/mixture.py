@@ -183,8 +183,9 @@ class MixtureTables:
         # Each symbol, and the escape, has one unit of its own; the others are shared by probability.
         shared = 2**PRECISION - count
         cdf = place + mass * np.repeat(shared, count) // np.repeat(weight.sum(0) << PHI_BITS, count)
-        flat, ends = cdf.tolist(), (starts + count).tolist()
-        cdfs = [[*flat[a:b], 2**PRECISION] for a, b in zip(starts.tolist(), ends, strict=True)]
+        # Each element's last frequency is that of nothing beyond.
+        flat, ends = np.insert(cdf, starts + count, 2**PRECISION).tolist(), np.cumsum(count + 1).tolist()
+        cdfs = [flat[a:b] for a, b in zip([0, *ends[:-1]], ends, strict=True)]
         return Tables(cdfs, (count + 1).tolist(), first.tolist())
 
     def _cumulative(self, distance: Integers, inverse: Integers) -> Integers:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from typing import Any
 
@@ -49,3 +52,15 @@ def slack(string: bytes, elements: int) -> bytes:
     ones is good for 64 bytes more.
     """
     return bytes(4 * elements + 65536 + 64 * string.count(b"\xff" * 4))
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """For code that fills many lists for the coder: Python's search for cycles would go through them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

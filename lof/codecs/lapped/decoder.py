@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lof.codecs.entropy.fixed import exact_sums
-from lof.codecs.entropy.rans import ans, is_rans, slack
+from lof.codecs.entropy.rans import ans, is_rans, slack, uncollected
 from lof.codecs.entropy.tables import Tables
 from lof.codecs.lapped.config import RATE_MAX
 from lof.codecs.lapped.fixed import make_exact
@@ -123,7 +123,7 @@ class Decoder:
         return self.synthesis(values, rate / RATE_MAX)
 
     def _walk(self, rate: int, size: tuple[int, int], take: Take) -> None:
-        with torch.no_grad(), exact_sums():
+        with torch.no_grad(), exact_sums(), uncollected():
             self.prior.walk(torch.tensor([rate]), size, take)
 
 
