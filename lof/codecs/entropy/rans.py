@@ -56,7 +56,7 @@ def slack(string: bytes, elements: int) -> bytes:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """For code that fills many lists for the coder: Python's search for cycles would go through them again and again."""
+    """For code that fills lists for the coder: Python's search for cycles would go through them again and again."""
     enabled = gc.isenabled()
     gc.disable()
     try:
