@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lof.codecs.lapped.transforms import BLOCK, GatedBlock, Transforms, lap, shuffle
+from lof.codecs.lapped.transforms import BLOCK, OPEN, GatedBlock, Transforms, lap, shuffle
 
 PLACES = 2048
 """At most about so many places at once."""
@@ -100,4 +100,4 @@ def _block(block: GatedBlock, x: Tensor, top: int, end: int) -> Tensor:
     above, below = min(top, 1), min(x.shape[1] - end, 1)
     seen = block.dw(x[:, top - above : end + below])[:, above : above + end - top]
     p, q = block.a(seen).chunk(2, -1)
-    return F.linear(p.mul_(q.relu_()), block.b.weight, block.b.bias).add_(x[:, top:end])
+    return F.linear(p.mul_(q.clamp_(0, OPEN)), block.b.weight, block.b.bias).add_(x[:, top:end])

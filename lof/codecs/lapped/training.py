@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lof.codecs.base import Codec
+from lof.codecs.graphics import some_graphic
 from lof.codecs.lapped.codec import LappedCodec
 from lof.codecs.lapped.config import CONFIGS, RATE_MAX, LappedConfig
 from lof.codecs.lapped.network import LappedNetwork
@@ -24,6 +25,8 @@ BALANCE = 0.35
 """Costs count by λ to the power of minus this, so that no rate dominates the gradient."""
 LINEAR_FACTOR = 0.1
 """Of the learning rate, for the linear transform: high rates destroy its start."""
+GRAPHIC = 0.03
+"""The share of crops with graphics; their costs are high."""
 BATCHES, BATCH = 300, 8
 """Of crops, for the statistics that a new network starts from."""
 
@@ -113,7 +116,7 @@ class _AllRates(nn.Module):
 
     def forward(self, images: Tensor) -> Losses:
         """Price images, (B, 3, H, W) float32 in [0, 1]."""
-        net, x = self.net, images.permute(0, 2, 3, 1).contiguous()
+        net, x = self.net, some_graphic(images, GRAPHIC).permute(0, 2, 3, 1).contiguous()
         count, height, width, _ = x.shape
         places = torch.arange(count, device=x.device) + torch.rand(count, device=x.device)
         rate = torch.round(RATE_MAX * (2 * places / count - 1)).long()

@@ -5,7 +5,7 @@ All tensors are channels-last, (B, H, W, C). ``t``, (B, 1, 1, 1), is the rate as
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 import torch
@@ -16,6 +16,8 @@ from lof.codecs.lapped.config import LappedConfig
 
 BLOCK = 16
 """Pixels of a block of the linear transform, a side; y has one place for each block."""
+OPEN: Final = 4.0
+"""Gates open no further. No photograph comes to it, while what patterns make of features would grow with each block."""
 
 
 def unshuffle(x: Tensor, r: int) -> Tensor:
@@ -75,7 +77,7 @@ class Depthwise(nn.Conv2d):
 
 
 class GatedBlock(nn.Module):
-    """``x + b(p·relu(q))``, p and q linear in a depthwise 3×3 of x."""
+    """``x + b(p·gate(q))``, p and q linear in a depthwise 3×3 of x; gates are from 0 to 4."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -92,7 +94,7 @@ class GatedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
         p, q = self.a(self.dw(x)).chunk(2, -1)
-        return x + cast(Tensor, self.b(p * F.relu(q)))
+        return x + cast(Tensor, self.b(p * F.hardtanh(q, 0, OPEN)))
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:

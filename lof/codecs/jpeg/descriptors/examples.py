@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lof.codecs.base import Latents
+from lof.codecs.graphics import some_graphic
 from lof.codecs.jpeg import files
 from lof.codecs.jpeg.descriptors.codec import DescriptorCodec
 from lof.codecs.jpeg.descriptors.config import SIDE
@@ -29,9 +30,7 @@ from lof.codecs.registry import Points, codec_spec
 _CUT: Final = 0.3
 """The share of batches that are cut and not scaled down: photographs are softer at their full size than smaller."""
 _GRAPHIC: Final = 0.06
-"""The share of crops that become graphics of two colours: what has hard edges must not be filtered to pieces."""
-_GRAINS: Final = (1, 2, 3, 8)
-"""Pixels a side of what is of one colour, in those of noise."""
+"""The share of crops with graphics."""
 QUALITIES: Final = (5, 95)
 """The lowest and the highest that are trained."""
 _LOW: Final = 1.5
@@ -62,7 +61,7 @@ class Jpegs(NamedTuple):
 
 def crops_of(images: Tensor) -> Tensor:
     """Examples of half the side, (B, 3, h, h) from (B, 3, H, W): cut or scaled down, and some of them made graphics."""
-    return _some_graphic(_scaled(images))
+    return some_graphic(_scaled(images), _GRAPHIC)
 
 
 @torch.no_grad()
@@ -140,19 +139,3 @@ def _scaled(images: Tensor) -> Tensor:
     part = int(torch.randint(side, images.shape[2] + 1, ()))
     scaled = F.interpolate(images[..., :part, :part], (side, side), mode="bicubic", antialias=True)
     return scaled.clamp(0, 1)
-
-
-def _some_graphic(images: Tensor) -> Tensor:
-    """Images, (B, 3, H, W), some of them with two colours only: above and below the mean of a channel, or of noise."""
-    count, device = len(images), images.device
-    channel = images[torch.arange(count), torch.randint(3, (count,), device=device)][:, None]
-    grain = _GRAINS[int(torch.randint(len(_GRAINS), ()))]
-    noise = torch.rand(count, 1, *(-(-side // grain) for side in images.shape[2:]), device=device)
-    noise = noise.repeat_interleave(grain, 2).repeat_interleave(grain, 3)[
-        ..., : images.shape[2], : images.shape[3]
-    ]
-    field = torch.where(torch.rand(count, 1, 1, 1, device=device) < 0.5, noise, channel)
-    dark, light = torch.rand(2, count, 3, 1, 1, device=device)
-    graphic = torch.where(field > field.mean((2, 3), keepdim=True), light, dark)
-    chosen = torch.rand(count, 1, 1, 1, device=device) < _GRAPHIC
-    return torch.where(chosen, graphic, images)
