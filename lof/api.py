@@ -21,7 +21,7 @@ from lof.measure import TrueCost, region_of
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import Profile, load_profile
-from lof.results import Result, Target
+from lof.results import Result, Target, checked_lambda
 from lof.search import Progress, begin, search, search_in_windows, windows_for
 from lof.targets import Ladder, reach_target
 
@@ -187,7 +187,7 @@ def optimize_batch(
         raise UsageError("a batch holds images of one size")
     metric = metric or codec.metric
     suited = codec.lambda_for(metric)
-    lmbda = _positive(suited if lmbda is None else lmbda)
+    lmbda = checked_lambda(suited if lmbda is None else lmbda)
     height, width = pictures[0].pixels.shape[:2]
     codec = codec.for_size(height, width)
     format = format or container_for(codec.name)
@@ -391,9 +391,3 @@ def _ladder(name: str, quality: float | None, metric: str | None, device: str) -
         return load_codec(name, quality, metric=made_for, device=device)
 
     return Ladder.of(spec, made_for, load) if quality is None else Ladder.of_one(load(quality))
-
-
-def _positive(lmbda: float) -> float:
-    if not (0 < lmbda < float("inf")):
-        raise UsageError(f"lambda {lmbda}: must be a number above 0")
-    return lmbda

@@ -28,6 +28,21 @@ class Crops(NamedTuple):
 
 
 _MOST = 1e12  # of any target; no file is larger
+_LAMBDAS = (1e-20, 1e20)  # of which float32 holds the squares too
+
+
+def checked_lambda(lmbda: float) -> float:
+    """A λ that searches can compute with.
+
+    Raises:
+        UsageError: it is no number above 0, or beyond all reason.
+    """
+    least, most = _LAMBDAS
+    if not least <= lmbda <= most:
+        raise UsageError(f"lambda {lmbda:g}: must be a number above 0, from {least:g} to {most:g}")
+    return lmbda
+
+
 STEEPEST = 1.2
 """Largest ``-d log(rate) / d log(distortion)`` believed: neighbouring rate points show 0.9 to 1.2."""
 

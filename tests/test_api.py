@@ -307,7 +307,7 @@ class TestLambda:
     def test_the_default_is_that_of_the_training(self, searched: Result, tiny: Codec) -> None:
         assert searched.lmbda == tiny.lmbda == 0.013
 
-    @pytest.mark.parametrize("lmbda", [0, -1.0, math.nan, math.inf])
+    @pytest.mark.parametrize("lmbda", [0, -1.0, math.nan, math.inf, 1e-320, 1e39])
     def test_no_positive_number_is_refused(self, tiny: Codec, lmbda: float) -> None:
         with pytest.raises(UsageError, match="must be a number above 0"):
             lof.optimize(flat(8, 8), codec=tiny, profile=SHORT, lmbda=lmbda)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from lof.errors import UsageError
 from lof.pictures.formats import require_formats
 from lof.pictures.region import Regions
 from lof.profiles import Profile
-from lof.results import Target
+from lof.results import Target, checked_lambda
 
 if TYPE_CHECKING:
     from lof.codecs import Codec
@@ -66,8 +65,8 @@ class JobSettings:
     memory: int | None = None
 
     def __post_init__(self) -> None:
-        if self.lmbda is not None and not (self.lmbda > 0 and math.isfinite(self.lmbda)):
-            raise UsageError(f"lambda {self.lmbda}: must be a number above 0")
+        if self.lmbda is not None:
+            checked_lambda(self.lmbda)
         if self.lmbda is not None and self.target is not None:
             raise UsageError(f"lambda {self.lmbda}: a target decides on it itself; leave one of the two out")
         if self.never_bigger and self.target is not None:

@@ -163,7 +163,7 @@ class Point:
         distortion = state.objective.lmbda * state.objective.distortion(image)
         gradients = torch.autograd.grad(distortion.sum(), list(values.values()))
         near = {
-            name: Near(value.detach(), gradient, curvature[name])
+            name: Near(value.detach(), gradient.nan_to_num(0.0, 0.0, 0.0), curvature[name])
             for (name, value), gradient in zip(values.items(), gradients, strict=True)
         }
         none = torch.zeros_like(distortion)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -11,6 +12,8 @@ from lof.codecs import Latents
 from lof.search.expected import decoded, expected_bits
 from lof.search.relaxations import soft_round
 from lof.search.state import Search, Sensitivity
+
+_STEEPEST: Final = 1e12
 
 
 def measured(state: Search, latents: Latents, side: float) -> Sensitivity:
@@ -55,7 +58,11 @@ def natural_steps(state: Search, latents: Latents, curvature: Latents, side: flo
     probes = torch.autograd.grad(signed, list(leaves.values()), materialize_grads=True)
     found = {}
     for name, probe in zip(leaves, probes, strict=True):
-        bend = state.objective.pixels * curvature[name] if name in curvature else math.log(2) * probe.square()
+        bend = (
+            state.objective.pixels * curvature[name]
+            if name in curvature
+            else math.log(2) * finite(probe.square())
+        )
         found[name] = bend.mean((2, 3), keepdim=True).clamp_min(1e-12).rsqrt()
     return found
 
@@ -79,5 +86,11 @@ def distortion_curvature(state: Search, latents: Latents) -> Latents:
 
 def smoothed(raw: Tensor) -> Tensor:
     """One probe of a curvature, (B, C, h, w), as the product of its channel's mean and its place's mean."""
+    raw = finite(raw)
     place = torch.nn.functional.avg_pool2d(raw.mean(1, keepdim=True), 5, 1, 2, count_include_pad=False)
     return raw.mean((2, 3), keepdim=True) * place / place.mean((1, 2, 3), keepdim=True).clamp_min(1e-20)
+
+
+def finite(raw: Tensor) -> Tensor:
+    """Squares, even where a synthesis exaggerates so that they are beyond float32, small enough to be multiplied."""
+    return raw.nan_to_num(0.0, _STEEPEST).clamp_max(_STEEPEST)

@@ -92,9 +92,7 @@ def trades(
     for of in (bits, distortion, probe):
         found = torch.autograd.grad(of, variables, retain_graph=True, materialize_grads=True)
         slopes.append(_by_name(found, leaves))
-    prices: list[Tensor] = []
-    gains: list[Tensor] = []
-    losses: list[Tensor] = []
+    prices, gains, losses = [list[Tensor]() for _ in range(3)]
     steps = {}
     names = [name for name in codec.latents if name in codec.synthesised]
     least = _LEAST / (objective.height * objective.width if cheaper else 1)  # λ·D is in bits per pixel
@@ -105,7 +103,8 @@ def trades(
         told = (places[name] > 0) & ((of_bits != 0) | (of_distortion != 0))
         for sign, change in zip((1, -1), _changes(coded[name], of_bits), strict=True):
             error = sign * of_distortion + 0.5 * curvature
-            worth = told & (change.abs() > _LEAST)
+            written = codec.rounded(name, latents[name] + sign) - latents[name] == sign
+            worth = told & written & (change.abs() > _LEAST)
             gain, loss = (-change, error) if cheaper else (-error, change)
             # What seems to cost nothing is no bargain for that: a search has passed it over, and mostly it was right.
             price = loss.clamp_min(least) / gain

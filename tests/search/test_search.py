@@ -354,3 +354,21 @@ class TestObjective:
             measured.append(codec.lmbda * 255**2 * float((moved - base).square().mean()))
         predicted = 0.5 * 0.1**2 * float(curvature.sum())
         assert predicted == pytest.approx(float(np.mean(measured)), rel=0.25)
+
+
+class TestExaggeration:
+    def test_a_synthesis_that_leaves_float32_ends_no_search(
+        self, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        codec = load_codec("lapped-tiny", device="cpu", precision="fp32")
+
+        def exaggerated(values: Any, *, exact: bool = False) -> torch.Tensor:
+            return 0.5 + 1e22 * (codec.synthesise(values, exact=exact) - 0.5)
+
+        strange = copy.copy(codec)
+        monkeypatch.setattr(strange, "synthesise", exaggerated)
+        found = search(strange, images, load_profile("medium"), lmbda=0.01)
+        assert len(found) == BATCH
+        for one in found:
+            assert all(bool(tensor.isfinite().all()) for tensor in one.latents.values())
+            assert one.trace[-1].cost <= one.trace[0].cost

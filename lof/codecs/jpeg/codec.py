@@ -45,7 +45,8 @@ class JpegCodec(Codec):
     of colour planes with fewer blocks than luma stand in the first ones, with 0 in the others.
 
     Attributes:
-        coarser: steps of a search over those that suit λ where nothing repairs the picture.
+        repaired: whether a decoder repairs the picture, so that errors must be tried to know what they cost.
+        coarser: steps of a search over those that suit λ where nothing does.
     """
 
     latents: ClassVar[tuple[str, ...]] = ("tables", *PLANES, "halved")
@@ -55,7 +56,7 @@ class JpegCodec(Codec):
     exact_bits = False
     symbol_limit = LARGEST_LEVEL
     bytes_per_pixel, decoding_bytes_per_pixel = 700, 90
-    coarser = 1.0
+    repaired, coarser = False, 1.0
 
     def __init__(self, request: Request) -> None:
         self.name, self.metric = request.spec.name, request.metric

@@ -29,9 +29,9 @@ STEP: Final = {"mse": 2.8, "ms-ssim": 3.7}
 """Steps are this over the root of what a coefficient's squared error costs; chosen on CID22's validation set."""
 _STRIDE: Final = {"mse": 1.0, "ms-ssim": 0.6}
 """What share of the way to the lowest distortion a round goes: MS-SSIM is no parabola."""
-_PROBES, _NOISE, _LEAST = 2, 1.3, 0.03
-"""How often MS-SSIM's slope is asked, noise over the errors that the plain encoding has, and the least price of a block
-over the mean."""
+_PROBES, _NOISE, _QUIET, _LEAST = 2, 1.3, 1e-3, 0.03
+"""How often the slope is asked, of MS-SSIM or of a picture that is repaired; noise over the errors of the plain
+encoding, and its least size; and the least price of a block over the mean."""
 LARGEST_STEP: Final = 255
 """Of tables that every decoder takes."""
 LARGEST_LEVEL: Final = 1023
@@ -166,7 +166,7 @@ def _prices_of_errors(search: Any, exact: Latents) -> Latents:
     codec, objective = search.codec, search.objective
     samplings = samplings_of(exact["halved"])
     gain = torch.stack([gains(sampling.divisors) for sampling in samplings]).to(exact["y"])[..., None, None]
-    if objective.metric == "mse":
+    if objective.metric == "mse" and not codec.repaired:
         cost = 0.5 * objective.pixels * objective.error_curvature(objective.target) / 255**2
         luma, chroma = _by_block(codec.pad(cost.expand(-1, -1, *objective.target.shape[-2:])), samplings)
         return {name: gain[:, plane] * (chroma if plane else luma) for plane, name in enumerate(PLANES)}
@@ -174,7 +174,11 @@ def _prices_of_errors(search: Any, exact: Latents) -> Latents:
     # depends on the frequency and what on the place: single coefficients tell little.
     with torch.no_grad():
         now = codec.crop(codec.synthesise(search.best), objective.height, objective.width).clamp(0, 1)
-    size = 255 * _NOISE * (now - objective.target).square().mean((1, 2, 3), keepdim=True).sqrt()
+    size = (
+        255
+        * _NOISE
+        * (now - objective.target).square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(_QUIET)
+    )
     found = {name: torch.zeros_like(exact[name]) for name in PLANES}
     random = torch.Generator().manual_seed(0)
     for _ in range(_PROBES):

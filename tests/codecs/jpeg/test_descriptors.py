@@ -214,6 +214,26 @@ def test_graphics_of_two_colours_are_searched() -> None:
     assert error(lof.decode(found.data).pixels, found.pixels) < 1  # each rounds on its own
 
 
+@pytest.mark.parametrize("colours", [((0, 0, 255), (255, 0, 0)), ((0, 0, 0), (255, 255, 255))])
+def test_graphics_cost_about_what_they_cost_without_a_filter(colours: tuple[tuple[int, ...], ...]) -> None:
+    dots = np.random.default_rng(1).random((96, 96, 1)) > 0.5
+    picture = np.where(dots, *colours).astype(np.uint8)
+    codec = load_codec(NAME, 50, device="cpu")
+    with_filter = lof.optimize(picture, codec=codec, profile="fast")
+    without = lof.optimize(picture, codec="jpeg", quality=50, profile="fast", lmbda=codec.lmbda)
+    assert with_filter.optimised.cost < 1.1 * without.optimised.cost
+
+
+@pytest.mark.parametrize("target", [lof.Target(psnr=32), lof.Target(bpp=1.2)])
+def test_a_target_is_met(face: Pixels, target: lof.Target) -> None:
+    found = lof.optimize(face, codec=NAME, profile="fast", target=target)
+    assert np.array_equal(lof.decode(found.data).pixels, found.pixels)
+    if target.psnr is not None:
+        assert 32 <= found.optimised.psnr < 32.1
+    else:
+        assert 1.15 < found.optimised.bpp <= 1.2
+
+
 def test_packing_anew_keeps_the_descriptors(searched: lof.Result, weights: Path) -> None:
     packed = lof.repack(searched.data)
     assert np.array_equal(lof.decode(packed, weights=weights).pixels, searched.pixels)

@@ -140,6 +140,14 @@ def test_a_search_for_ms_ssim_has_fewer_bytes_and_more_of_it(photograph: NDArray
     assert cost(one) < 0.9 * cost(other)
 
 
+@pytest.mark.parametrize("name", ["jpeg", "jpeg-descriptors"])
+def test_a_picture_without_errors_stays_as_it_is(name: str) -> None:
+    white = np.full((176, 176, 3), 255, np.uint8)
+    found = lof.optimize(white, codec=name, quality=75, metric="ms-ssim", profile="fast")
+    assert np.array_equal(found.pixels, white)
+    assert found.optimised.size <= found.baseline.size
+
+
 def test_stages_of_the_engine_run_on_it_and_lose_nothing(face: Pixels) -> None:
     profile = parse_profile({"name": "engine", "stage": [{"kind": "greedy-flip", "evaluations": 3}]})
     result = lof.optimize(face[:48, :48], codec="jpeg", quality=50, profile=profile)

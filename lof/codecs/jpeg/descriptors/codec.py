@@ -43,7 +43,7 @@ class DescriptorCodec(JpegCodec):
 
     latents = (*JpegCodec.latents, NAME)
     synthesised = (*JpegCodec.synthesised, NAME)
-    coarser = 1.25  # chosen on CID22's validation set
+    repaired, coarser = True, 1.5  # chosen on CID22's validation set
 
     def __init__(self, request: Request, net: DescriptorNetwork) -> None:
         super().__init__(request)
@@ -86,18 +86,21 @@ class DescriptorCodec(JpegCodec):
     def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
         """See :meth:`Codec.synthesise`."""
         if not exact:
-            coefficients = self.coefficients(values)
-            added = self.fast.filter(coefficients, *self.told(values), one_hot(values[NAME]))
-            return picture_of(coefficients + added)
+            return self._shown(values, self.fast)
         images = []
         with exact_arithmetic():
             for index in range(len(values["y"])):
                 one = {name: value[index : index + 1].cpu() for name, value in values.items()}
                 one |= {name: torch.round(one[name]) for name in self.latents}
-                coefficients = self.coefficients(one)
-                added = self.net.filter(coefficients, *self.told(one), one_hot(one[NAME]))
-                images.append(picture_of(coefficients + added))
+                images.append(self._shown(one, self.net))
         return torch.cat(images)
+
+    def _shown(self, values: Mapping[str, Tensor], net: DescriptorNetwork) -> Tensor:
+        coefficients = self.coefficients(values)
+        if bool((values[NAME] == OFF).all()):
+            return picture_of(coefficients)
+        added = net.filter(coefficients, *self.told(values), one_hot(values[NAME]))
+        return picture_of(coefficients + added)
 
     def coefficients(self, values: Mapping[str, Tensor]) -> Tensor:
         """Of Y, Cb and Cr at full size, (B, h, w, 192): what the filter takes."""

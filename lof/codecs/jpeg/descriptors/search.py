@@ -8,6 +8,7 @@ plain encoding's is not taken.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -41,9 +42,13 @@ def refine_both(search: Any, evaluations: int) -> None:
         search: as for :meth:`lof.codecs.Codec.refine`.
         evaluations: gradient evaluations that may be spent.
     """
-    guarded = _Guarded(search)
+    guarded, unfiltered = _Guarded(search), _Unfiltered(search)
     for _ in range(2 if evaluations >= _AGAIN else 1):
         refine(guarded, evaluations)
+        before = search.best_cost
+        refine(unfiltered, 0)
+        if bool((search.best_cost < before).any()):  # graphics, which the filter ruins
+            refine(unfiltered, evaluations)
         steer(guarded, evaluations // _PER_PASS)
 
 
@@ -51,7 +56,7 @@ class _Guarded:
     """A search for which an encoding costs all, if its plain JPEG costs more than the plain encoding's."""
 
     def __init__(self, search: Any) -> None:
-        self._search = search
+        self._search, self.codec = search, search.codec
         objective = search.objective
         plain = search.codec.analyse(search.codec.pad(objective.target))
         self._limit = self._shown(plain).minimum(self._shown(search.latents))
@@ -83,7 +88,7 @@ class _Guarded:
 
     def _shown(self, latents: Latents) -> Tensor:
         """The cost of the plain JPEG, (B,)."""
-        codec, objective = self._search.codec, self._search.objective
+        codec, objective = self.codec, self._search.objective
         with torch.no_grad():
             coded = JpegCodec.code(codec, latents, codec.rounded)
             symbols = {name: one.residual for name, one in coded.items()}
@@ -100,6 +105,21 @@ class _Guarded:
         bits = 8 * torch.tensor(lengths, dtype=torch.float32, device=distortion.device)
         cost: Tensor = bits / objective.pixels + objective.lmbda * distortion
         return cost
+
+
+class _Unfiltered(_Guarded):
+    """A search of what the JPEG shows without the filter."""
+
+    def __init__(self, search: Any) -> None:
+        super().__init__(search)
+        self.codec = copy.copy(self.codec)
+        self.codec.repaired, self.codec.coarser = JpegCodec.repaired, JpegCodec.coarser
+
+    @property
+    def best(self) -> Latents:
+        """What the coefficients of the next encodings go with."""
+        best: Latents = self._search.best
+        return best | {"descriptors": torch.full_like(best["descriptors"], OFF)}
 
 
 @dataclass(frozen=True)
