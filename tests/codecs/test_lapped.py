@@ -287,6 +287,16 @@ class TestTransforms:
         found = codec.analyse(tensor_of(crop))
         assert torch.allclose(codec.synthesise(found), codec.synthesise(found, exact=True), atol=1e-5)
 
+    @pytest.mark.parametrize("quality", [2, 5, 8])
+    def test_patterns_unlike_photographs_are_left_to_the_linear_transform(self, quality: float) -> None:
+        rows, columns = np.mgrid[:128, :128]
+        picture = np.stack([2 * rows, 2 * columns, rows + columns], 2).astype(np.uint8)
+        picture[32:64, 32:64] = 255 * ((rows // 2 + columns // 2) % 2)[:32, :32, None]
+        found = lof.decode(lof.encode(picture, codec="lapped", quality=quality)).pixels
+        errors = np.square(found.astype(float) - picture)
+        assert errors.mean() < 150
+        assert errors[80:].mean() < 10
+
 
 class TestWeights:
     def test_shipped_weights_come_back_from_a_file(self, tmp_path: Path, crop: NDArray[np.uint8]) -> None:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lof.codecs.lapped.transforms import BLOCK, OPEN, GatedBlock, Transforms, lap, shuffle
+from lof.codecs.lapped.transforms import BLOCK, GatedBlock, Transforms, lap, plausible, shuffle
 
 PLACES = 2048
 """At most about so many places at once."""
@@ -88,10 +88,7 @@ class Synthesis:
             coarse = blocks(x, net.db2)
             x = strips(coarse, lambda top, end: net.enter_fine(coarse[:, top:end], rate))
             fine = blocks(x, net.db1)
-            # Symbols far beyond any image's may overflow; no NaN comes of it, whose meaning nobody could state.
-            image += strips(
-                fine, lambda top, end: shuffle(net.do(fine[:, top:end]).nan_to_num_(0.0), BLOCK // 2)
-            )
+            image += strips(fine, lambda top, end: shuffle(plausible(net.do(fine[:, top:end])), BLOCK // 2))
         return image
 
 
@@ -100,4 +97,4 @@ def _block(block: GatedBlock, x: Tensor, top: int, end: int) -> Tensor:
     above, below = min(top, 1), min(x.shape[1] - end, 1)
     seen = block.dw(x[:, top - above : end + below])[:, above : above + end - top]
     p, q = block.a(seen).chunk(2, -1)
-    return F.linear(p.mul_(q.clamp_(0, OPEN)), block.b.weight, block.b.bias).add_(x[:, top:end])
+    return F.linear(p.mul_(q.relu_()), block.b.weight, block.b.bias).add_(x[:, top:end])

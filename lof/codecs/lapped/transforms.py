@@ -16,8 +16,8 @@ from lof.codecs.lapped.config import LappedConfig
 
 BLOCK = 16
 """Pixels of a block of the linear transform, a side; y has one place for each block."""
-OPEN: Final = 4.0
-"""Gates open no further. No photograph comes to it, while what patterns make of features would grow with each block."""
+PLAUSIBLE: Final = 0.5
+"""What the network adds to the linear transform at most, in any pixel of 8×8, unless it has lost its way."""
 
 
 def unshuffle(x: Tensor, r: int) -> Tensor:
@@ -77,7 +77,7 @@ class Depthwise(nn.Conv2d):
 
 
 class GatedBlock(nn.Module):
-    """``x + b(p·gate(q))``, p and q linear in a depthwise 3×3 of x; gates are from 0 to 4."""
+    """``x + b(p·relu(q))``, p and q linear in a depthwise 3×3 of x."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class GatedBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) to the same shape."""
         p, q = self.a(self.dw(x)).chunk(2, -1)
-        return x + cast(Tensor, self.b(p * F.hardtanh(q, 0, OPEN)))
+        return x + cast(Tensor, self.b(p * F.relu(q)))
 
 
 def _zero(layer: nn.Linear) -> nn.Linear:
@@ -152,7 +152,7 @@ class Transforms(nn.Module):
         with torch.autocast(y.device.type, enabled=False):
             linear = lap(shuffle(self.iklt(y) + self.mean, BLOCK), self.filter.T)
         h = self.db1(self.enter_fine(self.db2(self.enter_coarse(y, t)), t))
-        return linear + shuffle(self.do(h), 8)
+        return linear + shuffle(plausible(self.do(h)), 8)
 
     def enter_coarse(self, y: Tensor, t: Tensor) -> Tensor:
         """What the synthesis's blocks at 1/16 take, from y."""
@@ -161,6 +161,18 @@ class Transforms(nn.Module):
     def enter_fine(self, h: Tensor, t: Tensor) -> Tensor:
         """What the synthesis's blocks at 1/8 take, from what those at 1/16 made."""
         return at_rate(self.fd, t, shuffle(self.du(h), 2))
+
+
+def plausible(added: Tensor) -> Tensor:
+    """What a network adds to a picture, (B, H/r, W/r, r·r·3), but nothing to squares where some of it is too much.
+
+    Features grow with each block where patterns are unlike all that the network was trained on. In photographs 0.2 is
+    much, in graphics 0.4.
+    """
+    far = 2 * PLAUSIBLE
+    added = added.nan_to_num(far).clamp(-far, far)
+    most = added.abs().amax(-1, keepdim=True)
+    return added * (2 - most / PLAUSIBLE).clamp_max(1)
 
 
 def at_rate(film: Tensor, t: Tensor, x: Tensor) -> Tensor:

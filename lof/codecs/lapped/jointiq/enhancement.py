@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lof.codecs.lapped.jointiq.config import GATED, GRDN
-from lof.codecs.lapped.transforms import GatedBlock, at_rate, shuffle, unshuffle
+from lof.codecs.lapped.transforms import GatedBlock, at_rate, plausible, shuffle, unshuffle
 
 REDUCTION: Final = 16
 """By how much the channel attention narrows, as in CBAM."""
@@ -59,7 +59,8 @@ class Enhancement(nn.Module, ABC):
         x = unshuffle(image.clamp(-1, 2) - 0.5, self.shrink)
         h = apply(lambda rows: at_rate(self.gain, t, self.enter(rows)), x, 0)
         h = self.repaired(h, apply)
-        return image + shuffle(apply(self.leave, h, 0), self.shrink)
+        added = apply(lambda rows: plausible(self.leave(rows)), h, 0)
+        return image + shuffle(added, self.shrink)
 
     @abstractmethod
     def repaired(self, h: Tensor, apply: Apply) -> Tensor:
