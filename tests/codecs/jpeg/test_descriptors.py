@@ -214,6 +214,15 @@ def test_graphics_of_two_colours_are_searched() -> None:
     assert error(lof.decode(found.data).pixels, found.pixels) < 1  # each rounds on its own
 
 
+def test_a_pattern_in_a_photograph_does_not_spoil_the_rest(photograph: NDArray[np.uint8]) -> None:
+    picture = photograph[:160, 100:260].copy()
+    rows, columns = np.mgrid[:24, :24]
+    picture[48:72, 48:72] = 255 * ((rows + columns) % 2)[..., None]
+    data = lof.encode(picture, codec=load_codec(NAME, 80, device="cpu"))
+    filtered = lof.decode(data).pixels
+    assert error(filtered, picture) < 0.92 * error(shown(data), picture)
+
+
 @pytest.mark.parametrize("colours", [((0, 0, 255), (255, 0, 0)), ((0, 0, 0), (255, 255, 255))])
 def test_graphics_cost_about_what_they_cost_without_a_filter(colours: tuple[tuple[int, ...], ...]) -> None:
     dots = np.random.default_rng(1).random((96, 96, 1)) > 0.5

@@ -7,11 +7,15 @@ is :mod:`.patches`, the paper's is :mod:`.edsr`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from lof.codecs.jpeg.descriptors.config import CELL, CLASSES, OFF, Config
+from lof.codecs.jpeg.descriptors.config import CELL, CLASSES, FREQUENCIES, OFF, Config
+
+PLAUSIBLE: Final = 1.25
+"""Steps by which a coefficient of luma is changed at most; a JPEG's own errors are half of one."""
 
 
 class Filter(nn.Module, ABC):
@@ -55,6 +59,9 @@ class Filter(nn.Module, ABC):
     def head(self, x: Tensor, beside: Tensor, tables: Tensor, descriptors: Tensor | None = None) -> Tensor:
         """What to add, from what :meth:`trunk` returns."""
         added = self.added(x, beside, tables, descriptors)
+        # Where the filter has lost its way, the JPEG stands alone.
+        most = (added[..., :FREQUENCIES] / tables[:, None, None, 0]).abs().amax(-1, keepdim=True)
+        added = added * (2 - most / PLAUSIBLE).clamp(0, 1)
         if descriptors is None:
             return added
         kept = 1 - descriptors[..., OFF:]
