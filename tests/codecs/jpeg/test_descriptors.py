@@ -206,7 +206,7 @@ def test_graphics_of_two_colours_are_searched() -> None:
     """The filter repairs halved colour there, and ruins whole colour; its slope asks for levels that no file holds."""
     dots = np.random.default_rng(0).random((43, 43)).repeat(3, 0).repeat(3, 1)[:128, :128, None] > 0.5
     picture = np.where(dots, [0, 0, 255], [255, 255, 0]).astype(np.uint8)
-    codec = load_codec(NAME, 95, device="cpu")
+    codec = load_codec("jpeg-descriptors", 95, device="cpu")
     found = lof.optimize(picture, codec=codec, profile="fast", lmbda=1.3 * codec.lmbda)
     assert found.baseline.psnr < 15
     assert found.optimised.psnr > 30
@@ -218,7 +218,7 @@ def test_a_pattern_in_a_photograph_does_not_spoil_the_rest(photograph: NDArray[n
     picture = photograph[:160, 100:260].copy()
     rows, columns = np.mgrid[:24, :24]
     picture[48:72, 48:72] = 255 * ((rows + columns) % 2)[..., None]
-    data = lof.encode(picture, codec=load_codec(NAME, 80, device="cpu"))
+    data = lof.encode(picture, codec=load_codec("jpeg-descriptors", 80, device="cpu"))
     filtered = lof.decode(data).pixels
     assert error(filtered, picture) < 0.92 * error(shown(data), picture)
 
@@ -227,7 +227,7 @@ def test_a_pattern_in_a_photograph_does_not_spoil_the_rest(photograph: NDArray[n
 def test_graphics_cost_about_what_they_cost_without_a_filter(colours: tuple[tuple[int, ...], ...]) -> None:
     dots = np.random.default_rng(1).random((96, 96, 1)) > 0.5
     picture = np.where(dots, *colours).astype(np.uint8)
-    codec = load_codec(NAME, 50, device="cpu")
+    codec = load_codec("jpeg-descriptors", 50, device="cpu")
     with_filter = lof.optimize(picture, codec=codec, profile="fast")
     without = lof.optimize(picture, codec="jpeg", quality=50, profile="fast", lmbda=codec.lmbda)
     assert with_filter.optimised.cost < 1.1 * without.optimised.cost
@@ -235,7 +235,7 @@ def test_graphics_cost_about_what_they_cost_without_a_filter(colours: tuple[tupl
 
 @pytest.mark.parametrize("target", [lof.Target(psnr=32), lof.Target(bpp=1.2)])
 def test_a_target_is_met(face: Pixels, target: lof.Target) -> None:
-    found = lof.optimize(face, codec=NAME, profile="fast", target=target)
+    found = lof.optimize(face, codec="jpeg-descriptors", profile="fast", target=target)
     assert np.array_equal(lof.decode(found.data).pixels, found.pixels)
     if target.psnr is not None:
         assert 32 <= found.optimised.psnr < 32.1
