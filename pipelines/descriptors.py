@@ -50,7 +50,7 @@ DEFAULT = "libjpeg's default JPEG"
 KINDS = (JPEG, DEFAULT, FILTERED, DESCRIBED, SEARCHED, SHOWN)
 PASSES = 1
 """Over all places, in the search of descriptors alone."""
-STEEPER = 1.2
+STEEPER = 0.92
 """λ of libjpeg's own curve over the codec's, which is that of searched files."""
 
 

@@ -37,8 +37,8 @@ _LOW: Final = 1.5
 """Low qualities are drawn more often: there is more to repair."""
 _SEARCHED: Final = 0.4
 """The share of JPEGs that are searched."""
-_STEEPER: Final = 1.2
-"""λ of libjpeg's own JPEGs over that of searched ones: how many bits its next quality pays for a squared error less."""
+_STEEPER: Final = 0.92
+"""λ of libjpeg's own JPEGs over that of searched ones: the bits that its next quality pays for a squared error less."""
 _FULL: Final = 0.2
 """The share of batches of 4:4:4; the others are 4:2:0."""
 
