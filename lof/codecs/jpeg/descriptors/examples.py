@@ -85,9 +85,8 @@ def jpegs_of(images: Tensor, filter: Filter, codec: str) -> Jpegs:
 
 
 def _searched(images: Tensor, lmbda: Tensor, sampling: Sampling, filter: Filter) -> Jpegs:
-    costs = (
-        gains(sampling.divisors).to(lmbda) * lmbda[:, None, None] / 3
-    )  # bits for a squared grey level, (B, 3, 64)
+    # Bits for a squared error of one grey level in a coefficient, (B, 3, 64).
+    costs = gains(sampling.divisors).to(lmbda) * lmbda[:, None, None] / 3
     both = torch.stack([costs[:, 0], 0.5 * (costs[:, 1] + costs[:, 2])], 1)
     tables = (DescriptorCodec.coarser * STEP["mse"] / both.sqrt()).round().clamp(1, LARGEST_STEP)
     weights = {

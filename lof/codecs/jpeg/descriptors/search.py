@@ -2,8 +2,8 @@
 
 Coefficients are those of the search of ``jpeg``, whose gradient goes through the filter. Descriptors begin with what
 each class would bring everywhere; then single ones are tried on places so far from each other that they hardly meet.
-Every step's file is counted. What other programs show stays in view: an encoding whose plain JPEG costs more than the
-plain encoding's is not taken.
+Every step's file is counted, and the JPEG is searched without the filter too, for graphics that the filter ruins. What
+other programs show stays in view: an encoding whose plain JPEG costs more than the plain encoding's is not taken.
 """
 
 from __future__ import annotations
