@@ -96,10 +96,10 @@ class DescriptorCodec(JpegCodec):
         return torch.cat(images)
 
     def _shown(self, values: Mapping[str, Tensor], net: DescriptorNetwork) -> Tensor:
-        coefficients = self.coefficients(values)
-        if bool((values[NAME] == OFF).all()):
+        coefficients, chosen = self.coefficients(values), values[NAME]
+        if not chosen.requires_grad and bool((chosen == OFF).all()):
             return picture_of(coefficients)
-        added = net.filter(coefficients, *self.told(values), one_hot(values[NAME]))
+        added = net.filter(coefficients, *self.told(values), one_hot(chosen))
         return picture_of(coefficients + added)
 
     def coefficients(self, values: Mapping[str, Tensor]) -> Tensor:
