@@ -168,7 +168,7 @@ class Trials(pools.Work[int, Measurer, LofError | None]):
             if not tool.overtaken and not str(error).startswith("Cannot tell"):
                 raise
             return False
-        return True
+        return not tool.overtaken
 
     def lost(self, item: int, reason: str) -> LofError:
         """A trial that ends its workers ends the run."""
