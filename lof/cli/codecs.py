@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _WEIGHTS = """\
 Weights of bundled codecs ship with lof. Others are looked for
   1. in the folder that --weights DIR names,
-  2. repository: in lof/codecs/data, which is whole in lof's repository and after
-     pip install -e; else only mean-scale-96 at quality 4 is there,
+  2. repository: in lof/codecs/data; a clone, used by pip install -e, has all of
+     them there, the installed package only mean-scale-96 at quality 4,
   3. in the folder that LOF_WEIGHTS_DIR names,
   4. zoo: on CompressAI's server, by download.
 In a folder, lof takes the file with the zoo's own name, or CODEC-QUALITY.safetensors

@@ -92,5 +92,5 @@ def smoothed(raw: Tensor) -> Tensor:
 
 
 def finite(raw: Tensor) -> Tensor:
-    """Squares, even where a synthesis exaggerates so that they are beyond float32, small enough to be multiplied."""
+    """Squares of slopes, cut so that products of two are finite: some syntheses grow without bounds."""
     return raw.nan_to_num(0.0, _STEEPEST).clamp_max(_STEEPEST)

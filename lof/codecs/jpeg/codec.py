@@ -46,7 +46,7 @@ class JpegCodec(Codec):
 
     Attributes:
         repaired: whether a decoder repairs the picture, so that errors must be tried to know what they cost.
-        coarser: steps of a search over those that suit λ where nothing does.
+        coarser: how much larger the steps of a search are than those that suit λ where nothing repairs the picture.
     """
 
     latents: ClassVar[tuple[str, ...]] = ("tables", *PLANES, "halved")

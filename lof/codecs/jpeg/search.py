@@ -174,11 +174,8 @@ def _prices_of_errors(search: Any, exact: Latents) -> Latents:
     # depends on the frequency and what on the place: single coefficients tell little.
     with torch.no_grad():
         now = codec.crop(codec.synthesise(search.best), objective.height, objective.width).clamp(0, 1)
-    size = (
-        255
-        * _NOISE
-        * (now - objective.target).square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(_QUIET)
-    )
+    error = (now - objective.target).square().mean((1, 2, 3), keepdim=True).sqrt()
+    size = 255 * _NOISE * error.clamp_min(_QUIET)
     found = {name: torch.zeros_like(exact[name]) for name in PLANES}
     random = torch.Generator().manual_seed(0)
     for _ in range(_PROBES):

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from lof.codecs.jpeg.descriptors.config import CELL, CLASSES, FREQUENCIES, OFF, Config
 
 PLAUSIBLE: Final = 1.25
-"""Steps by which a coefficient of luma is changed at most; a JPEG's own errors are half of one."""
+"""Steps by which a coefficient of luma is changed at most, unless the filter has lost its way. What a JPEG rounds off
+is half a step."""
 
 
 class Filter(nn.Module, ABC):
