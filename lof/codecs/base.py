@@ -149,7 +149,10 @@ class Codec(ABC):
     latents: ClassVar[tuple[str, ...]]
     """Names of the latent tensors, in the order in which they are decoded."""
     synthesised: ClassVar[tuple[str, ...]]
-    """Those of ``latents`` whose values reach the pixels; the others only say how these are coded."""
+    """Those of ``latents`` whose values reach the pixels; the others only say how these are coded, or are ``held``."""
+    held: ClassVar[tuple[str, ...]] = ()
+    """Those of ``latents`` that are categories: no gradient tells where to move them, so that their gradient is 0. They
+    may reach the pixels. :meth:`refine` chooses them; all other stages leave them as they are."""
     stride: ClassVar[int]
     """Images are padded to multiples of this many pixels."""
     portable: ClassVar[bool] = False

@@ -19,7 +19,7 @@ from lof.codecs.lapped.bits import bits_of
 from lof.codecs.lapped.fixed import FixedDepthwise, FixedLinear
 from lof.codecs.lapped.jointiq.bits import mixture_bits_of
 from lof.codecs.lapped.jointiq.codec import JointCodec
-from lof.codecs.lapped.jointiq.config import GATED, GRDN, JOINTIQ, JOINTIQ_TINY, JointConfig
+from lof.codecs.lapped.jointiq.config import DESCRIBED, GATED, GRDN, JOINTIQ, JOINTIQ_TINY, JointConfig
 from lof.codecs.lapped.jointiq.enhancement import Grdn
 from lof.codecs.lapped.jointiq.network import JointNetwork
 from lof.testing import CHECKS, Check, picture
@@ -42,6 +42,7 @@ WITHOUT = {
     "context": replace(FULL, context=()),
     "enhancement": replace(FULL, enhancement=()),
     "grdn": replace(FULL, enhancement=(GATED, 4, 6, 2)),
+    "grdn, with descriptors": replace(FULL, enhancement=(DESCRIBED, 4, 6, 3, 2, 5)),
     "two passes": replace(FULL, serial=(1,)),
     "passes and parts": replace(FULL, serial=(1,), components=1, refinement=(), context=(), enhancement=()),
     "anything": replace(FULL, components=1, refinement=(), context=(), enhancement=()),
@@ -69,14 +70,17 @@ def lively(config: JointConfig) -> JointNetwork:
 
 def codec_of(net: JointNetwork, quality: float) -> JointCodec:
     cpu = torch.device("cpu")
-    return JointCodec(net, name="test", quality=quality, lmbda=0.01, device=cpu, precision=torch.float32)
+    return JointCodec.of(net)(
+        net, name="test", quality=quality, lmbda=0.01, device=cpu, precision=torch.float32
+    )
 
 
 def latents_of(config: JointConfig, rows: int, columns: int) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     y = 9 * torch.randn(1, config.latent_channels, rows, columns, generator=generator)
     z = 4 * torch.randn(1, config.side_channels, -(-rows // 4), -(-columns // 4), generator=generator)
-    return {"z": z, "y": y}
+    chosen = torch.randint(0, 16, (1, 1, rows, columns), generator=generator)
+    return {"z": z, "y": y} | ({"descriptors": chosen.float()} if config.described else {})
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,9 @@ from lof.codecs.weights import weights_name
 from lof.errors import StreamError
 from lof.machine.devices import resolve_device, resolve_precision
 
+CODED = ("z", "y")
+"""Latent tensors of the first string."""
+
 
 class LappedCodec(Codec):
     """A lapped codec at one quality.
@@ -35,8 +38,8 @@ class LappedCodec(Codec):
     in the search's precision but for the probability model, and without rounding of activations.
     """
 
-    latents = ("z", "y")
-    synthesised = ("y",)
+    latents: ClassVar[tuple[str, ...]] = CODED
+    synthesised: ClassVar[tuple[str, ...]] = ("y",)
     stride = BLOCK
     locality = Locality(grid=64, reach=128)
     portable = True
@@ -80,6 +83,11 @@ class LappedCodec(Codec):
         codec.number = rate_of(request.quality)
         return cast(Self, codec)
 
+    @classmethod
+    def of(cls, net: LappedNetwork) -> type[Self]:
+        """The class for a network."""
+        return cls
+
     def analyse(self, images: Tensor) -> Latents:
         """See :meth:`Codec.analyse`; always float32 on the CPU."""
         rate = torch.tensor([self.number])
@@ -96,7 +104,7 @@ class LappedCodec(Codec):
         With ``exact`` no gradient passes through predictions.
         """
         prior = self.decoder.prior if exact else self.fast.prior
-        z, y = (last(latents[name].to("cpu" if exact else self.device)) for name in self.latents)
+        z, y = (last(latents[name].to("cpu" if exact else self.device)) for name in CODED)
         parts = parted(y, self.net.config)
         residuals: list[list[Tensor]] = [[] for _ in range(1 + len(parts))]
         values: list[list[Tensor]] = [[] for _ in residuals]
@@ -141,13 +149,13 @@ class LappedCodec(Codec):
 
     def symbols(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See :meth:`Codec.symbols`; nothing is held but the symbols."""
-        z, y = (latents[name].detach().cpu().permute(0, 2, 3, 1) for name in self.latents)
+        z, y = (latents[name].detach().cpu().permute(0, 2, 3, 1) for name in CODED)
         found = self.decoder.symbols(z, y, self.number)
-        return dict(zip(self.latents, (one.permute(0, 3, 1, 2) for one in found), strict=True))
+        return dict(zip(CODED, (one.permute(0, 3, 1, 2) for one in found), strict=True))
 
     def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
         """See :meth:`Codec.compress`: one string, of z and then y."""
-        z, y = (symbols[name].cpu().permute(0, 2, 3, 1) for name in self.latents)
+        z, y = (symbols[name].cpu().permute(0, 2, 3, 1) for name in CODED)
         return [self.decoder.encode(z, y, self.number)]
 
     def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Decoded:
@@ -168,19 +176,24 @@ class LappedCodec(Codec):
         self, strings: Sequence[bytes], height: int, width: int, *, image_alone: bool = False
     ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
         """z, symbols and values of y, and the image."""
-        if len(strings) != 1:
+        if not 0 < len(strings) <= len(self.string_names()):
             raise StreamError(
-                f"a {self.name} stream has one string, not {len(strings)}; compress the image again"
+                f"a {self.name} stream has {len(self.string_names())} strings, not {len(strings)}; "
+                "compress the image again"
             )
         rows, columns = (side // BLOCK for side in self.padded_size(height, width))
         try:
             z, y, values = self.decoder.decode(
                 strings[0], self.number, rows, columns, values_alone=image_alone
             )
-            image = self.decoder.synthesise(values, self.number)[0].permute(2, 0, 1).clamp_(0, 1)
+            image = self._shown(values, strings[1:])[0].permute(2, 0, 1).clamp_(0, 1)
         except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
             raise StreamError(f"the {self.name} decoder cannot read the strings ({error})") from error
         return z, y, values, self.crop(image, height, width)
+
+    def _shown(self, values: Tensor, strings: Sequence[bytes]) -> Tensor:
+        """The image of y, and of what the other strings say, (1, H, W, 3)."""
+        return self.decoder.synthesise(values, self.number)
 
     def decoding_memory(self, height: int, width: int) -> int:
         """See :meth:`Codec.decoding_memory`: of large images all but latents and pixels is made band by band."""
@@ -208,9 +221,8 @@ def _of_weights(
     kind: type[LappedCodec], path: Path, written: int, device: torch.device, precision: torch.dtype
 ) -> LappedCodec:
     """The codec of a file at any quality: one network serves them all, and a search for a target tries several."""
-    return kind(
-        read_weights(path, kind.network), name="", quality=1.0, lmbda=1.0, device=device, precision=precision
-    )
+    net = read_weights(path, kind.network)
+    return kind.of(net)(net, name="", quality=1.0, lmbda=1.0, device=device, precision=precision)
 
 
 def _coded(residual: Tensor, value: Tensor, place: Tensor) -> Coded:

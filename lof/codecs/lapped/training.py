@@ -80,7 +80,11 @@ class LappedTraining:
         def begin(source: Source) -> None:
             start(net, source, self.lambdas)
 
-        return Task(net, _AllRates(net, aim, self.lambdas), groups, start=begin)
+        return Task(net, self.loss(net, aim), groups, start=begin)
+
+    def loss(self, net: LappedNetwork, aim: Aim) -> nn.Module:
+        """The network with its loss."""
+        return AllRates(net, aim, self.lambdas)
 
     def freeze(self, net: LappedNetwork, part: str | None) -> None:
         """Leave what is of no part to be trained as it is."""
@@ -106,7 +110,7 @@ class LappedTraining:
         )
 
 
-class _AllRates(nn.Module):
+class AllRates(nn.Module):
     """The network with its loss; every batch has pictures of all rates."""
 
     def __init__(self, net: LappedNetwork, aim: Aim, lambdas: tuple[float, float]) -> None:
@@ -121,7 +125,7 @@ class _AllRates(nn.Module):
         places = torch.arange(count, device=x.device) + torch.rand(count, device=x.device)
         rate = torch.round(RATE_MAX * (2 * places / count - 1)).long()
         lmbda = torch.exp(self.low + (rate / RATE_MAX + 1) / 2 * (self.high - self.low))
-        t = (rate / RATE_MAX)[:, None, None, None]
+        t = _level(rate)
         reduced = torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32)
         with reduced, torch.set_grad_enabled(not self.prior_alone and torch.is_grad_enabled()):
             y = net.transforms.analysis(x, t)
@@ -130,10 +134,24 @@ class _AllRates(nn.Module):
         distortion = torch.zeros_like(bpp)
         if not self.prior_alone:
             with reduced:
-                decoded = net.reconstruct(y_hat, t)
+                decoded, told = self.decoded(y_hat, rate, x, lmbda)
+            bpp = bpp + told
             distortion = 255**2 * (decoded.float() - x).square().mean((1, 2, 3))
         loss = ((bpp + lmbda * distortion) / lmbda**BALANCE).mean()
         return loss, loss.detach(), bpp.mean().detach(), distortion.mean().detach()
+
+    def decoded(self, y: Tensor, rate: Tensor, x: Tensor, lmbda: Tensor) -> tuple[Tensor, Tensor]:
+        """Images of y, (B, H, W, 3), and bits per pixel that tell more of them, (B,).
+
+        Args:
+            x: what they should be.
+            rate, lmbda: (B,).
+        """
+        return self.net.reconstruct(y, _level(rate)), lmbda.new_zeros(())
+
+
+def _level(rate: Tensor) -> Tensor:
+    return (rate / RATE_MAX)[:, None, None, None]
 
 
 @torch.no_grad()

@@ -16,10 +16,11 @@ from safetensors.torch import save_file
 import lof
 from lof import load_codec
 from lof.codecs import trainable
+from lof.codecs.descriptors.classes import CLASSES
 from lof.codecs.jpeg.descriptors.codec import DescriptorCodec
-from lof.codecs.jpeg.descriptors.config import CLASSES, CONFIGS
+from lof.codecs.jpeg.descriptors.config import CONFIGS
 from lof.codecs.jpeg.descriptors.edsr import EdsrFilter
-from lof.codecs.jpeg.descriptors.network import DescriptorNetwork
+from lof.codecs.jpeg.descriptors.network import DescriptorNetwork, level_of
 from lof.codecs.jpeg.planes import plane_of
 from lof.codecs.training import Aim
 from lof.containers import container, unpack
@@ -117,7 +118,7 @@ def test_a_string_has_about_the_bits_of_the_model(codec: DescriptorCodec) -> Non
     chosen = torch.from_numpy(some_map(16, 24))
     tables = torch.full((1, 2, 64), 20.0)
     hot = torch.nn.functional.one_hot(chosen[None], 16).float()
-    bits = float(codec.net.context.bits(hot, tables).sum())
+    bits = float(codec.net.context.bits(hot, level_of(tables)).sum())
     level = 4.25  # quarters of an octave, of 20
     assert abs(8 * len(codec.coder.encode(chosen.numpy(), level)) - bits) < 0.01 * bits + 64
 

@@ -9,19 +9,18 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from lof.codecs.base import Begun, Coded, Decoded, Latents, Quantize
+from lof.codecs.descriptors.classes import CLASSES, NAME, OFF, one_hot
+from lof.codecs.descriptors.strings import Coder
 from lof.codecs.exact import exact_arithmetic, fingerprint
 from lof.codecs.jpeg import files
 from lof.codecs.jpeg.codec import MIDDLE, JpegCodec
-from lof.codecs.jpeg.descriptors.config import CELL, CLASSES, OFF
-from lof.codecs.jpeg.descriptors.context import level_of
-from lof.codecs.jpeg.descriptors.network import DescriptorNetwork
+from lof.codecs.jpeg.descriptors.config import CELL
+from lof.codecs.jpeg.descriptors.network import DescriptorNetwork, level_of
 from lof.codecs.jpeg.descriptors.pictures import picture_of
 from lof.codecs.jpeg.descriptors.search import refine_both
-from lof.codecs.jpeg.descriptors.strings import Coder
 from lof.codecs.jpeg.latents import samplings_of
 from lof.codecs.jpeg.planes import coefficients_of
 from lof.codecs.registry import Request
@@ -30,8 +29,6 @@ from lof.errors import StreamError
 from lof.machine.devices import resolve_precision
 from lof.pictures.picture import Picture
 from lof.profiles import OwnStage, Profile
-
-NAME = "descriptors"
 
 
 class DescriptorCodec(JpegCodec):
@@ -174,16 +171,6 @@ class DescriptorCodec(JpegCodec):
                 for each in (coefficients, coefficients + added)
             )
         return latents | {NAME: torch.full_like(chosen, OFF)} if filtered > shown else latents
-
-
-def one_hot(chosen: Tensor) -> Tensor:
-    """Descriptors, (B, 1, h, w), to one-hot vectors, (B, h, w, 16); a gradient says what the next one would bring."""
-    whole = torch.round(chosen[:, 0].detach()).long().clamp(0, CLASSES - 1)
-    hot = F.one_hot(whole, CLASSES).float()
-    if not chosen.requires_grad:
-        return hot
-    following = F.one_hot((whole + 1) % CLASSES, CLASSES).float()
-    return hot + (chosen[:, 0] - chosen[:, 0].detach())[..., None] * (following - hot)
 
 
 def _bits_of(chosen: Tensor) -> Tensor:

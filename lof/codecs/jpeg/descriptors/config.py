@@ -5,16 +5,10 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from typing import Final, Self
 
-CLASSES: Final = 16
-"""Descriptors are 0 to 15; 0 leaves the filter as it is, the last one the JPEG."""
-OFF: Final = CLASSES - 1
-"""The descriptor of what no filter improves, as hard edges of graphics."""
-SHORT: Final = {0: b"", OFF: bytes([OFF])}
-"""Strings of maps that are all alike: of the filter as it is, and of none."""
-CELL: Final = 2
+from lof.codecs.descriptors.classes import SIDE
+
+CELL: Final = SIDE // 8
 """Blocks of 8×8 pixels for which a descriptor stands, a side."""
-SIDE: Final = 8 * CELL
-"""The same in pixels."""
 FREQUENCIES: Final = 64
 """Of a block."""
 

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lof.codecs.jpeg.descriptors.config import SIDE, Config
+from lof.codecs.descriptors.classes import SIDE
+from lof.codecs.jpeg.descriptors.config import Config
 from lof.codecs.jpeg.descriptors.filter import Filter
 from lof.codecs.jpeg.descriptors.pictures import samples_of
 from lof.codecs.jpeg.planes import coefficients_of

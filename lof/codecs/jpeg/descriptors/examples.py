@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lof.codecs.base import Latents
+from lof.codecs.descriptors.classes import SIDE
 from lof.codecs.graphics import some_graphic
 from lof.codecs.jpeg import files
 from lof.codecs.jpeg.descriptors.codec import DescriptorCodec
-from lof.codecs.jpeg.descriptors.config import SIDE
 from lof.codecs.jpeg.descriptors.filter import Filter
 from lof.codecs.jpeg.descriptors.pictures import coefficients_of_planes, picture_of
 from lof.codecs.jpeg.files import Sampling

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lof.codecs.jpeg.descriptors.config import CLASSES
+from lof.codecs.descriptors.classes import CLASSES
 
 
 class Extraction(nn.Module):

@@ -12,7 +12,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from lof.codecs.jpeg.descriptors.config import CELL, CLASSES, FREQUENCIES, OFF, Config
+from lof.codecs.descriptors.classes import CLASSES, OFF, repeated
+from lof.codecs.jpeg.descriptors.config import CELL, FREQUENCIES, Config
 
 PLAUSIBLE: Final = 1.25
 """Steps by which a coefficient of luma is changed at most, unless the filter has lost its way. What a JPEG rounds off
@@ -66,7 +67,7 @@ class Filter(nn.Module, ABC):
         if descriptors is None:
             return added
         kept = 1 - descriptors[..., OFF:]
-        return added * _repeated(kept, CELL)[:, : added.shape[1], : added.shape[2]]
+        return added * repeated(kept, CELL)[:, : added.shape[1], : added.shape[2]]
 
     @abstractmethod
     def added(self, x: Tensor, beside: Tensor, tables: Tensor, descriptors: Tensor | None) -> Tensor:
@@ -80,13 +81,9 @@ class Filter(nn.Module, ABC):
         """
         if descriptors is None:
             return [self.steer.new_ones(1)] * (len(self.last) + 1)
-        factors = _repeated(1 + descriptors[..., 1:] @ self.steer, each)[:, :rows, :columns]
+        factors = repeated(1 + descriptors[..., 1:] @ self.steer, each)[:, :rows, :columns]
         return list(factors.split(self.channels, -1))
 
     def reduced(self, x: Tensor) -> torch.autocast:
         """Products in :attr:`precision`."""
         return torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32)
-
-
-def _repeated(x: Tensor, times: int) -> Tensor:
-    return x.repeat_interleave(times, 1).repeat_interleave(times, 2)

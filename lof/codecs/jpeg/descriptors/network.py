@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from lof.codecs.descriptors.context import Context
 from lof.codecs.entropy.fixed import FixedConv
 from lof.codecs.jpeg.descriptors.config import Config
-from lof.codecs.jpeg.descriptors.context import Context
 from lof.codecs.jpeg.descriptors.edsr import EdsrFilter
 from lof.codecs.jpeg.descriptors.extraction import Extraction
 from lof.codecs.jpeg.descriptors.filter import Filter
@@ -56,3 +57,13 @@ class DescriptorNetwork(nn.Module):
             state |= {f"{key}.{leaf}": value for leaf, value in exact.items()}
         net.load_state_dict(state)
         return net.eval()
+
+
+def level_of(tables: Tensor) -> Tensor:
+    """The mean step of luma, (B,), as quarters of octaves from 0 (a step of 1) to 7.75."""
+    totals = tables[:, 0].sum(1).tolist()
+    # No sum of whole steps is so near to the middle of two quarters that machines could differ.
+    return torch.tensor(
+        [min(31, max(0, round(4 * math.log2(max(64, total) / 64)))) / 4 for total in totals],
+        device=tables.device,
+    )

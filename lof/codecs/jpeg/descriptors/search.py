@@ -17,20 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lof.codecs.base import Latents
+from lof.codecs.descriptors.choice import chosen_for
+from lof.codecs.descriptors.classes import CLASSES, NAME, OFF, SIDE
+from lof.codecs.descriptors.context import Context
 from lof.codecs.jpeg.codec import JpegCodec
-from lof.codecs.jpeg.descriptors.config import CLASSES, OFF, SHORT, SIDE
-from lof.codecs.jpeg.descriptors.context import Context
+from lof.codecs.jpeg.descriptors.network import level_of
 from lof.codecs.jpeg.descriptors.pictures import picture_of
 from lof.codecs.jpeg.search import refine
 
-_APART: Final = 3
-"""Descriptors that change together are so many places from each other, in rows and in columns."""
-_SETTLED: Final = 3
-"""How often all descriptors are chosen anew, each as its neighbours stand, before single ones are tried."""
 _PER_PASS: Final = 4
 """Gradient evaluations for which one pass over all places stands."""
-_TRIED: Final = 2
-"""Classes that are tried at a place in a pass, the most promising ones."""
 _AGAIN: Final = 4
 """With so many gradient evaluations, coefficients are searched a second time, with the descriptors that were found."""
 
@@ -82,7 +78,7 @@ class _Guarded:
         """As :meth:`lof.search.state.Search.offer`; where the filter makes it worse, without the filter too."""
         better: Tensor = self._search.offer(latents, found)
         if bool((self._shown(latents) < found.cost.minimum(self._limit)).any()):
-            off = latents | {"descriptors": torch.full_like(latents["descriptors"], OFF)}
+            off = latents | {NAME: torch.full_like(latents[NAME], OFF)}
             better = better | self._search.offer(off, self.hard(off))
         return better
 
@@ -119,7 +115,7 @@ class _Unfiltered(_Guarded):
     def best(self) -> Latents:
         """What the coefficients of the next encodings go with."""
         best: Latents = self._search.best
-        return best | {"descriptors": torch.full_like(best["descriptors"], OFF)}
+        return best | {NAME: torch.full_like(best[NAME], OFF)}
 
 
 @dataclass(frozen=True)
@@ -149,14 +145,10 @@ class _Picture:
         )
         return SIDE**2 * F.avg_pool2d(self._even(wrong * self.weights), SIDE)[:, 0]
 
-    def bits(self, chosen: Tensor) -> Tensor:
-        """What each descriptor costs, (1, h, w)."""
-        return self.prices(chosen).gather(1, chosen[:, None])[:, 0]
-
     def prices(self, chosen: Tensor) -> Tensor:
         """What each class would cost at each place, as the places before it stand, (1, 16, h, w)."""
         context: Context = self.codec.fast.context
-        return context.prices(F.one_hot(chosen, CLASSES).float(), self.tables)
+        return context.prices(F.one_hot(chosen, CLASSES).float(), level_of(self.tables))
 
     @staticmethod
     def _even(plane: Tensor) -> Tensor:
@@ -167,10 +159,10 @@ def steer(search: Any, passes: int) -> None:
     """Better descriptors for the best coefficients so far."""
     with torch.no_grad():
         found = [
-            _steered(_picture(search, index), search.best["descriptors"][index].long(), passes)
+            chosen_for(_picture(search, index), search.best[NAME][index].long(), passes)
             for index in range(search.objective.batch)
         ]
-    latents = search.best | {"descriptors": torch.stack(found).to(search.best["descriptors"])}
+    latents = search.best | {NAME: torch.stack(found).to(search.best[NAME])}
     search.offer(latents, search.hard(latents))
     search.report()
 
@@ -187,49 +179,3 @@ def _picture(search: Any, index: int) -> _Picture:
     cost = 0.5 * objective.pixels * curvature.expand(-1, -1, objective.height, objective.width)
     weights = F.pad(cost, (0, target.shape[3] - objective.width, 0, target.shape[2] - objective.height))
     return _Picture(codec, coefficients, features, gain, tables, target, weights)
-
-
-def _steered(picture: _Picture, chosen: Tensor, passes: int) -> Tensor:
-    """Descriptors (1, h, w) that cost about the least."""
-    each = torch.stack([picture.errors(torch.full_like(chosen, number)) for number in range(CLASSES)], 1)
-    best, cost = chosen, _cost(picture, chosen)
-    for _ in range(_SETTLED):
-        chosen = (each + picture.prices(chosen)).argmin(1)
-    if (found := _cost(picture, chosen)) < cost:
-        best, cost = chosen, found
-    for number in SHORT:
-        alike = torch.full_like(chosen, number)
-        if (found := _cost(picture, alike)) < cost:
-            best, cost = alike, found
-    for _ in range(passes):
-        before = cost
-        promising = (each + picture.prices(best)).topk(1 + _TRIED, 1, largest=False).indices
-        for rank in range(1 + _TRIED):
-            for down in range(_APART):
-                for right in range(_APART):
-                    best, cost = _moved(picture, best, cost, promising[:, rank], (down, right))
-        if cost > before - 1:
-            break
-    return best
-
-
-def _moved(
-    picture: _Picture, best: Tensor, cost: float, wanted: Tensor, first: tuple[int, int]
-) -> tuple[Tensor, float]:
-    """Those of the places ``first``, and every third from there, changed where that pays; if all together it does."""
-    places = torch.zeros_like(best, dtype=torch.bool)
-    places[:, first[0] :: _APART, first[1] :: _APART] = True
-    tried = torch.where(places, wanted, best)
-    change = picture.errors(tried) + picture.bits(tried) - picture.errors(best) - picture.bits(best)
-    around = _APART**2 * F.avg_pool2d(F.pad(change[None], (1, 1, 1, 1)), _APART, 1)[0]
-    tried = torch.where(places & (around < 0), wanted, best)
-    found = _cost(picture, tried)
-    return (tried, found) if found < cost else (best, cost)
-
-
-def _cost(picture: _Picture, chosen: Tensor) -> float:
-    short = next(
-        (8 * len(string) for number, string in SHORT.items() if bool((chosen == number).all())), None
-    )
-    bits = float(picture.bits(chosen).sum()) if short is None else short
-    return float(picture.errors(chosen).sum()) + bits

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lof.codecs.base import Codec
+from lof.codecs.descriptors.classes import CLASSES, SIDE
 from lof.codecs.jpeg.descriptors.codec import DescriptorCodec
-from lof.codecs.jpeg.descriptors.config import CELL, CLASSES, CONFIGS, SIDE
+from lof.codecs.jpeg.descriptors.config import CELL, CONFIGS
 from lof.codecs.jpeg.descriptors.examples import crops_of, jpegs_of
 from lof.codecs.jpeg.descriptors.extraction import drawn
-from lof.codecs.jpeg.descriptors.network import DescriptorNetwork
+from lof.codecs.jpeg.descriptors.network import DescriptorNetwork, level_of
 from lof.codecs.jpeg.descriptors.pictures import picture_of
 from lof.codecs.jpeg.planes import TO_RGB, coefficients_of, ycbcr_of
 from lof.codecs.training import Aim, Losses, ParameterGroup, Shipped, State, Task
@@ -138,7 +139,7 @@ class _AllQualities(nn.Module):
                 choice = F.cross_entropy(logits.permute(0, 3, 1, 2), best)
             else:
                 descriptors = drawn(logits)
-            bpp = net.context.bits(descriptors, tables).sum((1, 2)) / (height * width)
+            bpp = net.context.bits(descriptors, level_of(tables)).sum((1, 2)) / (height * width)
             # The filter must remain good without any.
             steered = (torch.rand(count, device=images.device) >= _WITHOUT).float()
             bpp, steered = bpp * steered, steered.reshape(-1, 1, 1, 1)
@@ -178,7 +179,7 @@ class _AllQualities(nn.Module):
         errors = errors.transpose(0, 1)
         best = errors.argmin(1)
         for _ in range(_SETTLED if price is not None else 0):
-            bits = self.net.context.prices(F.one_hot(best, CLASSES).float(), tables)
+            bits = self.net.context.prices(F.one_hot(best, CLASSES).float(), level_of(tables))
             best = (errors + cast(Tensor, price).reshape(-1, 1, 1, 1) * bits / SIDE**2).argmin(1)
         return best
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from lof.codecs.base import Coded, Locality
 from lof.codecs.lapped.codec import LappedCodec, first, last
 from lof.codecs.lapped.jointiq.decoder import JointDecoder
 from lof.codecs.lapped.jointiq.network import JointNetwork
-from lof.codecs.lapped.network import arranged, parted
+from lof.codecs.lapped.network import LappedNetwork, arranged, parted
 from lof.codecs.lapped.transforms import BLOCK
 
 
@@ -36,6 +36,13 @@ class JointCodec(LappedCodec):
             self.bytes_per_pixel += 4 * net.enhancement.searched // places
             self.enhancing_bytes_per_pixel = 4 * net.enhancement.decoded // places + 36
         self.locality = Locality(grid=grid, reach=max(128, BLOCK * window // 2))
+
+    @classmethod
+    def of(cls, net: LappedNetwork) -> type[Self]:
+        """See :meth:`LappedCodec.of`."""
+        from lof.codecs.lapped.jointiq.described import DescribedCodec
+
+        return cast(type[Self], DescribedCodec if cast(JointNetwork, net).joint.described else cls)
 
     def decoding_memory(self, height: int, width: int) -> int:
         """See :meth:`Codec.decoding_memory`: what is behind the synthesis holds all of the image."""

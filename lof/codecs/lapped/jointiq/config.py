@@ -8,9 +8,9 @@ from typing import Any, Final, Self
 from lof.codecs.lapped.config import LappedConfig
 
 MOST_COMPONENTS: Final = 8
-GRDN, GATED = 1, 2
+GRDN, GATED, DESCRIBED = 1, 2, 3
 """Kinds of networks behind the synthesis."""
-_SIZES_OF = {GRDN: 6, GATED: 3}
+_SIZES_OF = {GRDN: 6, GATED: 3, DESCRIBED: 5}
 _ENHANCEMENT: Final = 1 + max(_SIZES_OF.values())
 _OWN: Final = 6 + _ENHANCEMENT
 """Sizes that lapped does not have."""
@@ -30,7 +30,8 @@ class JointConfig(LappedConfig):
             in a window of 5×5; those that do not see each other together, about w + 3·h steps for a slice.
         enhancement: of the picture behind the synthesis. ``(1, shrink, channels, growth, layers, blocks, groups)``:
             grouped residual dense blocks at 1/shrink of the resolution. ``(2, shrink, channels, blocks)``: gated
-            blocks there.
+            blocks there. ``(3, shrink, channels, blocks, steered, width)``: gated blocks, the last ``steered`` of which
+            descriptors steer, with a probability model of ``width`` channels for descriptors.
     """
 
     components: int = 1
@@ -55,6 +56,7 @@ class JointConfig(LappedConfig):
             or self.serial not in ((), (1,))
             or (bool(kind) and len(self.enhancement) != 1 + _SIZES_OF.get(kind[0], -1))
             or (bool(kind) and self.enhancement[1] not in (1, 2, 4, 8, 16))
+            or (kind == (DESCRIBED,) and self.enhancement[4] > self.enhancement[3])
         )
         if wrong:
             raise ValueError(f"no such JointIQ codec: {self}")
@@ -91,6 +93,11 @@ class JointConfig(LappedConfig):
     def in_waves(self) -> bool:
         """See :attr:`LappedConfig.in_waves`."""
         return bool(self.serial)
+
+    @property
+    def described(self) -> bool:
+        """Whether descriptors steer what is behind the synthesis."""
+        return self.enhancement[:1] == (DESCRIBED,)
 
     def components_of(self, number: int) -> int:
         """Gaussians in the mixture of an element of that slice."""

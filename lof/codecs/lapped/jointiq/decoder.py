@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor
 
 from lof.codecs.entropy.mixture import MEAN_UNIT, MixtureTables
 from lof.codecs.entropy.tables import Tables
+from lof.codecs.lapped.config import RATE_MAX
 from lof.codecs.lapped.decoder import Decoder
-from lof.codecs.lapped.jointiq.enhancement import Enhancement
+from lof.codecs.lapped.jointiq.enhancement import Described, Enhancement
 from lof.codecs.lapped.jointiq.network import JointNetwork, components_of
 from lof.codecs.lapped.prior import rows_of
 from lof.codecs.lapped.synthesis import Synthesis, striped
@@ -33,6 +35,10 @@ class JointDecoder(Decoder):
             self.mixtures = MixtureTables(net.mixture)
         if net.enhancement is not None:
             self.synthesis = EnhancedSynthesis(Synthesis(net.transforms), net.enhancement)
+
+    def described(self, values: Tensor, rate: int, descriptors: Tensor) -> Tensor:
+        """As :meth:`synthesise`, with descriptors, (1, rows, columns, 16), one-hot."""
+        return cast(EnhancedSynthesis, self.synthesis)(values, rate / RATE_MAX, descriptors)
 
     def coding(self, part: int, place: Tensor) -> Iterator[tuple[list[int], Tables]]:
         """See :meth:`Decoder.coding`: elements with mixtures have a table each."""
@@ -61,7 +67,7 @@ class EnhancedSynthesis:
         self.synthesis = synthesis
         self.enhancement = copy.deepcopy(enhancement).eval().requires_grad_(False)
 
-    def __call__(self, y: Tensor, t: float) -> Tensor:
+    def __call__(self, y: Tensor, t: float, descriptors: Tensor | None = None) -> Tensor:
         """See :meth:`Synthesis.__call__`."""
         image = self.synthesis(y, t)
         with striped() as strips:
@@ -70,5 +76,7 @@ class EnhancedSynthesis:
             def apply(layer: Callable[[Tensor], Tensor], x: Tensor, reach: int) -> Tensor:
                 return strips(x, lambda top, end: rows_of(layer, x, top, end, reach))
 
-            repaired: Tensor = self.enhancement(image, torch.full((1, 1, 1, 1), t), apply)
-        return repaired
+            seen = self.enhancement.features(image, torch.full((1, 1, 1, 1), t), apply)
+            if descriptors is None:
+                return self.enhancement.shown(image, seen, apply)
+            return cast(Described, self.enhancement).shown(image, seen, apply, descriptors)

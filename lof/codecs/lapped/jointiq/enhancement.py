@@ -14,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lof.codecs.lapped.jointiq.config import GATED, GRDN
+from lof.codecs.descriptors.classes import CLASSES, OFF, SIDE, repeated
+from lof.codecs.descriptors.context import Context
+from lof.codecs.lapped.config import RATE_MAX
+from lof.codecs.lapped.jointiq.config import DESCRIBED, GATED, GRDN
 from lof.codecs.lapped.transforms import GatedBlock, at_rate, plausible, shuffle, unshuffle
 
 REDUCTION: Final = 16
@@ -55,12 +58,21 @@ class Enhancement(nn.Module, ABC):
 
     def forward(self, image: Tensor, t: Tensor, apply: Apply = at_once) -> Tensor:
         """The picture repaired, (B, H, W, 3); H and W are multiples of 16."""
+        return self.shown(image, self.features(image, t, apply), apply)
+
+    def features(self, image: Tensor, t: Tensor, apply: Apply = at_once) -> Tensor:
+        """What is seen in the picture, (B, H/shrink, W/shrink, channels)."""
         # Symbols far beyond any image's may not overflow.
         x = unshuffle(image.clamp(-1, 2) - 0.5, self.shrink)
-        h = apply(lambda rows: at_rate(self.gain, t, self.enter(rows)), x, 0)
-        h = self.repaired(h, apply)
-        added = apply(lambda rows: plausible(self.leave(rows)), h, 0)
-        return image + shuffle(added, self.shrink)
+        return self.repaired(apply(lambda rows: at_rate(self.gain, t, self.enter(rows)), x, 0), apply)
+
+    def shown(self, image: Tensor, h: Tensor, apply: Apply = at_once) -> Tensor:
+        """The picture repaired, from what :meth:`features` says of it."""
+        return image + shuffle(self.added(h, apply), self.shrink)
+
+    def added(self, h: Tensor, apply: Apply) -> Tensor:
+        """What to add in each square of pixels, from features."""
+        return apply(lambda rows: plausible(self.leave(rows)), h, 0)
 
     @abstractmethod
     def repaired(self, h: Tensor, apply: Apply) -> Tensor:
@@ -101,7 +113,49 @@ class Gated(Enhancement):
         return h
 
 
-KINDS: Final[Mapping[int, Callable[..., Enhancement]]] = MappingProxyType({GRDN: Grdn, GATED: Gated})
+class Described(Gated):
+    """Blocks of which descriptors steer the last ones, as behind a JPEG (Ma, Liu, Wu 2020).
+
+    Attributes:
+        steer: what each descriptor but 0 adds to factors of 1, of each channel: for steered blocks and what follows.
+        context: the probability model of descriptors.
+    """
+
+    def __init__(self, shrink: int, channels: int, blocks: int, steered: int, width: int) -> None:
+        super().__init__(shrink, channels, blocks - steered)
+        self.searched += 8 * steered * channels
+        self.last = nn.ModuleList(GatedBlock(channels) for _ in range(steered))
+        self.steer = nn.Parameter(0.1 * torch.randn(CLASSES - 1, (steered + 1) * channels))
+        self.context = Context(width)
+
+    def shown(
+        self, image: Tensor, h: Tensor, apply: Apply = at_once, descriptors: Tensor | None = None
+    ) -> Tensor:
+        """See :meth:`Enhancement.shown`.
+
+        Args:
+            descriptors: (B, H/16, W/16, 16), one-hot; all 0 if ``None``.
+        """
+        factors = [self.steer.new_ones(1)] * (len(self.last) + 1)
+        if descriptors is not None:
+            told = repeated(1 + descriptors[..., 1:] @ self.steer, SIDE // self.shrink)
+            factors = list(told.chunk(len(factors), -1))
+        for block, factor in zip(self.last, factors, strict=False):
+            h = apply(block, h * factor, 1)
+        added = self.added(h * factors[-1], apply)
+        if descriptors is not None:
+            added = added * repeated(1 - descriptors[..., OFF:], SIDE // self.shrink)
+        return image + shuffle(added, self.shrink)
+
+
+def level_of(rate: Tensor) -> Tensor:
+    """How coarse pictures of a rate are, as :class:`Context` takes it: 7.75 at the lowest of them, -224."""
+    return (31 * (RATE_MAX - rate) + RATE_MAX).div(2 * RATE_MAX, rounding_mode="floor") / 4
+
+
+KINDS: Final[Mapping[int, Callable[..., Enhancement]]] = MappingProxyType(
+    {GRDN: Grdn, GATED: Gated, DESCRIBED: Described}
+)
 """By the first number of :attr:`JointConfig.enhancement`; the others are their arguments."""
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, cast
 
 from torch import Tensor
 
+from lof.codecs.entropy.fixed import FixedConv
 from lof.codecs.entropy.mixture import MixtureConditional
 from lof.codecs.lapped.jointiq.bits import REACH, mixture_bits_of
 from lof.codecs.lapped.jointiq.config import JointConfig
-from lof.codecs.lapped.jointiq.enhancement import KINDS
+from lof.codecs.lapped.jointiq.enhancement import KINDS, Described
 from lof.codecs.lapped.jointiq.prior import JointPrior
 from lof.codecs.lapped.network import LappedNetwork
 from lof.codecs.lapped.prior import PLACE_OF_ONE, PLACES, PLACES_PER_OCTAVE
@@ -44,6 +46,36 @@ class JointNetwork(LappedNetwork):
         """See :meth:`LappedNetwork.reconstruct`."""
         image = super().reconstruct(y, t)
         return image if self.enhancement is None else cast(Tensor, self.enhancement(image, t))
+
+    def settle(self) -> None:
+        """See :meth:`LappedNetwork.settle`."""
+        super().settle()
+        if self.joint.described:
+            cast(Described, self.enhancement).context.to_grid()
+
+    def shippable_state(self) -> dict[str, Tensor]:
+        """See :meth:`LappedNetwork.shippable_state`."""
+        state = super().shippable_state()
+        for name, layer in self._of_descriptors().items():
+            state |= {f"{name}.{leaf}": value.contiguous() for leaf, value in layer.counts().items()}
+        return state
+
+    def in_real_units(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See :meth:`LappedNetwork.in_real_units`."""
+        found = super().in_real_units(state)
+        for name in self._of_descriptors():
+            own = {leaf: found.get(f"{name}.{leaf}") for leaf in ("weight", "bias", "shift")}
+            if own["weight"] is not None and not own["weight"].is_floating_point():
+                exact = FixedConv.from_counts(**cast(dict[str, Tensor], own))
+                found |= {f"{name}.{leaf}": value for leaf, value in exact.items()}
+        return found
+
+    def _of_descriptors(self) -> dict[str, FixedConv]:
+        """Layers that decide descriptors, by name."""
+        if not self.joint.described:
+            return {}
+        layers = cast(Described, self.enhancement).context.layers()
+        return {f"enhancement.context.{name}": layer for name, layer in layers.items()}
 
     def bits(self, part: int, residual: Tensor, place: Tensor) -> Tensor:
         """See :meth:`LappedNetwork.bits`."""

@@ -12,11 +12,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from lof.codecs.descriptors.classes import CLASSES, SHORT
+from lof.codecs.descriptors.context import DEEPEST, OCTAVE, REACH, SEEN, Context
 from lof.codecs.entropy.fixed import ACTIVATION_UNIT, CEILING
 from lof.codecs.entropy.rans import ans, is_rans, slack
 from lof.codecs.entropy.tables import WHOLE
-from lof.codecs.jpeg.descriptors.config import CLASSES, SHORT
-from lof.codecs.jpeg.descriptors.context import DEEPEST, OCTAVE, REACH, SEEN, Context
 from lof.errors import StreamError
 
 Whole = NDArray[np.int64]
@@ -49,10 +49,10 @@ class Coder:
         self.powers = context.powers.cpu().numpy().astype(np.int64)
 
     def encode(self, descriptors: Whole, level: float) -> bytes:
-        """The string; a short one where all are 0, or all leave the JPEG as it is.
+        """The string; a short one where all are 0, or all leave the picture as it is.
 
         Args:
-            level: as :func:`level_of` has it.
+            level: as :class:`Context` has it.
         """
         for number, string in SHORT.items():
             if (descriptors == number).all():

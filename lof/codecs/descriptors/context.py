@@ -1,4 +1,4 @@
-"""Probabilities of descriptors: each from its neighbours above and on the left, and from the steps of luma.
+"""Probabilities of descriptors: each from its neighbours above and on the left, and from how coarse the picture is.
 
 One masked 5×5 convolution and three of 1×1, as in the paper, in fixed-point arithmetic, see
 :mod:`lof.codecs.entropy.fixed`: every machine computes the same frequencies.
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lof.codecs.descriptors.classes import CLASSES
 from lof.codecs.entropy.fixed import ACTIVATION_UNIT, CEILING, FixedConv
 from lof.codecs.entropy.tables import WHOLE
-from lof.codecs.jpeg.descriptors.config import CLASSES
 
 REACH: Final = 2
 """Descriptors that a prediction sees, in rows above and in columns on both sides."""
@@ -29,7 +29,10 @@ DEEPEST: Final = 511
 
 
 class Context(nn.Module):
-    """The probability model. ``powers`` are 2^(-k/32) in 1/65536, stored so that no machine computes them anew."""
+    """The probability model. ``powers`` are 2^(-k/32) in 1/65536, stored so that no machine computes them anew.
+
+    A picture's *level*, (B,), tells how coarse it is: a multiple of 1/4 from 0 to 7.75.
+    """
 
     mask: Tensor
     powers: Tensor
@@ -47,25 +50,25 @@ class Context(nn.Module):
         with torch.no_grad():
             self.leave.weight.mul_(0.1)
 
-    def prices(self, descriptors: Tensor, tables: Tensor) -> Tensor:
+    def prices(self, descriptors: Tensor, level: Tensor) -> Tensor:
         """What each class costs at each place, in bits, (B, 16, h, w), as the places before it stand; differentiable.
 
         Args:
             descriptors: (B, h, w, 16), one-hot.
-            tables: (B, 2, 64).
+            level: (B,).
         """
         first = descriptors.permute(0, 3, 1, 2)
         near = F.conv2d(first, self.near.weight * self.mask, self.near.bias, padding=REACH)
-        return -torch.log_softmax(self.logits(near, tables) * math.log(2), 1) / math.log(2)
+        return -torch.log_softmax(self.logits(near, level) * math.log(2), 1) / math.log(2)
 
-    def bits(self, descriptors: Tensor, tables: Tensor) -> Tensor:
+    def bits(self, descriptors: Tensor, level: Tensor) -> Tensor:
         """Cost of each descriptor, (B, h, w); as :meth:`prices`."""
-        return (self.prices(descriptors, tables) * descriptors.permute(0, 3, 1, 2)).sum(1)
+        return (self.prices(descriptors, level) * descriptors.permute(0, 3, 1, 2)).sum(1)
 
-    def logits(self, near: Tensor, tables: Tensor) -> Tensor:
+    def logits(self, near: Tensor, level: Tensor) -> Tensor:
         """Logarithms of frequencies, base 2, (B, 16, h, w), from what the neighbours say."""
-        level = level_of(tables).reshape(-1, 1, 1, 1).expand(-1, 1, *near.shape[2:])
-        x = _settled(self.join(torch.cat([_settled(near), level], 1)))
+        everywhere = level.reshape(-1, 1, 1, 1).expand(-1, 1, *near.shape[2:])
+        x = _settled(self.join(torch.cat([_settled(near), everywhere], 1)))
         return cast(Tensor, self.leave(_settled(self.mix(x))))
 
     def to_grid(self) -> None:
@@ -78,16 +81,6 @@ class Context(nn.Module):
     def layers(self) -> dict[str, FixedConv]:
         """All layers with weights, by name."""
         return {name: layer for name, layer in self.named_modules() if isinstance(layer, FixedConv)}
-
-
-def level_of(tables: Tensor) -> Tensor:
-    """The mean step of luma, (B,), as quarters of octaves from 0 (a step of 1) to 7.75."""
-    totals = tables[:, 0].sum(1).tolist()
-    # No sum of whole steps is so near to the middle of two quarters that machines could differ.
-    return torch.tensor(
-        [min(31, max(0, round(4 * math.log2(max(64, total) / 64)))) / 4 for total in totals],
-        device=tables.device,
-    )
 
 
 def _settled(x: Tensor) -> Tensor:
