@@ -138,7 +138,7 @@ def test_stages_that_follow_gradients_leave_descriptors_as_they_are(
     latents = some_descriptors(codec, crop)
     content = load_profile(profile)
     stages = [
-        stage.model_copy(update={"evaluations": min(2, getattr(stage, "evaluations", 2))})
+        stage.model_copy(update={"evaluations": min(8, getattr(stage, "evaluations", 8))})
         for stage in content.stage
     ]
     short = content.model_copy(update={"stage": tuple(stages)})
@@ -152,7 +152,7 @@ def test_a_search_in_windows_chooses_descriptors_too(
 ) -> None:
     monkeypatch.setattr(codec, "bytes_per_pixel", 10_000)
     part = np.ascontiguousarray(photograph[:128])
-    found = lof.optimize(part, codec=codec, profile="fast", memory=1_000_000_000)
+    found = lof.optimize(part, codec=codec, profile="fast", memory=1_300_000_000)
     chosen = codec.decompress(unpack(found.data).strings, *part.shape[:2]).symbols[NAME][0, 0]
     assert found.optimised.cost < found.baseline.cost
     half = chosen.shape[1] // 2

@@ -150,7 +150,7 @@ def test_what_the_family_has_not_is_one_clear_error() -> None:
     family = trainable(NAME)
     with pytest.raises(TrainingError, match=r"^network: "):
         family.build({"components": 9})
-    with pytest.raises(TrainingError, match="it has 'prior' and 'enhancement'"):
+    with pytest.raises(TrainingError, match="it has 'prior', 'enhancement', 'steering'"):
         family.task(family.build({}), aim("transforms"))
     with pytest.raises(TrainingError, match="no enhancement to train"):
         family.task(family.build({"enhancement": ()}), aim("enhancement"))

@@ -67,7 +67,7 @@ class LappedTraining:
         """See :class:`Trainable`."""
         net = cast(LappedNetwork, net)
         if aim.frozen is not None or aim.part not in (None, *self.parts):
-            known = " and ".join(f"'{part}'" for part in self.parts)
+            known = ", ".join(f"'{part}'" for part in self.parts)
             raise TrainingError(f"{self.name}: has no such part; it has {known}, and no frozen transforms")
         cast(Any, net.prior.slices[-1]).join.requires_grad_(False)  # nothing is coded after the last slice
         self.freeze(net, aim.part)
