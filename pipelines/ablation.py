@@ -6,7 +6,8 @@
 The first block trains the probability model alone, for ``--steps`` from the weights of ``--init``: lapped's own, then
 with mixtures, with the global context, and with their refinement. The second goes on from the last of these for
 ``--more`` steps: all of the codec without an enhancement, the enhancement alone behind what is there ("separately"),
-and all of it together ("jointly"). The learning rate falls to nothing in each block.
+and all of it together ("jointly"). The third puts a network behind lapped as it is, then descriptors that steer it, the
+best ones for each picture. The learning rate falls to nothing in each row.
 
 Each row's weights are written as they ship; each picture becomes a real file, which is decoded. Tables hold BD-rates of
 the mean curves, in RGB PSNR and in MS-SSIM in dB, and the time to decode a picture. A second call continues, and leaves
@@ -36,6 +37,7 @@ from lof.files.inputs import find
 from lof.measure import TrueCost
 from lof.pictures.batches import Image, batches, spread
 from lof.pictures.picture import Picture
+from lof.profiles import parse_profile
 from lof.report.figures import ABSENT, percent
 from lof.report.rate_distortion import bjontegaard_deltas
 from lof.report.records import Record
@@ -55,13 +57,13 @@ class Variant:
     """A row of the table.
 
     Attributes:
-        parts: those of the full codec that it has.
+        network: sizes that differ from those of the full codec.
         begins: the row whose weights it begins with; ``--init`` if ``None``.
         part: what is trained; everything if ``None``.
     """
 
     name: str
-    parts: tuple[str, ...]
+    network: Mapping[str, Any]
     begins: str | None = None
     part: str | None = "prior"
 
@@ -71,19 +73,26 @@ class Variant:
         return 5e-4 if self.part is None else 1e-3
 
 
-_PRIOR = ("components", "context", "refinement")
+_FILTER = {**NOTHING, "enhancement": (3, 8, 128, 6, 3, 32)}
 BLOCKS = (
     (
-        Variant("lapped's probability model", ()),
-        Variant("+ mixtures", _PRIOR[:1]),
-        Variant("+ global context", _PRIOR[:2]),
-        Variant("+ MPRM", _PRIOR),
+        Variant("lapped's probability model", NOTHING),
+        Variant("+ mixtures", {"refinement": (), "context": (), "enhancement": ()}),
+        Variant("+ global context", {"refinement": (), "enhancement": ()}),
+        Variant("+ MPRM", {"enhancement": ()}),
     ),
     (
-        Variant("no enhancement", _PRIOR, "+ MPRM", None),
-        Variant("+ GRDN, separately", (*_PRIOR, "enhancement"), "+ MPRM", "enhancement"),
-        Variant("+ GRDN, jointly", (*_PRIOR, "enhancement"), "+ MPRM", None),
+        Variant("no enhancement", {"enhancement": ()}, "+ MPRM", None),
+        Variant("+ GRDN, separately", {}, "+ MPRM", "enhancement"),
+        Variant("+ GRDN, jointly", {}, "+ MPRM", None),
     ),
+    (
+        Variant("a network behind lapped", _FILTER, None, "enhancement"),
+        Variant("+ descriptors", _FILTER, "a network behind lapped", "steering"),
+    ),
+)
+OWN = parse_profile(
+    {"name": "own", "summary": "descriptors alone", "stage": [{"kind": "own", "evaluations": 1}]}
 )
 
 
@@ -98,7 +107,7 @@ def main(
         "lof/codecs/lapped/data/lapped.safetensors"
     ),
     steps: Annotated[int, typer.Option(min=1, help="Of each row of the first block.")] = 2000,
-    more: Annotated[int, typer.Option(min=1, help="Of each row of the second block.")] = 1500,
+    more: Annotated[int, typer.Option(min=1, help="Of each row of the others.")] = 1500,
     qualities: Annotated[str, typer.Option(help="By commas.")] = "2,4,6",
     count: Count = None,
     crop: Crop = None,
@@ -141,8 +150,8 @@ def main(
 def _trained(variant: Variant, home: Path, init: Path, data: Sequence[Path], steps: int) -> Path:
     """The checkpoint of a row, trained if it is not there."""
     content = load_recipe(RECIPE).model_dump()
-    lacking = {name: value for name, value in NOTHING.items() if name not in variant.parts}
-    content |= {"name": variant.name, "network": content["network"] | lacking, "init": str(init)}
+    network = {**content["network"], **variant.network}
+    content |= {"name": variant.name, "network": network, "init": str(init)}
     rung = {"steps": steps, "learning_rate": variant.learning_rate, "part": variant.part}
     content |= {"rung": [rung], "data": {"train": tuple(map(str, data))}}
     recipe = parse_recipe(content, variant.name)
@@ -156,7 +165,10 @@ def _trained(variant: Variant, home: Path, init: Path, data: Sequence[Path], ste
 def _measured(image: Image, codec: Codec) -> Record:
     pixels = image.picture.pixels
     height, width = pixels.shape[:2]
-    data = api.encode(Picture(pixels), codec=codec)
+    if codec.held:
+        data = api.optimize(Picture(pixels), codec=codec, profile=OWN).data
+    else:
+        data = api.encode(Picture(pixels), codec=codec)
     parsed = unpack(data)
     started = time.perf_counter()
     decoded = container(parsed.container).to_pixels(codec.decompress(parsed.strings, height, width).image)
@@ -171,27 +183,30 @@ def _size(codec: Codec) -> int:
 
 
 def to_markdown(rows: Sequence[Record], sizes: Mapping[str, int], steps: int, more: int) -> str:
-    """The table of each block, each against its first row.
+    """The table of each block, each against its first row, the first block against its second.
 
     Args:
         rows: the same pictures and qualities for every row of the table.
         sizes: parameters, by row.
-        steps, more: of training, for the rows of the first block and of the second.
+        steps, more: of training, for the rows of the first block and of the others.
     """
     lines: list[str] = []
-    for block, trained in zip(BLOCKS, (steps, more), strict=True):
+    for number, block in enumerate(BLOCKS, start=1):
+        own = [variant.name for variant in block]
+        names = own if number == 2 else [BEFORE, *own]
+        others = "" if number == 2 else " but the first"
         lines += [
-            f"{trained} steps for each row:" if lines else f"{trained} steps for each row but the first:",
+            f"{steps if number == 1 else more} steps for each row{others}:",
             "",
             "| | BD-rate, PSNR | BD-rate, MS-SSIM | seconds to decode | million parameters |",
             "| --- | ---: | ---: | ---: | ---: |",
         ]
-        names = [variant.name for variant in block]
-        for name in names if block is not BLOCKS[0] else [BEFORE, *names]:
-            own = [row for row in rows if row["row"] == name]
-            rates = [_bd_rate(rows, names[0], name, metric) for metric in ("psnr", "ms_ssim")]
+        anchor = names[1 if number == 1 else 0]
+        for name in names:
+            its = [row for row in rows if row["row"] == name]
+            rates = [_bd_rate(rows, anchor, name, metric) for metric in ("psnr", "ms_ssim")]
             cells = [ABSENT if rate is None else percent(rate) for rate in rates]
-            cells += [f"{fmean(row['seconds'] for row in own):.2f}", f"{sizes[name] / 1e6:.2f}"]
+            cells += [f"{fmean(row['seconds'] for row in its):.2f}", f"{sizes[name] / 1e6:.2f}"]
             lines.append(f"| {name} | {' | '.join(cells)} |")
         lines.append("")
     rate = _bd_rate(rows, BEFORE, BLOCKS[1][-1].name, "psnr")
