@@ -27,6 +27,8 @@ LINEAR_FACTOR = 0.1
 """Of the learning rate, for the linear transform: high rates destroy its start."""
 GRAPHIC = 0.03
 """The share of crops with graphics; their costs are high."""
+MOST = 10.0
+"""The loss of a crop that counts no more than this; photographs have 2 to 5."""
 BATCHES, BATCH = 300, 8
 """Of crops, for the statistics that a new network starts from."""
 
@@ -137,8 +139,10 @@ class AllRates(nn.Module):
                 decoded, told = self.decoded(y_hat, rate, x, lmbda)
             bpp = bpp + told
             distortion = 255**2 * (decoded.float() - x).square().mean((1, 2, 3))
-        loss = ((bpp + lmbda * distortion) / lmbda**BALANCE).mean()
-        return loss, loss.detach(), bpp.mean().detach(), distortion.mean().detach()
+        loss = (bpp + lmbda * distortion) / lmbda**BALANCE
+        # Adam divides by what gradients were of late: one graphic that is spoilt would stop all learning for a while.
+        bounded = (loss * (MOST / loss.detach()).clamp_max(1)).mean()
+        return bounded, loss.mean().detach(), bpp.mean().detach(), distortion.mean().detach()
 
     def decoded(self, y: Tensor, rate: Tensor, x: Tensor, lmbda: Tensor) -> tuple[Tensor, Tensor]:
         """Images of y, (B, H, W, 3), and bits per pixel that tell more of them, (B,).
