@@ -57,7 +57,7 @@ class LappedPrior:
     def __init__(self, codec: LappedCodec) -> None:
         self.module, shipped = LappedNetwork(*codec.net.config.sizes), codec.net
         self.module.transforms.load_state_dict(shipped.transforms.state_dict())
-        cast(Tensor, self.module.prior.spread).copy_(cast(Tensor, shipped.prior.spread))
+        self.module.prior.spread.copy_(shipped.prior.spread)
         self.module.transforms.requires_grad_(False)
         self.module.hyper_analysis.c.weight.data.mul_(2)
         self.rate = torch.tensor([codec.number])
