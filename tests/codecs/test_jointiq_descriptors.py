@@ -23,6 +23,7 @@ from lof.containers import unpack
 from lof.errors import StreamError, TrainingError
 from lof.pictures.picture import Picture
 from lof.profiles import load_profile
+from lof.results import Target
 from lof.search import Objective, search
 from lof.search.state import Search
 from lof.testing import CHECKS, Check, picture
@@ -128,6 +129,17 @@ def test_a_search_finds_descriptors_that_pay(codec: Codec, photograph: NDArray[n
         costs.append(8 * sum(map(len, strings)) / (120 * 200) + codec.lmbda * 255**2 * float(error))
     assert costs[0] < 0.99 * costs[1]
     assert found.optimised.cost <= found.baseline.cost
+
+
+@pytest.mark.parametrize("target", [{"psnr": 24.0}, {"size": 700}])
+def test_targets_are_met_with_descriptors(
+    codec: Codec, photograph: NDArray[np.uint8], target: dict[str, float]
+) -> None:
+    crop = np.ascontiguousarray(photograph[:96, :160])
+    found = lof.optimize(crop, codec=codec, profile="fast", target=Target(**target))  # type: ignore[arg-type]
+    assert found.optimised.psnr >= 24 if "psnr" in target else len(found.data) <= 700
+    shown = codec.decompress(unpack(found.data).strings, 96, 160).image
+    assert np.array_equal((255 * shown).round().byte().permute(1, 2, 0).numpy(), found.pixels)
 
 
 @pytest.mark.parametrize("profile", ["fast", "max"])

@@ -69,7 +69,7 @@ class DescribedCodec(JointCodec):
                 alike = (chosen == number).flatten(1).all(1).reshape(-1, 1, 1, 1)
                 bits = torch.where(alike, 8 * len(string) / bits[0].numel(), bits)
         return super().code(latents, quantize, exact=exact) | {
-            NAME: Coded(chosen, chosen, partial(_bits_of, bits=bits))
+            NAME: Coded(asked, chosen, partial(_bits_of, bits=bits))
         }
 
     def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
