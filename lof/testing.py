@@ -189,6 +189,25 @@ def check_gradients_reach_every_latent(codec: Codec, image: Pixels) -> None:
         assert not (moves and name in codec.held), f"held: {name} has a gradient"
 
 
+def check_residuals_are_what_was_quantised(codec: Codec, image: Pixels) -> None:
+    """``Coded.residual`` holds what ``quantize`` gave, each element in one place, in whatever order it was asked."""
+    asked = dict.fromkeys(codec.latents, 0)
+
+    def quantize(name: str, residual: Tensor) -> Tensor:
+        """Each element told from all others."""
+        first, asked[name] = asked[name], asked[name] + residual.numel()
+        return (torch.arange(first, asked[name], device=residual.device) / 2**20).reshape(residual.shape)
+
+    with torch.no_grad():
+        coded = codec.code(codec.analyse(codec.pad(_batch(image))), quantize)
+    for name, one in coded.items():
+        numbers = one.residual.flatten() * 2**20
+        whole = torch.round(numbers)
+        told = torch.allclose(numbers, whole, rtol=0, atol=0.25) and float(whole.max()) < asked[name]
+        same = told and len(whole.unique()) == len(whole)
+        assert same, f"residual: that of {name} is not what quantize gave"
+
+
 def check_pixels_come_from_synthesised(codec: Codec, image: Pixels) -> None:
     """The image depends on every tensor named in ``synthesised``, and on no other."""
     with torch.no_grad():
@@ -242,6 +261,7 @@ CHECKS: tuple[Check, ...] = (
     check_outliers,
     check_widened_symbols_can_be_written,
     check_gradients_reach_every_latent,
+    check_residuals_are_what_was_quantised,
     check_pixels_come_from_synthesised,
     check_images_of_a_batch_are_independent,
     check_other_strings_are_refused,
