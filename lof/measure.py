@@ -88,7 +88,12 @@ def region_of(weights: NDArray[Any], height: int, width: int) -> Region:
     Raises:
         SearchError: it does not fit the image, or holds something else.
     """
-    region = np.asarray(weights, np.float32)
+    try:
+        region = np.asarray(weights, np.float32)
+    except (TypeError, ValueError):
+        raise SearchError(
+            f"region: is a {type(weights).__name__}; give an array, a weight for each pixel"
+        ) from None
     if region.shape != (height, width):
         size = "×".join(map(str, reversed(region.shape)))
         raise SearchError(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -404,6 +405,11 @@ class TestDecode:
         misread = container("lof").pack(replace(written, strings=other.strings))
         with pytest.raises(StreamError, match=r"^face\.lof: decodes to noise here, .*--portable"):
             lof.decode(misread, name="face.lof")
+
+    @pytest.mark.parametrize("mistaken", ["face.lof", Path("face.lof"), None])
+    def test_what_is_no_bytes_is_one_clear_error(self, mistaken: Any) -> None:
+        with pytest.raises(UsageError, match=r"^stream: is a \w+; give the bytes of a file"):
+            lof.decode(mistaken)
 
     def test_a_name_of_several_codecs_is_resolved_by_the_profile(self, crop: Pixels) -> None:
         result = lof.optimize(crop, codec="msp", profile="fast", device="cpu")

@@ -55,3 +55,9 @@ def test_what_cannot_be_measured_is_refused(pair: tuple[Pixels, Pixels]) -> None
         TrueCost(pair[0], 8, "ms-ssim", region_of(np.ones((192, 192)), 192, 192)).measure(1, pair[1])
     with pytest.raises(ValueError, match="unknown metric 'vmaf'"):
         TrueCost(pair[0], 8, "vmaf").measure(1, pair[1])
+
+
+def test_a_region_that_is_no_array_is_one_clear_error() -> None:
+    for mistaken in ("face", object()):
+        with pytest.raises(SearchError, match=r"^region: is a \w+; give an array"):
+            region_of(mistaken, 4, 4)  # type: ignore[arg-type]

@@ -63,7 +63,12 @@ def container_of(data: bytes, name: str = "stream") -> Container:
 
     Raises:
         StreamError: none that lof knows; the message starts with ``name``.
+        UsageError: these are no bytes, but perhaps the path of a file.
     """
+    if not isinstance(data, bytes | bytearray):
+        raise UsageError(
+            f"{name}: is a {type(data).__name__}; give the bytes of a file, as Path(…).read_bytes()"
+        )
     found = next((known for known in CONTAINERS.values() if known.recognises(data)), None)
     if found is None:
         what = "is no stream" if data else "is empty"
