@@ -60,6 +60,8 @@ def check_attributes(codec: Codec, image: Pixels) -> None:
     assert codec.latents, "latents: name at least one tensor"
     assert codec.synthesised, "synthesised: name at least one tensor"
     assert set(codec.synthesised) <= set(codec.latents), "synthesised: holds a name that latents lacks"
+    assert set(codec.held) <= set(codec.latents), "held: holds a name that latents lacks"
+    assert not set(codec.held) & set(codec.synthesised), "held: holds a name that synthesised has too"
     assert len(set(codec.latents)) == len(codec.latents), "latents: each name once"
     assert codec.quality * QUALITY_UNIT % 1 == 0, f"quality {codec.quality}: no multiple of 1/{QUALITY_UNIT}"
     assert codec.metric in ("mse", "ms-ssim"), f"metric {codec.metric!r}: neither mse nor ms-ssim"
@@ -178,7 +180,7 @@ def check_gradients_reach_every_latent(codec: Codec, image: Pixels) -> None:
     """A search can move every latent tensor but those that are held."""
     found = codec.analyse(codec.pad(_batch(image)))
     latents = {name: tensor.clone().requires_grad_() for name, tensor in found.items()}
-    coded = codec.code(latents, lambda _, residual: residual)
+    coded = codec.code(latents, lambda name, residual: residual - 0.4 * (name in codec.held))
     decoded = codec.synthesise({name: c.value for name, c in coded.items()})
     (torch.stack([c.bits.sum() for c in coded.values()]).sum() + decoded.square().sum()).backward()
     for name, tensor in latents.items():
@@ -209,7 +211,7 @@ def check_residuals_are_what_was_quantised(codec: Codec, image: Pixels) -> None:
 
 
 def check_pixels_come_from_synthesised(codec: Codec, image: Pixels) -> None:
-    """The image depends on every tensor named in ``synthesised``, and on no other."""
+    """The image depends on every tensor named in ``synthesised``, and on no other but those that are held."""
     with torch.no_grad():
         coded = codec.code(codec.analyse(codec.pad(_batch(image))), hard_rounding)
     values = {name: c.value.detach().clone().requires_grad_() for name, c in coded.items()}

@@ -1,4 +1,4 @@
-"""What each part of JointIQ is worth: the ablation of the paper, every row of a block with the same training.
+"""What each part of JointIQ is worth: the ablation of the paper, every row of a block with as many steps.
 
     python -m pipelines.ablation KODAK --data PHOTOS -o RUN
     python -m pipelines.ablation KODAK --data PHOTOS -o RUN --steps 2000 --more 1500 --count 6 --threads 2
@@ -32,6 +32,7 @@ from lof.cli._training import TrainingDisplay
 from lof.codecs import Codec, load_codec
 from lof.codecs.lapped.codec import LappedCodec
 from lof.containers import container, unpack
+from lof.errors import UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
 from lof.measure import TrueCost
@@ -42,6 +43,7 @@ from lof.report.figures import ABSENT, percent
 from lof.report.rate_distortion import bjontegaard_deltas
 from lof.report.records import Record
 from lof.training import load_recipe, parse_recipe, train
+from lof.training.checkpoint import load_checkpoint
 from lof.training.measure import load_written, write_weights
 from lof.training.trained import read_trained
 from pipelines.command import Count, Crop, Folder, Results, Threads, bar, qualities_of, run
@@ -130,6 +132,7 @@ def main(
             path = write_weights(trained, home / "weights")
             codecs[variant.name] = [load_written(trained, path, quality) for quality in numbers]
     rows: list[Record] = []
+    steered = [variant.name for block in BLOCKS for variant in block if variant.part == "steering"]
     with bar() as progress:
         task = progress.add_task("", total=len(sources) * len(numbers) * len(codecs))
         for (image,) in batches(sources, crop, 1):
@@ -138,7 +141,7 @@ def main(
                     key = f"{image.digest[:16]} {codec.quality:g} {codec.fingerprint.hex()[:16]} {name}"
                     if key not in journal.rows:
                         about = {"row": name, "quality": codec.quality, "image": image.name}
-                        journal.append({"key": key} | about | _measured(image, codec))
+                        journal.append({"key": key} | about | _measured(image, codec, chosen=name in steered))
                     rows.append(journal.rows[key])
                     progress.update(task, advance=1, description=f"{image.name} {name}")
     sizes = {name: _size(points[0]) for name, points in codecs.items()}
@@ -156,16 +159,20 @@ def _trained(variant: Variant, home: Path, init: Path, data: Sequence[Path], ste
     content |= {"rung": [rung], "data": {"train": tuple(map(str, data))}}
     recipe = parse_recipe(content, variant.name)
     path = home / recipe.checkpoints[0]
-    if not path.exists():
+    if path.exists():
+        if load_checkpoint(path).digest != recipe.digest:
+            raise UsageError(f"{path}: is of another training; choose another place with -o")
+    else:
         with TrainingDisplay(recipe) as display:
             train(recipe, home, device="auto", on_event=display)
     return path
 
 
-def _measured(image: Image, codec: Codec) -> Record:
+def _measured(image: Image, codec: Codec, *, chosen: bool) -> Record:
+    """With descriptors ``chosen`` for the picture, or without any."""
     pixels = image.picture.pixels
     height, width = pixels.shape[:2]
-    if codec.held:
+    if chosen:
         data = api.optimize(Picture(pixels), codec=codec, profile=OWN).data
     else:
         data = api.encode(Picture(pixels), codec=codec)

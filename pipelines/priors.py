@@ -104,6 +104,10 @@ def main(
     threads: Threads = 1,
 ) -> None:
     """Train and measure, and print a table."""
+    names = priors.split(",")
+    for name in names:
+        if name not in ("lapped", *TIERS):
+            raise UsageError(f"--priors {name}: no such prior; they are lapped, {', '.join(TIERS)}")
     torch.set_num_threads(threads)
     codec = cast(LappedCodec, load_codec("lapped", quality, device="cpu", precision="fp32"))
     pool = load_pool([str(each) for each in data], CROP, torch.device("cpu"))
@@ -111,9 +115,9 @@ def main(
         tensor_of(image.picture) for (image,) in batches(spread(find([folder]).sources, count), None, 1)
     ]
     latents = [(codec.analyse(codec.pad(one))["y"], one[0, 0].numel()) for one in pictures]
-    table = Table("prior", "bits per pixel", "against lapped's", "steps", "million parameters")
+    table = Table("prior", "bits per pixel", "against the first", "steps", "million parameters")
     before = 0.0
-    for name in priors.split(","):
+    for name in names:
         torch.manual_seed(0)
         prior = _prior(name, codec, pool)
         steps = _trained(prior, codec, pool, 60 * minutes, learning_rate, name)
@@ -129,8 +133,6 @@ def main(
 def _prior(name: str, codec: LappedCodec, pool: Pool) -> Prior:
     if name == "lapped":
         return LappedPrior(codec)
-    if name not in TIERS:
-        raise UsageError(f"--priors {name}: no such prior; they are lapped, {', '.join(TIERS)}")
     return MSPPrior(name, codec, _latents(codec, pool, 0, 64))
 
 

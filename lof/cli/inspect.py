@@ -45,7 +45,7 @@ def inspect(
     found = _describe(parsed, len(data)) | _ask_codec(parsed, str(file), weights, download)
     strings = [
         {"name": name, "bytes": len(string)}
-        for name, string in zip(found.pop("names"), parsed.strings, strict=True)
+        for name, string in zip(found.pop("names"), parsed.strings, strict=False)  # some may be left out
     ]
     found |= {"file": str(file), "strings": strings}
     if json:

@@ -106,9 +106,13 @@ def _run_stages(state: Search, profile: Profile) -> None:
     state.stages = len(profile.stage)
     for number, stage in enumerate(profile.stage, start=1):
         state.stage, state.stage_name = number, stage.kind
+        stopped = state.latents
         state.latents = state.best  # where a stage stops, unless it says that it went elsewhere
         before = state.best_cost
         STAGES[stage.kind](state, stage)
+        if stage.kind == "own" and state.codec.held:  # it chooses these alone
+            state.latents = stopped | {name: state.best[name] for name in state.codec.held}
+            continue
         gain = ((before - state.best_cost) / before).max()
         if float(gain) < profile.stop_below:
             break

@@ -14,7 +14,7 @@ from lof.search.state import Search
 
 def run_greedy_flip(state: Search, stage: GreedyFlipStage) -> None:
     """Flip the share of elements that promise most, each latent tensor in turn."""
-    names = list(state.best)
+    names = [name for name in state.best if name not in state.codec.held]
     seen = state.codec.synthesised
     side = [name for name in names if name not in seen]
     shares = {name: torch.full_like(state.best_cost, stage.share) for name in names}

@@ -64,7 +64,8 @@ def tune(
         LofError: the search cannot run on an image.
     """
     check_tunable(profile, codecs[0])
-    side = [name for name in codecs[0].latents if name not in codecs[0].synthesised]
+    codec = codecs[0]
+    side = [name for name in codec.latents if name not in (*codec.synthesised, *codec.held)]
 
     def costs(tried: Profile) -> list[float]:
         """Change of the true cost of every image at every rate point."""

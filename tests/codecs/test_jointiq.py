@@ -42,7 +42,7 @@ WITHOUT = {
     "context": replace(FULL, context=()),
     "enhancement": replace(FULL, enhancement=()),
     "grdn": replace(FULL, enhancement=(GATED, 4, 6, 2)),
-    "grdn, with descriptors": replace(FULL, enhancement=(DESCRIBED, 4, 6, 3, 2, 5)),
+    "grdn, but with descriptors": replace(FULL, enhancement=(DESCRIBED, 4, 6, 3, 2, 5)),
     "two passes": replace(FULL, serial=(1,)),
     "passes and parts": replace(FULL, serial=(1,), components=1, refinement=(), context=(), enhancement=()),
     "anything": replace(FULL, components=1, refinement=(), context=(), enhancement=()),

@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
 import lof
+import lof.cli.inspect
+from lof.cli import app
 from lof.codecs import Codec, load_codec, trainable
 from lof.codecs.base import tensor_of
+from lof.codecs.descriptors.choice import chosen_for
 from lof.codecs.descriptors.classes import NAME, OFF
 from lof.codecs.lapped.jointiq.config import DESCRIBED, JOINTIQ_TINY
-from lof.codecs.lapped.jointiq.described import DescribedCodec
+from lof.codecs.lapped.jointiq.described import DescribedCodec, _picture
 from lof.codecs.lapped.jointiq.network import JointNetwork
 from lof.codecs.training import Aim
-from lof.containers import unpack
-from lof.errors import StreamError, TrainingError
+from lof.containers import container, unpack
+from lof.errors import StreamError, TrainingError, WeightsError
 from lof.pictures.picture import Picture
-from lof.profiles import load_profile
+from lof.profiles import parse_profile
 from lof.results import Target
-from lof.search import Objective, search
-from lof.search.state import Search
+from lof.search import RELAXATIONS, Objective, search
+from lof.search.state import Progress, Search
 from lof.testing import CHECKS, Check, picture
 
 SHIPPED = Path(lof.codecs.__path__[0]) / "lapped" / "data" / "jointiq-tiny.safetensors"
@@ -66,11 +73,17 @@ def crops_of(photograph: NDArray[np.uint8], side: int) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def codec(photograph: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> DescribedCodec:
+def folder(photograph: NDArray[np.uint8], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of weights, trained a little."""
     folder, net = tmp_path_factory.mktemp("weights"), network()
     trained(net, crops_of(photograph, 64), 60)
     shipped = trainable("jointiq-tiny").ship(net.state_dict(), "mse", None, "a test")
     save_file(dict(shipped.tensors), folder / shipped.name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def codec(folder: Path) -> DescribedCodec:
     found = load_codec("jointiq-tiny", 4, weights=folder, device="cpu", precision="fp32")
     assert isinstance(found, DescribedCodec)
     return found
@@ -113,7 +126,7 @@ def test_damaged_descriptors_are_one_clear_error_or_a_map(
         assert int(codec.decompress([strings[0], damage], 128, 128).symbols[NAME].max()) < 16
     with pytest.raises(StreamError, match="descriptors are no such string"):
         codec.decompress([strings[0], b"\x01"], 128, 128)
-    with pytest.raises(StreamError, match="has 2 strings, not 3"):
+    with pytest.raises(StreamError, match="no more strings than z and y and descriptors, not 3"):
         codec.decompress([*strings, b""], 128, 128)
 
 
@@ -142,21 +155,59 @@ def test_targets_are_met_with_descriptors(
     assert np.array_equal((255 * shown).round().byte().permute(1, 2, 0).numpy(), found.pixels)
 
 
-@pytest.mark.parametrize("profile", ["fast", "max"])
+STAGES = [{"kind": "relax", "evaluations": 6, "relaxation": name} for name in RELAXATIONS] + [
+    {"kind": "mean-field", "evaluations": 4},
+    {"kind": "greedy-gradient", "evaluations": 4, "patience": 4},
+    {"kind": "greedy-flip", "evaluations": 8, "patience": 8},
+]
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.get("relaxation", stage["kind"]))
 def test_stages_that_follow_gradients_leave_descriptors_as_they_are(
-    codec: DescribedCodec, crop: NDArray[np.uint8], profile: str, monkeypatch: pytest.MonkeyPatch
+    codec: DescribedCodec, crop: NDArray[np.uint8], stage: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DescribedCodec, "plan", lambda self, plan: plan)
     latents = some_descriptors(codec, crop)
-    content = load_profile(profile)
-    stages = [
-        stage.model_copy(update={"evaluations": min(8, getattr(stage, "evaluations", 8))})
-        for stage in content.stage
-    ]
-    short = content.model_copy(update={"stage": tuple(stages)})
-    (found,) = search(codec, tensor_of(Picture(crop)), short, lmbda=codec.lmbda, initial=latents)
-    assert torch.equal(codec.rounded(NAME, found.latents[NAME]), latents[NAME])
-    assert not torch.equal(found.latents["y"], latents["y"])
+    latents[NAME][..., ::2, :] = 15 * (latents[NAME][..., ::2, :] > 7)
+    plan = parse_profile({"name": "one", "stage": [stage]})
+    (found,) = search(codec, tensor_of(Picture(crop)), plan, lmbda=codec.lmbda, initial=latents)
+    for each in (found.latents, found.last):
+        assert torch.equal(each[NAME], latents[NAME])
+    assert not torch.equal(found.last["y"], latents["y"]) or stage["kind"].startswith("greedy")
+
+
+def test_the_choice_of_descriptors_neither_ends_a_search_nor_moves_what_others_left(
+    codec: DescribedCodec, crop: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DescribedCodec, "refine", lambda self, state, evaluations: None)
+    stages = [{"kind": "mean-field", "evaluations": 4}, {"kind": "greedy-flip", "evaluations": 2}]
+    plan = parse_profile({"name": "two", "stop_below": 1e-9, "stage": stages})
+    assert [stage.kind for stage in codec.plan(plan).stage] == ["mean-field", "own", "greedy-flip", "own"]
+    seen: list[Progress] = []
+    image = tensor_of(Picture(crop))
+    search(codec, image, plan, lmbda=codec.lmbda, on_progress=seen.append)
+    assert seen[-1].stage >= 3
+    astray = {"kind": "relax", "evaluations": 2, "learning_rate": 2.0}
+    alone = parse_profile({"name": "one", "stage": [astray]})
+    (found,) = search(codec, image, alone, lmbda=codec.lmbda)
+    assert torch.equal(found.last[NAME], found.latents[NAME])
+    assert not torch.equal(found.last["y"], found.latents["y"])
+
+
+@pytest.mark.parametrize("moving", [slice(0, 4), slice(4, 8)])
+def test_descriptors_that_may_not_move_stay(
+    codec: DescribedCodec, photograph: NDArray[np.uint8], moving: slice
+) -> None:
+    """As in a window of a search: what is chosen is what is evaluated."""
+    images = tensor_of(Picture(np.ascontiguousarray(photograph[:128, :128])))
+    moves = torch.zeros(1, 8, 8, dtype=torch.bool)
+    moves[:, :, moving] = True
+    state = Search(Objective(codec, images, codec.lmbda), codec.analyse(images), 0, [0], None)
+    y = codec.code(state.best, codec.rounded)["y"].value.permute(0, 2, 3, 1)
+    start = torch.randint(0, 16, (1, 8, 8), generator=torch.Generator().manual_seed(1))
+    found = chosen_for(_picture(state, y, 0), start, 2, moves)
+    assert torch.equal(found[~moves], start[~moves])
+    assert not torch.equal(found[moves], start[moves])
 
 
 def test_a_search_in_windows_chooses_descriptors_too(
@@ -203,3 +254,31 @@ class TestTraining:
         net = family.build({"enhancement": JOINTIQ_TINY.enhancement})
         with pytest.raises(TrainingError, match="no descriptors"):
             family.task(net, Aim("mse", None, None, torch.float32, None, "steering"))
+
+
+@pytest.mark.parametrize("damage", ["no shift", "off the grid"])
+def test_weights_that_other_machines_would_read_otherwise_are_refused(tmp_path: Path, damage: str) -> None:
+    shipped = trainable("jointiq-tiny").ship(network().state_dict(), "mse", None, "a test")
+    key, state = "enhancement.context.near", dict(shipped.tensors)
+    if damage == "no shift":
+        del state[f"{key}.shift"]
+    else:
+        state[f"{key}.weight"] = state[f"{key}.weight"].half()
+    save_file(state, tmp_path / shipped.name)
+    with pytest.raises(WeightsError, match=shipped.name):
+        load_codec("jointiq-tiny", 4, weights=tmp_path, device="cpu")
+
+
+def test_inspect_shows_a_file_without_its_descriptors(
+    codec: DescribedCodec, folder: Path, crop: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    parsed = unpack(lof.encode(crop, codec=codec))
+    assert parsed.strings[1] == b""  # all are 0, so that no symbol changes
+    path = tmp_path / "short.lof"
+    path.write_bytes(container("lof").pack(replace(parsed, strings=parsed.strings[:1])))
+    found = CliRunner().invoke(app, ["inspect", "--json", str(path), "--weights", str(folder)])
+    assert [one["name"] for one in json.loads(found.stdout)["strings"]] == ["z and y"]
+    assert np.array_equal(
+        lof.decode(path.read_bytes(), weights=folder).pixels,
+        lof.decode(lof.encode(crop, codec=codec), weights=folder).pixels,
+    )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from dataclasses import dataclass
+from typing import Final, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,7 @@ class Steered(Protocol):
         ...
 
 
-def chosen_for(picture: Steered, chosen: Tensor, passes: int) -> Tensor:
+def chosen_for(picture: Steered, chosen: Tensor, passes: int, moves: Tensor | None = None) -> Tensor:
     """Descriptors (1, h, w) that cost about the least.
 
     All places are chosen anew as their neighbours stand, each class as if it were everywhere; then single places are
@@ -39,51 +40,52 @@ def chosen_for(picture: Steered, chosen: Tensor, passes: int) -> Tensor:
     Args:
         chosen: what to begin with, (1, h, w) int64.
         passes: over all places, at most.
+        moves: (1, h, w) bool, the places where another class may be chosen; all if ``None``.
     """
-    each = torch.stack([picture.errors(torch.full_like(chosen, number)) for number in range(CLASSES)], 1)
-    best, cost = chosen, _cost(picture, chosen)
+    may_move = torch.ones_like(chosen, dtype=torch.bool) if moves is None else moves
+
+    def elsewhere_as_it_was(tried: Tensor) -> Tensor:
+        return torch.where(may_move, tried, chosen)
+
+    classes = [torch.full_like(chosen, number) for number in range(CLASSES)]
+    each = torch.stack([picture.errors(elsewhere_as_it_was(one)) for one in classes], 1)
+    best, settled = _Map.of(picture, chosen), chosen
     for _ in range(_SETTLED):
-        chosen = (each + picture.prices(chosen)).argmin(1)
-    if (found := _cost(picture, chosen)) < cost:
-        best, cost = chosen, found
-    for number in SHORT:
-        alike = torch.full_like(chosen, number)
-        if (found := _cost(picture, alike)) < cost:
-            best, cost = alike, found
+        settled = elsewhere_as_it_was((each + picture.prices(settled)).argmin(1))
+    for tried in (settled, *(elsewhere_as_it_was(classes[number]) for number in SHORT)):
+        best = min(best, _Map.of(picture, tried), key=lambda one: one.cost)
     for _ in range(passes):
-        before = cost
-        promising = (each + picture.prices(best)).topk(1 + _TRIED, 1, largest=False).indices
+        before = best.cost
+        promising = (each + picture.prices(best.chosen)).topk(1 + _TRIED, 1, largest=False).indices
         for rank in range(1 + _TRIED):
             for down in range(_APART):
                 for right in range(_APART):
-                    best, cost = _moved(picture, best, cost, promising[:, rank], (down, right))
-        if cost > before - 1:
+                    places = torch.zeros_like(may_move)
+                    places[:, down::_APART, right::_APART] = may_move[:, down::_APART, right::_APART]
+                    best = _moved(picture, best, promising[:, rank], places)
+        if best.cost > before - 1:
             break
-    return best
+    return best.chosen
 
 
-def _moved(
-    picture: Steered, best: Tensor, cost: float, wanted: Tensor, first: tuple[int, int]
-) -> tuple[Tensor, float]:
-    """Those of the places ``first``, and every third from there, changed where that pays; if all together it does."""
-    places = torch.zeros_like(best, dtype=torch.bool)
-    places[:, first[0] :: _APART, first[1] :: _APART] = True
-    tried = torch.where(places, wanted, best)
-    change = picture.errors(tried) + _bits(picture, tried) - picture.errors(best) - _bits(picture, best)
+@dataclass(frozen=True)
+class _Map:
+    """Descriptors, (1, h, w), with what errors and they themselves cost at each place, and in all, in bits."""
+
+    chosen: Tensor
+    costs: Tensor
+    cost: float
+
+    @classmethod
+    def of(cls, picture: Steered, chosen: Tensor) -> Self:
+        errors, bits = picture.errors(chosen), picture.prices(chosen).gather(1, chosen[:, None])[:, 0]
+        alike = (8 * len(string) for number, string in SHORT.items() if bool((chosen == number).all()))
+        return cls(chosen, errors + bits, float(errors.sum()) + next(alike, float(bits.sum())))
+
+
+def _moved(picture: Steered, best: _Map, wanted: Tensor, places: Tensor) -> _Map:
+    """With other descriptors at those of some places, far from each other, where that pays; if all together it does."""
+    change = _Map.of(picture, torch.where(places, wanted, best.chosen)).costs - best.costs
     around = _APART**2 * F.avg_pool2d(F.pad(change[None], (1, 1, 1, 1)), _APART, 1)[0]
-    tried = torch.where(places & (around < 0), wanted, best)
-    found = _cost(picture, tried)
-    return (tried, found) if found < cost else (best, cost)
-
-
-def _cost(picture: Steered, chosen: Tensor) -> float:
-    short = next(
-        (8 * len(string) for number, string in SHORT.items() if bool((chosen == number).all())), None
-    )
-    bits = float(_bits(picture, chosen).sum()) if short is None else short
-    return float(picture.errors(chosen).sum()) + bits
-
-
-def _bits(picture: Steered, chosen: Tensor) -> Tensor:
-    """What each descriptor costs, (1, h, w)."""
-    return picture.prices(chosen).gather(1, chosen[:, None])[:, 0]
+    tried = _Map.of(picture, torch.where(places & (around < 0), wanted, best.chosen))
+    return min(best, tried, key=lambda one: one.cost)

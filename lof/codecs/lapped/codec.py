@@ -160,12 +160,13 @@ class LappedCodec(Codec):
 
     def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Decoded:
         """See :meth:`Codec.decompress`."""
-        z, y, values, image = self._read(strings, height, width)
+        z, y, values, told, image = self._read(strings, height, width)
         assert y is not None
         return Decoded(
             image,
-            {"z": z.permute(0, 3, 1, 2), "y": y.permute(0, 3, 1, 2)},
-            {"z": first(z).float(), "y": values.permute(0, 3, 1, 2)},
+            {"z": z.permute(0, 3, 1, 2), "y": y.permute(0, 3, 1, 2)} | told,
+            {"z": first(z).float(), "y": values.permute(0, 3, 1, 2)}
+            | {name: each.float() for name, each in told.items()},
         )
 
     def decoded_image(self, strings: Sequence[bytes], height: int, width: int) -> Tensor:
@@ -174,25 +175,30 @@ class LappedCodec(Codec):
 
     def _read(
         self, strings: Sequence[bytes], height: int, width: int, *, image_alone: bool = False
-    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
-        """z, symbols and values of y, and the image."""
+    ) -> tuple[Tensor, Tensor | None, Tensor, dict[str, Tensor], Tensor]:
+        """z, symbols and values of y, what else is told, and the image."""
         if not 0 < len(strings) <= len(self.string_names()):
+            most = " and ".join(self.string_names())
             raise StreamError(
-                f"a {self.name} stream has {len(self.string_names())} strings, not {len(strings)}; "
-                "compress the image again"
+                f"a {self.name} stream has no more strings than {most}, not {len(strings)}; compress the image again"
             )
         rows, columns = (side // BLOCK for side in self.padded_size(height, width))
         try:
             z, y, values = self.decoder.decode(
                 strings[0], self.number, rows, columns, values_alone=image_alone
             )
-            image = self._shown(values, strings[1:])[0].permute(2, 0, 1).clamp_(0, 1)
+            told = self._told(strings[1:], rows, columns)
+            image = self._shown(values, told)[0].permute(2, 0, 1).clamp_(0, 1)
         except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
             raise StreamError(f"the {self.name} decoder cannot read the strings ({error})") from error
-        return z, y, values, self.crop(image, height, width)
+        return z, y, values, told, self.crop(image, height, width)
 
-    def _shown(self, values: Tensor, strings: Sequence[bytes]) -> Tensor:
-        """The image of y, and of what the other strings say, (1, H, W, 3)."""
+    def _told(self, strings: Sequence[bytes], rows: int, columns: int) -> dict[str, Tensor]:
+        """Symbols of other strings than the first, int64, by latent tensor."""
+        return {}
+
+    def _shown(self, values: Tensor, told: Mapping[str, Tensor]) -> Tensor:
+        """The image of y, and of what else is told, (1, H, W, 3)."""
         return self.decoder.synthesise(values, self.number)
 
     def decoding_memory(self, height: int, width: int) -> int:

@@ -1,7 +1,8 @@
 """A JointIQ codec with descriptors: side information that steers the network behind the synthesis.
 
 It joins two papers: Lee, Cho, Kim 2019 and Ma, Liu, Wu 2020. Descriptors travel in a string of their own. A decoder
-that is not given it shows the picture that the network makes without them.
+that is not given it shows the picture that the network makes without them; whoever takes it out of a file of lof's
+states the digest of the symbols that are left.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lof.codecs.base import Coded, Decoded, Latents, Quantize
+from lof.codecs.base import Coded, Latents, Quantize
 from lof.codecs.descriptors.choice import chosen_for
 from lof.codecs.descriptors.classes import CLASSES, NAME, SHORT, SIDE, one_hot
 from lof.codecs.descriptors.strings import Coder
@@ -59,6 +60,7 @@ class DescribedCodec(JointCodec):
         """See :meth:`LappedCodec.code`."""
         own = latents[NAME].to("cpu" if exact else self.device)
         asked = quantize(NAME, own)
+        asked = asked.detach() + 0 * asked  # whatever it is multiplied by, its gradient is 0
         chosen = self.rounded(NAME, asked.detach()) + 0 * asked
         net = self.net if exact else self.fast
         with torch.no_grad():
@@ -101,14 +103,6 @@ class DescribedCodec(JointCodec):
         chosen = symbols[NAME][0, 0].cpu().long().numpy()
         return [*super().compress(symbols), self.coder.encode(chosen, float(self._level()))]
 
-    def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Decoded:
-        """See :meth:`Codec.decompress`. Without the second string all descriptors are 0."""
-        found = super().decompress(strings, height, width)
-        chosen = self._chosen(strings[1:], *found.symbols["y"].shape[2:])
-        return Decoded(
-            found.image, found.symbols | {NAME: chosen.long()}, found.values | {NAME: chosen.float()}
-        )
-
     def string_names(self) -> tuple[str, ...]:
         """See :meth:`Codec.string_names`."""
         return *super().string_names(), NAME
@@ -123,28 +117,34 @@ class DescribedCodec(JointCodec):
         return profile.model_copy(update={"stage": stages})
 
     def refine(self, search: Any, evaluations: int) -> None:
-        """See :meth:`Codec.refine`: better descriptors for the best latents so far."""
-        objective, best = search.objective, search.best
+        """See :meth:`Codec.refine`: better descriptors for the best latents so far, as far as they move in a window.
+
+        It takes no gradients, and about the time of five evaluations of them.
+        """
+        objective, best, codec = search.objective, search.best, search.codec
         with torch.no_grad():
-            coded = search.codec.code(best, search.codec.rounded)
-            y = last(coded["y"].value)
+            coded = codec.code(best, codec.rounded)
+            y, start = last(coded["y"].value), coded[NAME].value
+            others = best | {NAME: (start + 1) % CLASSES}
+            moves = codec.code(others, codec.rounded)[NAME].value != start
             found = [
-                chosen_for(_picture(search, y[index : index + 1], index), best[NAME][index].long(), _PASSES)
+                chosen_for(
+                    _picture(search, y[index : index + 1], index), start[index].long(), _PASSES, moves[index]
+                )
                 for index in range(objective.batch)
             ]
         latents = best | {NAME: torch.stack(found).to(best[NAME])}
         search.offer(latents, search.hard(latents))
 
-    def _shown(self, values: Tensor, strings: Sequence[bytes]) -> Tensor:
-        chosen = self._chosen(strings, *values.shape[1:3])
-        return cast(JointDecoder, self.decoder).described(values, self.number, one_hot(chosen))
-
-    def _chosen(self, strings: Sequence[bytes], rows: int, columns: int) -> Tensor:
-        """Descriptors, (1, 1, rows, columns) int64."""
+    def _told(self, strings: Sequence[bytes], rows: int, columns: int) -> dict[str, Tensor]:
+        """Descriptors; all are 0 where there is no string of theirs."""
         if not strings:
-            return torch.zeros(1, 1, rows, columns, dtype=torch.int64)
+            return {NAME: torch.zeros(1, 1, rows, columns, dtype=torch.int64)}
         found = self.coder.decode(strings[0], rows, columns, float(self._level()))
-        return torch.from_numpy(found.copy())[None, None]
+        return {NAME: torch.from_numpy(found.copy())[None, None]}
+
+    def _shown(self, values: Tensor, told: Mapping[str, Tensor]) -> Tensor:
+        return cast(JointDecoder, self.decoder).described(values, self.number, one_hot(told[NAME]))
 
     def _level(self) -> Tensor:
         return level_of(torch.tensor([self.number]))

@@ -123,7 +123,8 @@ class Described(Gated):
 
     def __init__(self, shrink: int, channels: int, blocks: int, steered: int, width: int) -> None:
         super().__init__(shrink, channels, blocks - steered)
-        self.searched += 8 * steered * channels
+        self.searched += 10 * steered * channels
+        self.decoded = (steered + 7) * channels
         self.last = nn.ModuleList(GatedBlock(channels) for _ in range(steered))
         self.steer = nn.Parameter(0.1 * torch.randn(CLASSES - 1, (steered + 1) * channels))
         self.context = Context(width)
@@ -136,15 +137,15 @@ class Described(Gated):
         Args:
             descriptors: (B, H/16, W/16, 16), one-hot; all 0 if ``None``.
         """
-        factors = [self.steer.new_ones(1)] * (len(self.last) + 1)
-        if descriptors is not None:
-            told = repeated(1 + descriptors[..., 1:] @ self.steer, SIDE // self.shrink)
-            factors = list(told.chunk(len(factors), -1))
-        for block, factor in zip(self.last, factors, strict=False):
+        if descriptors is None:
+            for block in self.last:
+                h = apply(block, h, 1)
+            return super().shown(image, h, apply)
+        told = repeated(1 + descriptors[..., 1:] @ self.steer, SIDE // self.shrink)
+        *factors, end = told.chunk(len(self.last) + 1, -1)
+        for block, factor in zip(self.last, factors, strict=True):
             h = apply(block, h * factor, 1)
-        added = self.added(h * factors[-1], apply)
-        if descriptors is not None:
-            added = added * repeated(1 - descriptors[..., OFF:], SIDE // self.shrink)
+        added = self.added(h * end, apply) * repeated(1 - descriptors[..., OFF:], SIDE // self.shrink)
         return image + shuffle(added, self.shrink)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, cast
+from typing import ClassVar, Self, cast
 
 from torch import Tensor
 
@@ -64,11 +64,20 @@ class JointNetwork(LappedNetwork):
         """See :meth:`LappedNetwork.in_real_units`."""
         found = super().in_real_units(state)
         for name in self._of_descriptors():
-            own = {leaf: found.get(f"{name}.{leaf}") for leaf in ("weight", "bias", "shift")}
-            if own["weight"] is not None and not own["weight"].is_floating_point():
-                exact = FixedConv.from_counts(**cast(dict[str, Tensor], own))
+            weight = found.get(f"{name}.weight")
+            if weight is not None and not weight.is_floating_point():
+                exact = FixedConv.from_counts(weight, found[f"{name}.bias"], found[f"{name}.shift"])
                 found |= {f"{name}.{leaf}": value for leaf, value in exact.items()}
         return found
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Self:
+        """See :meth:`LappedNetwork.from_state`."""
+        net = super().from_state(state)
+        for name in net._of_descriptors():
+            if state[f"{name}.weight"].is_floating_point():
+                raise ValueError(f"{name} is on no grid")
+        return net
 
     def _of_descriptors(self) -> dict[str, FixedConv]:
         """Layers that decide descriptors, by name."""

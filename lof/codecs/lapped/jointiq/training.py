@@ -98,7 +98,8 @@ class _Described(AllRates):
         # The picture must remain good without any.
         with_them = (torch.rand(len(x), device=x.device) >= _WITHOUT).long()
         hot = F.one_hot(best * with_them[:, None, None], CLASSES).float()
-        bits = enhancement.context.bits(hot, level).sum((1, 2)) * with_them
+        with torch.autocast(x.device.type, enabled=False):
+            bits = enhancement.context.bits(hot, level).sum((1, 2)) * with_them
         return enhancement.shown(image, seen, descriptors=hot), bits / (x.shape[1] * x.shape[2])
 
 
@@ -115,5 +116,7 @@ def _best(
     costs = SIDE**2 * 255**2 * lmbda.reshape(-1, 1, 1, 1) * torch.stack(errors, 1)
     best = costs.argmin(1)
     for _ in range(_SETTLED):
-        best = (costs + enhancement.context.prices(F.one_hot(best, CLASSES).float(), level)).argmin(1)
+        with torch.autocast(x.device.type, enabled=False):
+            prices = enhancement.context.prices(F.one_hot(best, CLASSES).float(), level)
+        best = (costs + prices).argmin(1)
     return best
