@@ -1,4 +1,4 @@
-"""How long decoding takes, and in how many evaluations: lapped, MSP's tiers, a hyperprior, an autoregressive model.
+"""How long decoding takes, and in how many evaluations: lapped, JointIQ, MSP's tiers and models of the zoo's kinds.
 
     python -m pipelines.decode_speed -o SPEED
     python -m pipelines.decode_speed -o SPEED --sizes 256x256,2048x1365 --threads 1
@@ -71,7 +71,7 @@ def main(
         for width, height in map(_size, sizes.split(",")):
             image = _photograph(width, height)
             for codec in (
-                *(load_codec(n, device="cpu") for n in ("mean-scale-96", "lapped")),
+                *(load_codec(n, device="cpu") for n in ("mean-scale-96", "lapped", "jointiq")),
                 *map(_tier, _tiers()),
             ):
                 rows.append(_measure(codec, image, rounds))

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 _WEIGHTS = """\
 Weights of bundled codecs ship with lof. Others are looked for
   1. in the folder that --weights DIR names,
-  2. repository: in lof/codecs/data; a clone, used by pip install -e, has all of
-     them there, the installed package only mean-scale-96 at quality 4,
+  2. repository: in lof/codecs of a clone, as pip install -e uses it; the
+     installed package only has mean-scale-96 at quality 4,
   3. in the folder that LOF_WEIGHTS_DIR names,
   4. zoo: on CompressAI's server, by download.
 In a folder, lof takes the file with the zoo's own name, or CODEC-QUALITY.safetensors
 (CODEC-ms-ssim-QUALITY.safetensors), also with .pth.tar, .pth or .pt: for example
-mbt2018-mean-4.safetensors. CODEC.safetensors serves all qualities of lapped and of
-jpeg-descriptors."""
+mbt2018-mean-4.safetensors. CODEC.safetensors serves all qualities of lapped, jointiq
+and jpeg-descriptors."""
 
 
 @app.command("codecs")

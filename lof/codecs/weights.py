@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from lof.codecs.registry import codec_spec
+from lof.codecs.registry import Request, codec_spec
 from lof.errors import WeightsError
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -32,6 +32,10 @@ Network = TypeVar("Network", bound=nn.Module)
 StateDict = dict[str, Tensor]
 SUFFIXES = (".safetensors", ".pth.tar", ".pth", ".pt")
 TRANSFORMS = ("g_a.", "g_s.")
+_NOT_INSTALLED = (
+    "{}: is not installed here; take it from {} of lof's repository "
+    "and name its folder with --weights or LOF_WEIGHTS_DIR"
+)
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,26 @@ def no_larger_than(weights: StateDict) -> Iterator[None]:
         handle.remove()
 
 
+def file_of(request: Request, data: Path) -> Path:
+    """The file of a codec with one network for all qualities.
+
+    Args:
+        data: the family's own folder, where no other is asked for.
+
+    Raises:
+        WeightsError: it is not installed, and in no folder that is named.
+    """
+    name = weights_name(request.spec.name, request.metric, request.quality)
+    path = (request.weights or data) / name
+    if request.weights is not None or path.is_file():
+        return path
+    environment = os.environ.get("LOF_WEIGHTS_DIR")
+    if environment and (Path(environment) / name).is_file():
+        return Path(environment) / name
+    where = data.relative_to(Path(__file__).parents[2]).as_posix()
+    raise WeightsError(_NOT_INSTALLED.format(name, where))
+
+
 def read_network(path: Path, whose: str, build: Callable[[StateDict], Network]) -> Network:
     """A network that serves every quality, from a safetensors file.
 
@@ -207,10 +231,7 @@ def _local(place: Place, folder: Path | None) -> Path | None:
         return _find(place, folder, required=True)
     path = _at_hand(place)
     if path is None and not place.zoo:
-        raise WeightsError(
-            f"{place.bundled.name}: is not installed here; take it from lof/codecs/data of lof's repository and "
-            "name its folder with --weights or LOF_WEIGHTS_DIR"
-        )
+        raise WeightsError(_NOT_INSTALLED.format(place.bundled.name, "lof/codecs/data"))
     return path
 
 

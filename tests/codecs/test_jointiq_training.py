@@ -144,6 +144,11 @@ def test_shipped_recipes_build_what_they_say() -> None:
         with torch.device("meta"):
             net = trainable(recipe.codec).build(recipe.network)
         assert net.config == JOINTIQ  # type: ignore[comparison-overlap]
+    recipe = load_recipe("jointiq-descriptors")
+    with torch.device("meta"):
+        net = trainable(recipe.codec).build(recipe.network)
+    assert net.config.described  # type: ignore[union-attr, operator]
+    assert [rung.part for rung in recipe.rung] == ["enhancement", "steering"]
 
 
 def test_what_the_family_has_not_is_one_clear_error() -> None:

@@ -84,8 +84,9 @@ def test_the_profile_selects_the_tier() -> None:
 def test_a_codec_that_lof_cannot_train_says_which_it_can() -> None:
     spec = CodecSpec("of-a-test", Points({("mse", 1.0): RatePoint(0.01)}), 1, "from a test", hidden=True)
     register(spec)(never)
-    with pytest.raises(UnknownCodecError, match=r"lof cannot train it; it trains .*mean-scale-96, .*lapped"):
+    with pytest.raises(UnknownCodecError, match="lof cannot train it; it trains ") as told:
         trainable("of-a-test")
+    assert {"mean-scale-96", "lapped"} <= set(str(told.value).partition("it trains ")[2].split(", "))
 
 
 def test_every_codec_that_ships_can_be_trained() -> None:

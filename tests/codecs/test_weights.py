@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lof.codecs import codec_specs, load_codec, weights
-from lof.codecs.weights import Place, load_weights, without_lent_transforms
+from lof.codecs import codec_spec, codec_specs, load_codec, weights
+from lof.codecs.registry import Request
+from lof.codecs.weights import Place, file_of, load_weights, without_lent_transforms
 from lof.errors import LofError, WeightsError
 
 MSP = Place("msp-base", "mse", 4, transforms="mean-scale-96")
@@ -216,3 +217,19 @@ class TestWeights:
         save_file(state, tmp_path / "msp-tiny-4.safetensors")
         with pytest.raises(WeightsError, match="order of channels does not name each once"):
             load_codec("msp-tiny", 4, weights=tmp_path, device="cpu")
+
+
+def test_one_file_for_all_qualities_that_is_not_installed_is_asked_for_and_found_in_a_folder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spec, room = codec_spec("jointiq-tiny"), Path(weights.__file__).parent
+    request = Request(spec, "mse", 4, spec.rate_point("mse", 4))
+    elsewhere, shipped = room / "nowhere" / "data", room / "lapped" / "data"
+    asked = r"^jointiq-tiny\.safetensors: is not installed here; take it from lof/codecs/nowhere/data"
+    with pytest.raises(WeightsError, match=asked):
+        file_of(request, elsewhere)
+    monkeypatch.setenv("LOF_WEIGHTS_DIR", str(elsewhere))
+    with pytest.raises(WeightsError, match=asked):
+        file_of(request, elsewhere)
+    monkeypatch.setenv("LOF_WEIGHTS_DIR", str(shipped))
+    assert file_of(request, elsewhere) == file_of(request, shipped) == shipped / "jointiq-tiny.safetensors"

@@ -18,13 +18,21 @@ if TYPE_CHECKING:
     from lof.codecs.training import Trainable
 
 
-def _spec(name: str, fingerprint: str, summary: str, *, paper: str = "", hidden: bool = False) -> CodecSpec:
+def _spec(
+    name: str,
+    fingerprint: str,
+    summary: str,
+    *,
+    source: str = "bundled",
+    paper: str = "",
+    hidden: bool = False,
+) -> CodecSpec:
     return CodecSpec(
         name=name,
         rates=Continuous(1, 8, (0.0018, 0.18), fingerprint=fingerprint),
         default_quality=4,
         summary=summary,
-        source="bundled",
+        source=source,
         paper=paper,
         licence="BSD-3-Clause",
         portable=True,
@@ -62,9 +70,16 @@ def training(name: str) -> Trainable:
 
 @register(
     _spec(
+        "jointiq",
+        "dd8143a8e983b8fe9bfbc143fe351536e52de66e5cce548aa205ea68ee6f6b00",
+        "lapped with a mixture prior and enhancement; slower to decode",
+        source="repository",
+        paper="Lee, Cho, Kim 2019",
+    ),
+    _spec(
         "jointiq-tiny",
         "28cfac6097f481e145ad1ea93305ac914b4f994a7d7f7ce160a193ed603c6b5e",
-        "lapped with mixtures, a global context and a network behind the synthesis, of 7 channels; for tests",
+        "the same, of 7 channels; for tests",
         paper="Lee, Cho, Kim 2019",
         hidden=True,
     ),
@@ -76,7 +91,7 @@ def load_joint(request: Request) -> Codec:
     return JointCodec.load(request)
 
 
-@register_training("jointiq-tiny")
+@register_training("jointiq", "jointiq-tiny")
 def train_joint(name: str) -> Trainable:
     """How a JointIQ codec is trained."""
     from lof.codecs.lapped.jointiq.training import JointTraining

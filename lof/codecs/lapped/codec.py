@@ -23,7 +23,7 @@ from lof.codecs.lapped.synthesis import BAND
 from lof.codecs.lapped.transforms import BLOCK
 from lof.codecs.lapped.weights import read_weights
 from lof.codecs.registry import Request
-from lof.codecs.weights import weights_name
+from lof.codecs.weights import file_of
 from lof.errors import StreamError
 from lof.machine.devices import resolve_device, resolve_precision
 
@@ -72,8 +72,7 @@ class LappedCodec(Codec):
         Raises:
             WeightsError: the weights cannot be had, are not this codec's, or damaged.
         """
-        folder = request.weights or Path(__file__).parent / "data"
-        path = folder / weights_name(request.spec.name, request.metric, request.quality)
+        path = file_of(request, Path(__file__).parent / "data")
         device = resolve_device(request.device)
         written = path.stat().st_mtime_ns if path.is_file() else 0
         codec = copy.copy(

@@ -24,7 +24,7 @@ from lof.codecs.jpeg.descriptors.search import refine_both
 from lof.codecs.jpeg.latents import samplings_of
 from lof.codecs.jpeg.planes import coefficients_of
 from lof.codecs.registry import Request
-from lof.codecs.weights import read_network, weights_name
+from lof.codecs.weights import file_of, read_network
 from lof.errors import StreamError
 from lof.machine.devices import resolve_precision
 from lof.pictures.picture import Picture
@@ -59,8 +59,7 @@ class DescriptorCodec(JpegCodec):
         Raises:
             WeightsError: the weights cannot be had, are not this codec's, or damaged.
         """
-        folder = request.weights or Path(__file__).parent / "data"
-        path = folder / weights_name(request.spec.name, request.metric, request.quality)
+        path = file_of(request, Path(__file__).parent / "data")
         return cls(request, _network(path, path.stat().st_mtime_ns if path.is_file() else 0))
 
     def begin(self, picture: Picture) -> Begun:
