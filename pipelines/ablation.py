@@ -31,7 +31,6 @@ from lof import api
 from lof.cli._training import TrainingDisplay
 from lof.codecs import Codec, load_codec
 from lof.codecs.lapped.codec import LappedCodec
-from lof.containers import container, unpack
 from lof.errors import UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
@@ -44,7 +43,7 @@ from lof.report.rate_distortion import bjontegaard_deltas
 from lof.report.records import Record
 from lof.training import load_recipe, parse_recipe, train
 from lof.training.checkpoint import load_checkpoint
-from lof.training.measure import load_written, write_weights
+from lof.training.measure import decoded, load_written, write_weights
 from lof.training.trained import read_trained
 from pipelines.command import Count, Crop, Folder, Results, Threads, bar, qualities_of, run
 from pipelines.methods import Journal
@@ -171,16 +170,14 @@ def _trained(variant: Variant, home: Path, init: Path, data: Sequence[Path], ste
 def _measured(image: Image, codec: Codec, *, chosen: bool) -> Record:
     """With descriptors ``chosen`` for the picture, or without any."""
     pixels = image.picture.pixels
-    height, width = pixels.shape[:2]
     if chosen:
         data = api.optimize(Picture(pixels), codec=codec, profile=OWN).data
     else:
         data = api.encode(Picture(pixels), codec=codec)
-    parsed = unpack(data)
     started = time.perf_counter()
-    decoded = container(parsed.container).to_pixels(codec.decompress(parsed.strings, height, width).image)
+    shown = decoded(codec, data, *pixels.shape[:2])
     seconds = time.perf_counter() - started
-    found = TrueCost(pixels, codec.lmbda, codec.metric).measure(len(data), decoded)
+    found = TrueCost(pixels, codec.lmbda, codec.metric).measure(len(data), shown)
     return {"bpp": found.bpp, "psnr": found.psnr, "ms_ssim": found.ms_ssim, "seconds": seconds}
 
 

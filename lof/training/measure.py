@@ -15,7 +15,7 @@ from lof.containers import container, unpack
 from lof.files.atomic import write_atomically
 from lof.measure import TrueCost
 from lof.pictures.picture import Picture
-from lof.results import Measured
+from lof.results import Measured, Pixels
 from lof.training.trained import Trained
 
 
@@ -67,6 +67,12 @@ def measure(codec: Codec, pictures: Iterable[Picture]) -> list[Measured]:
     return [_measure(codec, picture) for picture in pictures]
 
 
+def decoded(codec: Codec, data: bytes, height: int, width: int) -> Pixels:
+    """The picture of a file, (height, width, 3) uint8, through the codec that wrote it."""
+    parsed = unpack(data)
+    return container(parsed.container).to_pixels(codec.decompress(parsed.strings, height, width).image)
+
+
 def summarise(measured: Sequence[Measured]) -> Means:
     """Means over pictures; MS-SSIM over those large enough for it."""
     similar = [m.ms_ssim for m in measured if m.ms_ssim is not None]
@@ -82,6 +88,5 @@ def summarise(measured: Sequence[Measured]) -> Means:
 def _measure(codec: Codec, picture: Picture) -> Measured:
     height, width = picture.pixels.shape[:2]
     data = api.encode(Picture(picture.pixels), codec=codec)
-    parsed = unpack(data)
-    decoded = container(parsed.container).to_pixels(codec.decompress(parsed.strings, height, width).image)
-    return TrueCost(picture.pixels, codec.lmbda, codec.metric).measure(len(data), decoded)
+    shown = decoded(codec, data, height, width)
+    return TrueCost(picture.pixels, codec.lmbda, codec.metric).measure(len(data), shown)

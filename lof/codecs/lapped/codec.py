@@ -177,9 +177,10 @@ class LappedCodec(Codec):
     ) -> tuple[Tensor, Tensor | None, Tensor, dict[str, Tensor], Tensor]:
         """z, symbols and values of y, what else is told, and the image."""
         if not 0 < len(strings) <= len(self.string_names()):
-            most = " and ".join(self.string_names())
+            count = len(self.string_names())
+            most = "one string" if count == 1 else f"at most {count} strings"
             raise StreamError(
-                f"a {self.name} stream has no more strings than {most}, not {len(strings)}; compress the image again"
+                f"a {self.name} stream has {most}, not {len(strings)}; compress the image again"
             )
         rows, columns = (side // BLOCK for side in self.padded_size(height, width))
         try:

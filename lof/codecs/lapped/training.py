@@ -127,7 +127,7 @@ class AllRates(nn.Module):
         places = torch.arange(count, device=x.device) + torch.rand(count, device=x.device)
         rate = torch.round(RATE_MAX * (2 * places / count - 1)).long()
         lmbda = torch.exp(self.low + (rate / RATE_MAX + 1) / 2 * (self.high - self.low))
-        t = _level(rate)
+        t = (rate / RATE_MAX)[:, None, None, None]
         reduced = torch.autocast(x.device.type, self.precision, enabled=self.precision != torch.float32)
         with reduced, torch.set_grad_enabled(not self.prior_alone and torch.is_grad_enabled()):
             y = net.transforms.analysis(x, t)
@@ -136,7 +136,7 @@ class AllRates(nn.Module):
         distortion = torch.zeros_like(bpp)
         if not self.prior_alone:
             with reduced:
-                decoded, told = self.decoded(y_hat, rate, x, lmbda)
+                decoded, told = self.decoded(y_hat, t, rate, x, lmbda)
             bpp = bpp + told
             distortion = 255**2 * (decoded.float() - x).square().mean((1, 2, 3))
         loss = (bpp + lmbda * distortion) / lmbda**BALANCE
@@ -144,18 +144,15 @@ class AllRates(nn.Module):
         bounded = (loss * (MOST / loss.detach()).clamp_max(1)).mean()
         return bounded, loss.mean().detach(), bpp.mean().detach(), distortion.mean().detach()
 
-    def decoded(self, y: Tensor, rate: Tensor, x: Tensor, lmbda: Tensor) -> tuple[Tensor, Tensor]:
+    def decoded(self, y: Tensor, t: Tensor, rate: Tensor, x: Tensor, lmbda: Tensor) -> tuple[Tensor, Tensor]:
         """Images of y, (B, H, W, 3), and bits per pixel that tell more of them, (B,).
 
         Args:
+            t: the rate as -1 to 1, (B, 1, 1, 1).
             x: what they should be.
             rate, lmbda: (B,).
         """
-        return self.net.reconstruct(y, _level(rate)), lmbda.new_zeros(())
-
-
-def _level(rate: Tensor) -> Tensor:
-    return (rate / RATE_MAX)[:, None, None, None]
+        return self.net.reconstruct(y, t), lmbda.new_zeros(())
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lof.codecs.descriptors.classes import CLASSES, SIDE
-from lof.codecs.lapped.config import RATE_MAX
 from lof.codecs.lapped.jointiq.config import CONFIGS
 from lof.codecs.lapped.jointiq.enhancement import Described, level_of
 from lof.codecs.lapped.jointiq.network import JointNetwork
@@ -87,9 +86,9 @@ class JointTraining(LappedTraining):
 class _Described(AllRates):
     """Pictures that descriptors steer: the best ones at their price, as a search finds them."""
 
-    def decoded(self, y: Tensor, rate: Tensor, x: Tensor, lmbda: Tensor) -> tuple[Tensor, Tensor]:
+    def decoded(self, y: Tensor, t: Tensor, rate: Tensor, x: Tensor, lmbda: Tensor) -> tuple[Tensor, Tensor]:
         """See :meth:`AllRates.decoded`."""
-        net, t = self.net, (rate / RATE_MAX)[:, None, None, None]
+        net = self.net
         enhancement, level = cast(Described, cast(JointNetwork, net).enhancement), level_of(rate)
         image = net.transforms.synthesis(y, t)
         seen = enhancement.features(image, t)
