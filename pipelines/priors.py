@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Protocol, cast
 
 import torch
@@ -90,6 +92,22 @@ class MSPPrior:
         return torch.stack([-one.log2().sum() for one in likelihoods.values()]).sum()
 
 
+@dataclass(frozen=True)
+class Row:
+    """What became of a prior.
+
+    Attributes:
+        rate: bits per pixel.
+        steps: of its training.
+        parameters: that were trained.
+    """
+
+    name: str
+    rate: float
+    steps: int
+    parameters: int
+
+
 def main(
     folder: Folder,
     *,
@@ -115,19 +133,25 @@ def main(
         tensor_of(image.picture) for (image,) in batches(spread(find([folder]).sources, count), None, 1)
     ]
     latents = [(codec.analyse(codec.pad(one))["y"], one[0, 0].numel()) for one in pictures]
-    table = Table("prior", "bits per pixel", "against the first", "steps", "million parameters")
-    before = 0.0
+    rows = []
     for name in names:
         torch.manual_seed(0)
         prior = _prior(name, codec, pool)
         steps = _trained(prior, codec, pool, 60 * minutes, learning_rate, name)
         with torch.no_grad():
             rates = [float(prior.bits(y, hard=True)) / pixels for y, pixels in latents]
-        rate = sum(rates) / len(rates)
-        before = before or rate
         parameters = sum(p.numel() for p in prior.module.parameters() if p.requires_grad)
-        table.add_row(name, f"{rate:.4f}", percent(rate / before - 1), str(steps), f"{parameters / 1e6:.1f}")
-    Console().print(table)
+        rows.append(Row(name, fmean(rates), steps, parameters))
+    Console().print(to_table(rows))
+
+
+def to_table(rows: Sequence[Row]) -> Table:
+    """A row for each prior."""
+    table = Table("prior", "bits per pixel", "against the first", "steps", "million parameters")
+    for row in rows:
+        change = percent(row.rate / rows[0].rate - 1)
+        table.add_row(row.name, f"{row.rate:.4f}", change, str(row.steps), f"{row.parameters / 1e6:.1f}")
+    return table
 
 
 def _prior(name: str, codec: LappedCodec, pool: Pool) -> Prior:
