@@ -103,8 +103,8 @@ class Container(ABC):
         return codec in self.native
 
     @abstractmethod
-    def keeps(self, kind: bytes) -> bool:
-        """Whether boxes of this kind fit in."""
+    def keeps(self, kind: bytes, data: bytes) -> bool:
+        """Whether a box fits in."""
 
     @abstractmethod
     def pack(self, stream: Stream, name: str = "stream") -> bytes:

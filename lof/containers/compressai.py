@@ -105,7 +105,7 @@ class CompressAIContainer(Container):
         """See :meth:`Container.holds`: the zoo's codecs for images, each with fixed rates."""
         return codec in ZOO_MODELS
 
-    def keeps(self, kind: bytes) -> bool:
+    def keeps(self, kind: bytes, data: bytes) -> bool:
         """See :meth:`Container.keeps`: none."""
         return False
 

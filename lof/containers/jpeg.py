@@ -25,13 +25,14 @@ from lof.containers.base import MAX_PIXELS, METRICS, Container, Stream, check_si
 from lof.containers.jpeg_side import MARKER, PREFIX, Side
 from lof.errors import ImageError, LowMemoryError, StreamError
 from lof.pictures.metadata import take_boxes
-from lof.pictures.picture import BOX_NAMES, Picture
+from lof.pictures.picture import Picture
 from lof.pictures.refusing import pillow_errors_mapped
-from lof.pictures.writing import image_bytes
+from lof.pictures.writing import image_bytes, is_held
 
 _START: Final = b"\xff\xd8"
 _SEGMENTS: Final = (*range(0xE0, 0xF0), 0xFE)
 """Application segments and comments: what is no part of the codec's string."""
+_ADOBE: Final = 0xEE
 _SCAN: Final = 0xDA
 _COMMENT: Final = re.compile(rb"lof (\d{1,3}) ([a-z-]{1,16})(?: ([0-9a-f]{8}))?")
 # A block that equals its neighbour costs about 6 bits in the worst of scans, and far less in progressive ones.
@@ -61,9 +62,9 @@ class JpegContainer(Container):
         """See :meth:`Container.is_native`."""
         return self.holds(codec)
 
-    def keeps(self, kind: bytes) -> bool:
-        """See :meth:`Container.keeps`: all that pictures have."""
-        return kind in BOX_NAMES
+    def keeps(self, kind: bytes, data: bytes) -> bool:
+        """See :meth:`Container.keeps`: all that pictures have and a segment holds."""
+        return is_held(kind, data, "JPEG")
 
     def pack(self, stream: Stream, name: str = "stream") -> bytes:
         """See :meth:`Container.pack`."""
@@ -72,9 +73,9 @@ class JpegContainer(Container):
             raise StreamError(
                 f"{name}: a JPEG has no place for the codec {stream.codec}, only for jpeg; write a lof file instead"
             )
-        if not all(map(self.keeps, stream.boxes)):
+        if not all(self.keeps(kind, box) for kind, box in stream.boxes.items()):
             raise StreamError(
-                f"{name}: a JPEG holds no metadata of this kind; leave it out or write a lof file"
+                f"{name}: a JPEG holds no metadata of this kind or size; leave it out or write a lof file"
             )
         string, *others = stream.strings
         if not string.startswith(_START):
@@ -93,10 +94,12 @@ class JpegContainer(Container):
 
     def unpack(self, data: bytes, name: str = "stream", max_pixels: int = MAX_PIXELS) -> Stream:
         """See :meth:`Container.unpack`."""
-        string, sides, comment = [], [], None
+        string, sides, comment, adobe = [], [], None, b""
         for kind, part in _parts(data, name):
             if kind not in _SEGMENTS:
                 string.append(part)
+            elif kind == _ADOBE:
+                adobe = part
             elif kind == MARKER:
                 sides.append(part)
             elif kind == 0xFE and comment is None:
@@ -105,6 +108,8 @@ class JpegContainer(Container):
             with pillow_errors_mapped(), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
                 width, height = image.size
                 tables = getattr(image, "quantization", {})
+                if "jfif" not in image.info and image.info.get("adobe_transform") == 0:
+                    string.insert(1, adobe)  # without it RGB would pass for YCbCr
                 boxes, orientation = take_boxes(image, [])
         except (ImageError, LowMemoryError) as error:
             raise StreamError(f"{name}: {error}") from error
@@ -157,6 +162,8 @@ def _parts(data: bytes, name: str) -> Iterator[tuple[int, bytes]]:
     yield 0, _START
     at = 2
     while True:
+        while data[at : at + 2] == b"\xff\xff":  # bytes that fill
+            at += 1
         head = data[at : at + 4]
         size = int.from_bytes(head[2:])
         if len(head) < 4 or head[0] != 0xFF or size < 2 or at + 2 + size > len(data):

@@ -132,7 +132,7 @@ class LofContainer(Container):
         """See :meth:`Container.holds`."""
         return True
 
-    def keeps(self, kind: bytes) -> bool:
+    def keeps(self, kind: bytes, data: bytes) -> bool:
         """See :meth:`Container.keeps`: all that a decoder may skip, and what this version understands."""
         return bool(_KIND_PATTERN.fullmatch(kind)) and (kind[:1].islower() or kind in CRITICAL_BOXES)
 

@@ -60,7 +60,7 @@ class Writer:
             strings=tuple(self.codec.compress(symbols)),
             fingerprint=self.codec.fingerprint[:4],
             digest=symbols_digest(arrays_of(self.codec, symbols)),
-            boxes={box: data for box, data in self.picture.boxes.items() if kind.keeps(box)},
+            boxes={box: data for box, data in self.picture.boxes.items() if kind.keeps(box, data)},
         )
         return kind.pack(stream)
 

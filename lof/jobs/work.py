@@ -315,7 +315,7 @@ def read_source(path: Location) -> tuple[Picture, Record]:
 def without_metadata(picture: Picture, settings: JobSettings) -> tuple[Picture, list[str]]:
     """The picture as it is written, and notes about what is left out."""
     kind = container(settings.format)
-    lost = {box: data for box, data in picture.boxes.items() if settings.strip or not kind.keeps(box)}
+    lost = {box: data for box, data in picture.boxes.items() if settings.strip or not kind.keeps(box, data)}
     if not lost:
         return picture, list(picture.notes)
     why = "stripped" if settings.strip else f"dropped, which --format {settings.format} cannot hold"

@@ -131,7 +131,9 @@ def _to_picture(image: Image.Image, max_pixels: int, fits: Callable[[int, int], 
     check_png_rows(image)
     notes = dropped_by_pillow(image)
     if image.format in FIRST_TAKEN and (count := getattr(image, "n_frames", 1)) > 1:
-        notes.append(f"first of {count} {FIRST_TAKEN[image.format]} in the file taken")
+        number = image.tell() + 1
+        which = "first" if number == 1 else f"number {number}"
+        notes.append(f"{which} of {count} {FIRST_TAKEN[image.format]} in the file taken")
     if profile := jp2_profile(image):
         image.info["icc_profile"] = profile
     source = _jpeg_of(image)
@@ -161,7 +163,7 @@ def _to_picture(image: Image.Image, max_pixels: int, fits: Callable[[int, int], 
 
 
 def _jpeg_of(image: Image.Image) -> bytes | None:
-    """The file of a JPEG that has not been decoded yet."""
+    """The file of a JPEG that has not been decoded yet, where the image is its first picture at full size."""
     file = getattr(image, "fp", None)
     if image.format not in ("JPEG", "MPO") or file is None:
         return None
@@ -169,7 +171,8 @@ def _jpeg_of(image: Image.Image) -> bytes | None:
     file.seek(0)
     content: bytes = file.read()
     file.seek(place)
-    return content
+    with Image.open(io.BytesIO(content)) as first:
+        return content if image.tell() == 0 and image.size == first.size else None
 
 
 def _load(image: Image.Image) -> tuple[Image.Image, int]:

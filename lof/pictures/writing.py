@@ -9,11 +9,14 @@ from typing import Any, Final
 
 from PIL import Image
 
+from lof.errors import ImageError
 from lof.pictures.metadata import INCH, IPTC_RESOURCE, IPTC_TAG, PHOTOSHOP, XMP_TAG
 from lof.pictures.picture import BOX_NAMES, EXIF, ICC, IPTC, RESOLUTION, XMP, Picture
+from lof.pictures.refusing import PILLOW_ERRORS
 
 _SEGMENT: Final = 65000
 """Bytes that a segment of a JPEG holds beside its own name."""
+_DAMAGED: Final = "its metadata are damaged ({}); copy it again from its source"
 _HELD: Final = {
     "PNG": frozenset(BOX_NAMES),
     "JPEG": frozenset(BOX_NAMES),
@@ -34,17 +37,26 @@ def image_bytes(picture: Picture, format: str, **options: Any) -> bytes:
     Args:
         format: ``PNG``, ``JPEG``, ``TIFF``, ``WEBP`` or ``BMP``.
         options: what Pillow's writer of the format takes, for example ``quality``.
+
+    Raises:
+        ImageError: a box does not hold what it should.
     """
     missing = not_held(picture, format)
     boxes = {kind: data for kind, data in picture.boxes.items() if kind not in missing}
     if ICC in boxes:
         options["icc_profile"] = boxes[ICC]
-    across, down, unit = struct.unpack(">IIB", boxes.get(RESOLUTION, bytes(9)))
+    try:
+        across, down, unit = struct.unpack(">IIB", boxes.get(RESOLUTION, bytes(9)))
+    except struct.error:
+        raise ImageError(_DAMAGED.format("resolution")) from None
     if unit and format != "PNG":
         options["dpi"] = (across * INCH, down * INCH)
     if format == "TIFF":
         tags = Image.Exif()
-        tags.load(boxes.get(EXIF, b""))
+        try:
+            tags.load(boxes.get(EXIF, b""))
+        except PILLOW_ERRORS:
+            raise ImageError(_DAMAGED.format("EXIF")) from None
         tags.update({tag: boxes[kind] for kind, tag in ((XMP, XMP_TAG), (IPTC, IPTC_TAG)) if kind in boxes})
         options["exif"] = tags
     elif EXIF in boxes:
@@ -61,14 +73,14 @@ def image_bytes(picture: Picture, format: str, **options: Any) -> bytes:
 
 def not_held(picture: Picture, format: str) -> list[bytes]:
     """The boxes of a picture that have no place in a file of the format."""
-    held = _HELD[format]
-    return [
-        kind
-        for kind, data in picture.boxes.items()
-        if kind not in held
-        or (format == "JPEG" and kind != ICC and len(data) > _SEGMENT)
-        or (format != "PNG" and kind == RESOLUTION and not data.endswith(b"\1"))
-    ]
+    return [kind for kind, data in picture.boxes.items() if not is_held(kind, data, format)]
+
+
+def is_held(kind: bytes, data: bytes, format: str) -> bool:
+    """Whether a box has a place in a file of the format."""
+    if kind not in _HELD[format] or (format == "JPEG" and kind != ICC and len(data) > _SEGMENT):
+        return False
+    return format == "PNG" or kind != RESOLUTION or data.endswith(b"\1")
 
 
 def _with_png_chunks(data: bytes, boxes: dict[bytes, bytes]) -> bytes:

@@ -143,6 +143,14 @@ def test_compressai_files_note_the_metadata_that_they_cannot_hold(tmp_path: Path
     assert summary.records[0]["output"] == "a.jpg.bin"
 
 
+def test_jpegs_note_the_metadata_that_they_cannot_hold(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "Maker" * 14000
+    save(tmp_path / "in/a.png", exif=exif)
+    summary, _ = run(tmp_path, JobSettings("jpeg", profile(1), quality=75, format="jpeg"))
+    assert summary.records[0]["notes"] == ["EXIF dropped, which --format jpeg cannot hold"]
+
+
 def test_a_format_that_cannot_hold_the_codec_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     save(tmp_path / "in/a.png")
     with pytest.raises(UsageError, match="compressai holds zoo codecs only"):

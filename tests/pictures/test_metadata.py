@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
+from lof.errors import ImageError
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of, read_picture
 from lof.pictures.writing import image_bytes, not_held, png_bytes
@@ -61,6 +62,17 @@ def test_what_a_format_can_hold_comes_back_from_it(format: str) -> None:
         assert np.array_equal(again.pixels, RGB)
     if format != "BMP":
         assert again.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("boxes", "format", "what"),
+    [({b"reso": b"12345"}, "PNG", "resolution"), ({b"exif": b"garbage"}, "TIFF", "EXIF")],
+)
+def test_metadata_that_are_none_are_one_clear_error(
+    boxes: dict[bytes, bytes], format: str, what: str
+) -> None:
+    with pytest.raises(ImageError, match=rf"^its metadata are damaged \({what}\); copy it again"):
+        image_bytes(Picture(RGB, boxes), format)
 
 
 def test_a_png_without_boxes_says_nothing_beside_its_pixels() -> None:

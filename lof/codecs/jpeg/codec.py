@@ -21,7 +21,7 @@ from lof.codecs.jpeg.planes import BLOCK, doubled, plane_of, rgb_of
 from lof.codecs.jpeg.repack import repacked
 from lof.codecs.jpeg.search import LARGEST_LEVEL, LARGEST_STEP, refine
 from lof.codecs.registry import Request
-from lof.errors import StreamError
+from lof.errors import ImageError, StreamError
 from lof.machine.devices import resolve_device
 from lof.pictures.picture import Picture
 from lof.profiles import OwnStage, Profile
@@ -66,7 +66,15 @@ class JpegCodec(Codec):
         self._packed: dict[bytes, bytes] = {}
 
     def for_size(self, height: int, width: int) -> Self:
-        """See :meth:`Codec.for_size`."""
+        """See :meth:`Codec.for_size`.
+
+        Raises:
+            ImageError: no JPEG is of that size.
+        """
+        if max(height, width) > files.MAX_SIDE:
+            raise ImageError(
+                f"has {width}×{height} pixels, and a JPEG at most {files.MAX_SIDE} on a side; cut it into tiles"
+            )
         sized = copy.copy(self)
         sized.size, sized._packed = (height, width), {}
         return sized
@@ -145,15 +153,16 @@ class JpegCodec(Codec):
         """See :meth:`Codec.decompress`; the pixels are those of Pillow's libjpeg-turbo."""
         if len(strings) != 1:
             raise StreamError(f"a jpeg stream has one string, not {len(strings)}; encode the picture again")
-        pixels = files.decoded(strings[0])
+        allowed = [(height, width)] + ([self.padded_size(height, width)] if self.size is None else [])
+
+        def fits(rows: int, columns: int) -> None:
+            if (rows, columns) not in allowed:
+                raise StreamError(
+                    f"its JPEG has {columns}×{rows} pixels, not {width}×{height}; encode the picture again"
+                )
+
+        pixels = files.decoded(strings[0], fits=fits)[:height, :width]
         found = files.read(strings[0])
-        if self.size is None and self.padded_size(height, width) == pixels.shape[:2]:
-            pixels = pixels[:height, :width]
-        if pixels.shape[:2] != (height, width):
-            raise StreamError(
-                f"its JPEG has {pixels.shape[1]}×{pixels.shape[0]} pixels, not {width}×{height}; "
-                "encode the picture again"
-            )
         values = latents_of(found)
         symbols = {name: tensor.long() for name, tensor in values.items()}
         symbols["tables"] = symbols["tables"] - MIDDLE

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import re
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -28,6 +29,8 @@ Planes = tuple[NDArray[np.int16], ...]
 
 jpeglib.version.set("turbo210")
 
+MAX_SIDE: Final = 65500
+"""Of libjpeg."""
 METADATA: Final = (*range(0xE0, 0xF0), 0xFE)
 _SEGMENT: Final = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
 
@@ -115,7 +118,7 @@ def read(data: bytes) -> Coefficients:
     ]
     if image.jpeg_color_space.name == "JCS_GRAYSCALE":
         kinds = [Sampling.GREY]
-    elif not kinds or image.jpeg_color_space.name != "JCS_YCbCr":
+    elif not kinds or image.jpeg_color_space.name != "JCS_YCbCr" or _is_rgb(data):
         raise StreamError(
             "is a JPEG of another kind than grey and YCbCr 4:4:4, 4:2:2, 4:4:0 and 4:2:0; optimize it as a picture"
         )
@@ -124,6 +127,12 @@ def read(data: bytes) -> Coefficients:
     return Coefficients(
         int(image.height), int(image.width), planes, tables[[0, -1]].astype(np.uint16), kinds[0]
     )
+
+
+def _is_rgb(data: bytes) -> bool:
+    """Whether Adobe's segment says that a JPEG of three planes is RGB; jpeglib goes by the planes' numbers alone."""
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        return "jfif" not in image.info and image.info.get("adobe_transform") == 0
 
 
 def coefficients(data: bytes) -> tuple[Any, Planes, NDArray[np.uint16]]:
@@ -156,17 +165,22 @@ def _bare(data: bytes) -> bytes:
     return b"".join(parts) + data[start:]
 
 
-def decoded(data: bytes, *, raw: bool = False) -> NDArray[np.uint8]:
+def decoded(
+    data: bytes, *, raw: bool = False, fits: Callable[[int, int], None] | None = None
+) -> NDArray[np.uint8]:
     """The pixels, (H, W, 3) RGB, that libjpeg-turbo decodes.
 
     Args:
         raw: whether they come as they are stored, grey and inks (CMYK) too.
+        fits: called with height and width before any pixel is decoded; what it raises ends the reading.
 
     Raises:
         StreamError: damaged, cut short, or of inks.
     """
     try:
         with pillow_errors_mapped(), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            if fits is not None:
+                fits(image.height, image.width)
             if not raw and image.mode not in ("RGB", "L"):
                 raise StreamError("is a JPEG of another kind than grey and YCbCr; optimize it as a picture")
             return np.array(image if raw else image.convert("RGB"))

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 import lof
 from lof import load_codec
 from lof.codecs import hard_rounding
 from lof.codecs.jpeg import files
-from lof.containers import unpack
-from lof.errors import StreamError, UnknownCodecError
+from lof.containers import container, unpack
+from lof.errors import ImageError, StreamError, UnknownCodecError
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import load_profile, parse_profile
@@ -249,6 +249,16 @@ def test_a_grey_picture_is_a_file_with_one_plane_unless_its_profile_is_for_rgb(f
         assert (image.mode, image.info["icc_profile"]) == ("RGB", profile)
 
 
+def rgb_by_adobe_alone(face: Pixels) -> bytes:
+    """Its components are numbered as those of YCbCr."""
+    data = bytearray(saved(face, keep_rgb=True, subsampling=0))
+    frame, scan = data.find(b"\xff\xc0"), data.find(b"\xff\xda")
+    for number, (in_frame, in_scan) in enumerate(((10, 5), (13, 7), (16, 9)), start=1):
+        data[frame + in_frame] = data[scan + in_scan] = number
+    assert np.abs(pixels_of(bytes(data)).astype(int) - face).mean() < 10
+    return bytes(data)
+
+
 def strange(face: Pixels) -> dict[str, bytes]:
     """JPEGs that the codec does not write."""
     cmyk = io.BytesIO()
@@ -257,17 +267,70 @@ def strange(face: Pixels) -> dict[str, bytes]:
     return {
         "cmyk": cmyk.getvalue(),
         "RGB": saved(face, keep_rgb=True),
+        "RGB by Adobe's segment alone": rgb_by_adobe_alone(face),
         "short": whole[: len(whole) // 2],
         "head": whole[:300],
         "two bytes": whole[:3],
     }
 
 
-@pytest.mark.parametrize("kind", ["cmyk", "RGB", "short", "head", "two bytes"])
+@pytest.mark.parametrize("kind", [*strange(np.zeros((8, 8, 3), np.uint8))])
 def test_a_jpeg_that_it_cannot_hold_is_one_clear_error(face: Pixels, kind: str) -> None:
     with pytest.raises(StreamError, match=r"^photo\.jpg: .+; .+$") as caught:
         lof.decode(strange(face)[kind], name="photo.jpg")
     assert "\n" not in str(caught.value)
+
+
+def test_rgb_without_letters_is_coded_anew_from_its_pixels(face: Pixels) -> None:
+    source = picture_of(Image.open(io.BytesIO(rgb_by_adobe_alone(face))))
+    result = lof.optimize(source, codec="jpeg", quality=90, profile="fast")
+    assert "coded anew from its pixels" in result.note
+    assert np.abs(lof.decode(result.data).pixels.astype(int) - face).mean() < 10
+
+
+def test_bytes_that_fill_are_no_damage(face: Pixels) -> None:
+    data = saved(face, quality=75)
+    filled = data[:2] + b"\xff\xff" + data[2:]
+    assert np.array_equal(lof.decode(filled).pixels, pixels_of(data))
+
+
+def test_a_jpeg_of_another_size_than_stated_is_refused_before_it_is_decoded(
+    face: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = unpack(lof.encode(face, codec="jpeg"))
+    large = io.BytesIO()
+    Image.new("L", (4000, 3000)).save(large, "JPEG")
+    lying = container("lof").pack(
+        replace(stream, strings=(large.getvalue(),), fingerprint=load_codec("jpeg").fingerprint[:4])
+    )
+
+    def decode(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    with pytest.raises(StreamError, match=r"^bomb: .*has 4000×3000 pixels, not 114×97; "):
+        lof.decode(lying, name="bomb")
+
+
+def test_a_side_that_no_jpeg_has_is_one_clear_error() -> None:
+    with pytest.raises(ImageError, match=r"has 65501×1 pixels, and a JPEG at most 65500 on a side; cut"):
+        lof.encode(np.zeros((1, 65501, 3), np.uint8), codec="jpeg")
+
+
+def test_a_pillow_image_that_is_not_its_files_first_picture_is_coded_from_its_pixels(face: Pixels) -> None:
+    draft = Image.open(io.BytesIO(saved(face)))
+    draft.draft("RGB", (50, 40))
+    film, frames = io.BytesIO(), [Image.fromarray(face), Image.fromarray(face[::-1])]
+    frames[0].save(film, "MPO", save_all=True, append_images=frames[1:])
+    second = Image.open(film)
+    second.seek(1)
+    for image in (draft, second):
+        picture = picture_of(image)
+        assert picture.source is None
+        assert np.array_equal(picture.pixels, np.asarray(image))
+    assert "number 2 of 2 pictures in the file taken" in picture_of(second).notes
+    first = Image.open(film)
+    assert picture_of(first).source == film.getvalue()
 
 
 def test_written_coefficients_are_read_back_at_every_size() -> None:
