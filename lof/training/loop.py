@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lof.codecs import trainable
-from lof.errors import TrainingError
+from lof.errors import LofError, TrainingError
 from lof.files.atomic import remove_leftovers
 from lof.machine.devices import resolve_device
 from lof.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -123,6 +123,7 @@ class _Run:
         self.recipe, self.folder, self.on_event, self.group = recipe, folder, on_event, group
         self.device = resolve_device(device)
         self.precision = recipe.precision_on(self.device)
+        _rehearse(recipe, self.precision)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
         self.told = -math.inf
@@ -165,7 +166,7 @@ class _Run:
         if not path.exists():
             return None
         found = load_checkpoint(path)
-        if found.digest != self.recipe.digest:
+        if not self.recipe.continues(found.recipe):
             raise TrainingError(f"{path}: belongs to another recipe; choose another output folder")
         if any(found.about[key] != self.about[key] for key in ("pictures", "pixels")):
             raise TrainingError(
@@ -351,6 +352,18 @@ class _Run:
     def _emit(self, event: Event) -> None:
         if self.group.rank == 0:
             self.on_event(event)
+
+
+def _rehearse(recipe: Recipe, precision: torch.dtype) -> None:
+    """Set up every rung once: what is wrong with the last one must not be found after the training of the others."""
+    family, name = trainable(recipe.codec), f"recipe {recipe.name}"
+    for index, rung in enumerate(recipe.rung):
+        try:
+            net = family.build(recipe.network)
+            name = f"recipe {recipe.name}, {recipe.title(index)}"
+            family.task(net, recipe.aim(rung, precision))
+        except LofError as error:
+            raise type(error)(f"{name}: {error}") from error
 
 
 def _seed(*parts: int) -> int:

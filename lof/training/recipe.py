@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -26,6 +26,8 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Crop = Annotated[int, Field(ge=64, multiple_of=64)]
 
+_FREE = {"name", "data", "checkpoint_minutes", "qualities"}
+"""What may change from one call of a run to the next."""
 _ALLOWED = "the keys are those of the shipped recipes"
 
 
@@ -81,7 +83,7 @@ class Rung(_Model):
 class Recipe(_Model):
     """Rungs, one after another: each starts from the averaged weights of the one before it.
 
-    Rate points come highest rate first. ``digest`` identifies everything that changes what is learned.
+    Rate points come highest rate first.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
@@ -136,9 +138,14 @@ class Recipe(_Model):
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits; equal for runs that may continue each other."""
+        """16 hexadecimal digits, by which earlier versions of lof tell whether a run may go on."""
         content = self.model_dump_json(exclude={"name", "data", "checkpoint_minutes"})
         return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    def continues(self, recorded: Mapping[str, Any]) -> bool:
+        """Whether a run may go on whose checkpoint holds this recipe; where it is validated changes nothing learned."""
+        own = self.model_dump(mode="json")
+        return all(own.get(key) == recorded.get(key) for key in (own.keys() | recorded.keys()) - _FREE)
 
     @property
     def spec(self) -> CodecSpec:
@@ -243,6 +250,8 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
         raise TrainingError(f"{origin}: {describe_validation(error, _ALLOWED)}") from error
     except UnknownCodecError as error:
         raise TrainingError(f"{origin}: codec: {error}") from error
+    if one_network:
+        _check_rates(recipe, origin)
     for index, rung in enumerate(recipe.rung):
         given = {rung.quality is not None, rung.lmbda is not None}
         if one_network and given != {False}:
@@ -251,6 +260,16 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
         if not one_network and given != {True}:
             raise TrainingError(f"{origin}: rung[{index}]: give quality and lmbda")
     return recipe
+
+
+def _check_rates(recipe: Recipe, origin: str) -> None:
+    """What validation would find only after hours of training."""
+    asked = [("metric", recipe.spec.default_quality), *(("qualities", rate) for rate in recipe.qualities)]
+    for key, quality in asked:
+        try:
+            recipe.spec.rate_point(recipe.metric, quality)
+        except UnknownCodecError as error:
+            raise TrainingError(f"{origin}: {key}: {error}") from error
 
 
 def _parse(path: Path) -> Recipe:

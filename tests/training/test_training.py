@@ -81,6 +81,50 @@ def test_a_wrong_recipe_is_one_line_with_file_and_key(tmp_path: Path, text: str,
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"qualities": [4, 9]}, "mine: qualities: codec lapped-tiny: no quality 9; it has"),
+        ({"metric": "ms-ssim", "crop": 192}, "mine: metric: codec lapped-tiny: no metric 'ms-ssim'"),
+    ],
+)
+def test_rates_that_cannot_be_validated_are_refused_as_the_recipe_is_read(
+    changes: dict[str, Any], words: str
+) -> None:
+    content = {"name": "test", "codec": "lapped-tiny", "crop": 64, "rung": [{"steps": 1}]}
+    with pytest.raises(TrainingError) as caught:
+        parse_recipe(content | changes, "mine")
+    assert str(caught.value).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("codec", "rung", "network", "words"),
+    [
+        ("lapped-tiny", {"part": "bogus"}, {}, "recipe test, rung 2: lapped-tiny: has no such part"),
+        (
+            "jpeg-descriptors-tiny",
+            {"part": "bogus"},
+            {},
+            "recipe test, rung 2: jpeg-descriptors-tiny: has no",
+        ),
+        ("jointiq-tiny", {"part": "steering"}, {"enhancement": []}, "recipe test, rung 2: network: has no"),
+        ("tiny", {"quality": 4, "lmbda": 0.01, "part": "g_a"}, {}, "recipe test, quality 4: part: tiny is"),
+        ("lapped-tiny", {}, {"slices": []}, "recipe test: network: "),
+    ],
+)
+def test_what_is_wrong_with_a_later_rung_is_said_before_anything_is_read_or_trained(
+    tmp_path: Path, codec: str, rung: dict[str, Any], network: dict[str, Any], words: str
+) -> None:
+    first = {"quality": 6, "lmbda": 0.05} if "quality" in rung else {}
+    rungs = [{"steps": 1, **first}, {"steps": 1, **rung}]
+    nowhere = {"train": [str(tmp_path / "nowhere")]}
+    content = {"name": "test", "codec": codec, "crop": 64, "rung": rungs, "data": nowhere, "network": network}
+    with pytest.raises(TrainingError) as caught:
+        train(parse_recipe(content), tmp_path / "run", device="cpu")
+    assert str(caught.value).startswith(words)
+    assert not (tmp_path / "run").exists()
+
+
 def test_an_unknown_recipe_name_is_answered_with_the_nearest() -> None:
     with pytest.raises(TrainingError, match="did you mean tiny"):
         load_recipe("tyni")
