@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lof.errors import TrainingError, require
-from lof.training.loop import Group, train
+from lof.training.loop import Group, make_run_folder, train
 from lof.training.recipe import Recipe, parse_recipe
 
 
@@ -30,6 +30,7 @@ def train_distributed(
     Raises:
         MissingExtraError: Ray is not installed.
         TrainingError: the batch cannot be shared out, or the run failed.
+        OutputError: ``folder`` cannot be created.
     """
     require("ray", "ray", "training with several workers")
     recipe.check_shared(workers)
@@ -39,7 +40,7 @@ def train_distributed(
     from ray.train.torch import TorchTrainer
 
     folder = folder.resolve()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_run_folder(folder)
     trainer = TorchTrainer(
         _worker,
         train_loop_config={"recipe": _absolute(recipe).model_dump(mode="json"), "folder": str(folder)},

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from lof.codecs import trainable
-from lof.errors import LofError, TrainingError
-from lof.files.atomic import remove_leftovers
+from lof.errors import LofError, OutputError, TrainingError
+from lof.files.atomic import cannot_write, make_folders, remove_leftovers
 from lof.machine.devices import resolve_device
 from lof.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from lof.training.data import Pool, Skipped, load_pool, load_validation
@@ -117,6 +117,20 @@ def train(
     return _Run(recipe, folder, device, on_event or _ignore, group or Group()).run()
 
 
+def make_run_folder(folder: Path) -> None:
+    """Create the folder of a run, before anything is read for it.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    try:
+        make_folders(folder)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"{folder}: is a file, or lies in one; name a folder for the run") from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+
+
 class _Run:
     def __init__(self, recipe: Recipe, folder: Path, device: str, on_event: OnEvent, group: Group) -> None:
         recipe.check_shared(group.world)
@@ -124,6 +138,8 @@ class _Run:
         self.device = resolve_device(device)
         self.precision = recipe.precision_on(self.device)
         _rehearse(recipe, self.precision)
+        if group.rank == 0:
+            make_run_folder(folder)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
         self.told = -math.inf
@@ -141,7 +157,6 @@ class _Run:
         position = (self.resumed.rung, self.resumed.step) if self.resumed else None
         self.seconds, self.pixels, self.started = 0.0, 0, time.monotonic()
         if group.rank == 0:
-            folder.mkdir(parents=True, exist_ok=True)
             written = (folder / name for name in (CHECKPOINT, LOG, PLOT, *recipe.checkpoints))
             remove_leftovers([*written, *map(self._latents, recipe.rung)])
             self.journal.cut_after(*(position or (-1, 0)))

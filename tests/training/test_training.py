@@ -14,7 +14,7 @@ from PIL import Image
 import lof.cli.train  # adds its commands
 import lof.training
 from lof.codecs import recipes, trainable
-from lof.errors import TrainingError
+from lof.errors import OutputError, TrainingError
 from lof.training import load_recipe, parse_recipe, train
 from lof.training.data import load_pool
 from lof.training.loop import Event, Finished, Started
@@ -123,6 +123,16 @@ def test_what_is_wrong_with_a_later_rung_is_said_before_anything_is_read_or_trai
         train(parse_recipe(content), tmp_path / "run", device="cpu")
     assert str(caught.value).startswith(words)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("inside", ["", "run"])
+def test_a_file_in_the_place_of_the_folder_is_said_before_pictures_are_read(
+    tmp_path: Path, inside: str
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(OutputError, match=r"file.*: is a file, or lies in one; name a folder"):
+        train(recipe_of(tmp_path / "nowhere"), tmp_path / "file" / inside, device="cpu")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_an_unknown_recipe_name_is_answered_with_the_nearest() -> None:
