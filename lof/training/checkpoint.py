@@ -7,7 +7,6 @@ the rung, the step and the worker, all of which are in the file.
 from __future__ import annotations
 
 import io
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,9 +86,14 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainingError(f"{path}: does not exist; check the name") from None
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
-        raise TrainingError(f"{path}: cannot be read as a checkpoint ({reason}); name another") from error
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: cannot be read ({error.strerror or error}); name a checkpoint"
+        ) from error
+    except Exception as error:  # what is no checkpoint, or a damaged one, can raise anything
+        raise TrainingError(
+            f"{path}: cannot be read as a checkpoint (damaged, or something else); name another file"
+        ) from error
     if not isinstance(content, dict):
         raise TrainingError(f"{path}: holds no checkpoint; name another file")
     return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +95,22 @@ def test_what_cannot_be_exported_is_one_clear_error(tmp_path: Path) -> None:
         with pytest.raises(TrainingError, match=rf"{name}\.pt: not weights of this architecture .*{words}"):
             export_weights([tmp_path / f"{name}.pt"], tmp_path, codec="tiny", quality=4)
     assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize(
+    "content", ["hello\n", "all weights are here", ".PHONY: all", "", "\x89PNG\r\n\x1a\n"]
+)
+def test_a_file_that_is_no_checkpoint_is_one_line_of_our_own(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "h.pt"
+    path.write_bytes(content.encode("latin-1"))
+    words = f"{path}: cannot be read as a checkpoint (damaged, or something else); name another file"
+    with pytest.raises(TrainingError, match=re.escape(words)):
+        export_weights([path], tmp_path / "w")
+
+
+def test_a_folder_is_no_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"cannot be read \(Is a directory\); name a checkpoint"):
+        export_weights([tmp_path], tmp_path / "w")
 
 
 def test_bd_rate_is_the_mean_difference_of_rate_at_equal_quality() -> None:
