@@ -23,7 +23,7 @@ from PIL import Image, ImageCms
 import lof
 from lof.codecs import Codec
 from lof.containers import container, unpack
-from lof.errors import SearchError, StreamError, UsageError, WeightsError
+from lof.errors import LofError, SearchError, StreamError, UnknownCodecError, UsageError, WeightsError
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import parse_profile
@@ -434,6 +434,30 @@ class TestDecode:
             rf"here {tiny.fingerprint[:4].hex()}\); name theirs with --weights$"
         )
         with pytest.raises(StreamError, match=message):
+            lof.decode(other, name="face.lof")
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"codec": "nosuch"}, UnknownCodecError, "codec 'nosuch': unknown"),
+            ({"quality": 0.5}, UnknownCodecError, "codec tiny: no quality 0.5"),
+            ({"metric": "ms-ssim"}, UnknownCodecError, "codec tiny: no metric 'ms-ssim'"),
+            ({"codec": "mbt2018"}, WeightsError, "mbt2018-4-"),
+        ],
+    )
+    def test_a_file_whose_codec_is_not_here_is_named(
+        self,
+        tiny: Codec,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        change: dict[str, Any],
+        error: type[LofError],
+        message: str,
+    ) -> None:
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        written = unpack(lof.encode(flat(8, 8), codec=tiny))
+        other = container("lof").pack(replace(written, **change))
+        with pytest.raises(error, match=rf"^face\.lof: {message}"):
             lof.decode(other, name="face.lof")
 
     @pytest.mark.parametrize("string", [bytes(8), b"\xff\xff\xff\x7f" + bytes(8), b"\xff" * 6, b"\xff" * 4])

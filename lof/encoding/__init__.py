@@ -13,7 +13,7 @@ import torch
 from lof.codecs import Codec, Latents, load_codec
 from lof.containers import Stream, container, unpack
 from lof.containers.digest import symbols_digest
-from lof.errors import StreamError
+from lof.errors import LofError, StreamError
 from lof.measure import TrueCost
 from lof.pictures.picture import Picture
 from lof.results import Measured, Pixels
@@ -93,10 +93,20 @@ def codec_of(
 
     Raises:
         StreamError: the weights at hand are not those that the file was written with.
+        UnknownCodecError: there is no such codec here, or it lacks the quality or the metric.
+        WeightsError: the weights cannot be had.
     """
-    codec = load_codec(
-        stream.codec, stream.quality, metric=stream.metric, weights=weights, device="cpu", download=download
-    )
+    try:
+        codec = load_codec(
+            stream.codec,
+            stream.quality,
+            metric=stream.metric,
+            weights=weights,
+            device="cpu",
+            download=download,
+        )
+    except LofError as error:
+        raise type(error)(f"{name}: {error}") from error
     if stream.fingerprint and codec.fingerprint[:4] != stream.fingerprint:
         raise StreamError(
             f"{name}: written with other weights of {stream.codec} quality {stream.quality:.10g} "
