@@ -21,7 +21,7 @@ from lof.measure import TrueCost, region_of
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import Profile, load_profile
-from lof.results import Result, Target, checked_lambda
+from lof.results import Result, Target, check_arguments, checked_lambda
 from lof.search import Progress, begin, search, search_in_windows, windows_for
 from lof.targets import Ladder, reach_target
 
@@ -81,6 +81,7 @@ def optimize(
         LofError: one of its kinds, with one line that says what to do. For a target: :class:`lof.errors.TargetError`
             where no file meets it, and ``UsageError`` beside ``lmbda`` or ``warm_start``.
     """
+    check_arguments(quality=quality, metric=metric, lmbda=lmbda, seed=seed, target=target, memory=memory)
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
     if target is not None:
         if lmbda is not None or warm_start is not None or never_bigger:
@@ -140,6 +141,7 @@ def optimize_to(
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Result:
     """:func:`optimize` with a target, at the qualities of a :class:`lof.targets.Ladder`; the rest is as there."""
+    check_arguments(metric=metric, seed=seed, target=target, memory=memory)
     picture = image if isinstance(image, Picture) else picture_of(image)
     return reach_target(
         picture,
@@ -148,7 +150,7 @@ def optimize_to(
         profile,
         format=format or container_for(ladder.load(ladder.start).name),
         metric=metric,
-        seed=seed,
+        seed=int(seed),
         region=None if region is None else region_of(region, *picture.pixels.shape[:2]),
         portable=portable,
         memory=memory,
@@ -181,6 +183,8 @@ def optimize_batch(
         LowMemoryError: too little memory is free, or ``memory`` is too little for any window.
     """
     started = time.perf_counter()
+    check_arguments(metric=metric, lmbda=lmbda, seed=seed, memory=memory)
+    seed = int(seed)  # torch takes no NumPy number
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
     pictures = [image if isinstance(image, Picture) else picture_of(image) for image in images]
     if len({picture.pixels.shape for picture in pictures}) != 1:

@@ -89,8 +89,9 @@ def region_of(weights: NDArray[Any], height: int, width: int) -> Region:
         SearchError: it does not fit the image, or holds something else.
     """
     try:
-        region = np.asarray(weights, np.float32)
-    except (TypeError, ValueError):
+        # A tensor of torch, which is not imported here, may have a history.
+        region = np.asarray(weights.detach() if hasattr(weights, "detach") else weights, np.float32)
+    except (TypeError, ValueError, RuntimeError):
         raise SearchError(
             f"region: is a {type(weights).__name__}; give an array, a weight for each pixel"
         ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -28,6 +28,7 @@ class Crops(NamedTuple):
 
 
 _MOST = 1e12  # of any target; no file is larger
+_MOST_SEED = 2**63 - 1
 _LAMBDAS = (1e-20, 1e20)  # of which float32 holds the squares too
 
 
@@ -205,3 +206,41 @@ class Result:
             "trace": [asdict(point) for point in self.trace],
             **({} if self.target is None else {"target": str(self.target)}),
         }
+
+
+def check_arguments(
+    *,
+    quality: Any = None,
+    metric: Any = None,
+    lmbda: Any = None,
+    seed: Any = 0,
+    target: Any = None,
+    memory: Any = None,
+) -> None:
+    """Check arguments of :func:`lof.optimize`; what is ``None`` or left out was not given.
+
+    Raises:
+        UsageError: one is of another type, or out of a range that no codec changes.
+    """
+    for name, number, example in (
+        ("quality", quality, "4"),
+        ("lambda", lmbda, "0.013"),
+        ("memory", memory, "4e9 bytes"),
+    ):
+        if number is not None and not _is_number(number):
+            raise UsageError(f"{name} {number!r}: must be a number, such as {example}")
+    if metric not in (None, "mse", "ms-ssim"):
+        raise UsageError(f"metric {metric!r}: unknown; it is mse or ms-ssim")
+    if not isinstance(seed, Integral) or not 0 <= int(seed) <= _MOST_SEED:
+        raise UsageError(f"seed {seed!r}: must be a whole number from 0 to {_MOST_SEED}")
+    if not isinstance(target, Target | None):
+        raise UsageError(f"target {target!r}: must be a lof.Target, such as lof.Target(psnr=38)")
+
+
+def _is_number(value: Any) -> bool:
+    """Of Python, NumPy or torch; text that reads like one is none."""
+    try:
+        float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return not isinstance(value, str | bytes)

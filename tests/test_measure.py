@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from lof.errors import SearchError
@@ -58,6 +59,11 @@ def test_what_cannot_be_measured_is_refused(pair: tuple[Pixels, Pixels]) -> None
 
 
 def test_a_region_that_is_no_array_is_one_clear_error() -> None:
-    for mistaken in ("face", object()):
+    for mistaken in ("face", object(), torch.ones(4, 4, device="meta"), torch.ones(4, 4).to_sparse()):
         with pytest.raises(SearchError, match=r"^region: is a \w+; give an array"):
             region_of(mistaken, 4, 4)  # type: ignore[arg-type]
+
+
+def test_a_region_may_be_a_tensor_with_a_history() -> None:
+    region = region_of(torch.ones(4, 4, requires_grad=True), 4, 4)  # type: ignore[arg-type]
+    assert np.array_equal(region, np.ones((4, 4)))

@@ -28,6 +28,7 @@ from lof.codecs.registry import (
     tiers_of,
     trainable,
 )
+from lof.results import check_arguments
 
 if TYPE_CHECKING:
     from lof.codecs.base import (
@@ -115,7 +116,9 @@ def load_codec(
     Raises:
         UnknownCodecError: no such codec, quality or metric.
         WeightsError: the weights cannot be had or are not this codec's.
+        UsageError: the quality is no number.
     """
+    check_arguments(quality=quality)
     spec = codec_spec(name)
     quality = spec.default_quality if quality is None else float(quality)
     spec.rate_point(metric, quality)
