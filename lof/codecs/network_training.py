@@ -16,7 +16,7 @@ from lof.codecs.entropy.training import auxiliary, quantiles, take_over
 from lof.codecs.network import NetworkCodec
 from lof.codecs.network_weights import is_table
 from lof.codecs.registry import codec_spec
-from lof.codecs.training import Aim, Kept, Losses, ParameterGroup, Shipped, State, Task
+from lof.codecs.training import Aim, Kept, Losses, ParameterGroup, Shipped, State, Task, check_sizes
 from lof.codecs.weights import weights_name
 from lof.errors import TrainingError
 
@@ -38,6 +38,7 @@ class NetworkTraining:
 
     def build(self, network: Mapping[str, Any]) -> CompressionModel:
         """See :class:`Trainable`; ``network`` holds N and M."""
+        check_sizes(network, {"N": 1, "M": 1})
         sizes = {**self.sizes, **network}
         if sizes.keys() != {"N", "M"}:
             raise TrainingError(f"network: {self.name} has the sizes N and M; give these two")

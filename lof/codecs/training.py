@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from lof.codecs.base import Codec
+from lof.errors import TrainingError
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Config = TypeVar("Config", bound="DataclassInstance")
 State = Mapping[str, Tensor]
 """A network's ``state_dict``."""
 Losses = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -101,6 +106,31 @@ class Shipped:
     name: str
     tensors: dict[str, Tensor]
     metadata: dict[str, str]
+
+
+def with_sizes(config: Config, network: Mapping[str, Any]) -> Config:
+    """The sizes of a codec, some of them as a recipe's ``network`` has them.
+
+    Raises:
+        TrainingError: they are none of its sizes; the message begins with ``network``.
+        ValueError: together they make no codec.
+    """
+    check_sizes(network, {field.name: getattr(config, field.name) for field in fields(config)})
+    return replace(config, **network)
+
+
+def check_sizes(network: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Check that a recipe's ``network`` holds sizes of the same names and kinds as a codec's own.
+
+    Raises:
+        TrainingError: it does not; the message begins with ``network``.
+    """
+    for key, value in network.items():
+        if key not in own:
+            raise TrainingError(f"network: {key}: unknown; the sizes are {', '.join(own)}")
+        if isinstance(value, tuple | list) != isinstance(own[key], tuple):
+            kind = "a list of whole numbers" if isinstance(own[key], tuple) else "one whole number"
+            raise TrainingError(f"network: {key}: must be {kind}")
 
 
 class Trainable(Protocol):

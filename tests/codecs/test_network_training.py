@@ -44,9 +44,10 @@ def test_every_family_trains(name: str) -> None:
 def test_a_network_that_does_not_exist_is_one_clear_error() -> None:
     for name, network, words in (
         ("mbt2018", {}, "sizes N and M"),
-        ("tiny", {"K": 3}, "sizes N and M"),
-        ("msp-tiny", {"depht": 3}, "depht"),
+        ("tiny", {"K": 3}, "K: unknown; the sizes are N, M"),
+        ("msp-tiny", {"depht": 3}, "depht: unknown; the sizes are transform_width, "),
         ("msp-tiny", {"components": 9}, "no such MSP codec"),
+        ("tiny", {"N": [9]}, "N: must be one whole number"),
     ):
         with pytest.raises(TrainingError, match=f"^network: .*{words}"):
             trainable(name).build(network)

@@ -109,7 +109,15 @@ def test_rates_that_cannot_be_validated_are_refused_as_the_recipe_is_read(
         ),
         ("jointiq-tiny", {"part": "steering"}, {"enhancement": []}, "recipe test, rung 2: network: has no"),
         ("tiny", {"quality": 4, "lmbda": 0.01, "part": "g_a"}, {}, "recipe test, quality 4: part: tiny is"),
-        ("lapped-tiny", {}, {"slices": []}, "recipe test: network: "),
+        ("lapped-tiny", {}, {"slices": []}, "recipe test: network: no such lapped codec"),
+        (
+            "lapped-tiny",
+            {},
+            {"bogus": 3},
+            "recipe test: network: bogus: unknown; the sizes are fine, coarse,",
+        ),
+        ("lapped-tiny", {}, {"slices": 3}, "recipe test: network: slices: must be a list of whole numbers"),
+        ("jointiq-tiny", {}, {"fine": [1, 2]}, "recipe test: network: fine: must be one whole number"),
     ],
 )
 def test_what_is_wrong_with_a_later_rung_is_said_before_anything_is_read_or_trained(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import torch
@@ -18,7 +17,7 @@ from lof.codecs.lapped.network import LappedNetwork
 from lof.codecs.lapped.prior import FORMULA_BITS, OCTAVE
 from lof.codecs.lapped.transforms import BLOCK, lap, unshuffle
 from lof.codecs.registry import Continuous, codec_spec
-from lof.codecs.training import Aim, Losses, ParameterGroup, Shipped, Source, State, Task
+from lof.codecs.training import Aim, Losses, ParameterGroup, Shipped, Source, State, Task, with_sizes
 from lof.errors import TrainingError
 
 BALANCE = 0.35
@@ -48,8 +47,8 @@ class LappedTraining:
     def build(self, network: Mapping[str, Any]) -> LappedNetwork:
         """See :class:`Trainable`; ``network`` holds fields of :class:`LappedConfig` that differ."""
         try:
-            return self.network(*replace(self.configs[self.name], **network).sizes)
-        except (TypeError, ValueError) as error:
+            return self.network(*with_sizes(self.configs[self.name], network).sizes)
+        except ValueError as error:
             raise TrainingError(f"network: {error}") from None
 
     def load(self, net: nn.Module, state: State, origin: str) -> None:

@@ -17,7 +17,7 @@ from lof.codecs.msp.config import TIERS
 from lof.codecs.msp.decoder import STRIDE
 from lof.codecs.msp.network import MSPNetwork
 from lof.codecs.network_training import NetworkTraining
-from lof.codecs.training import Aim, Source, Task
+from lof.codecs.training import Aim, Source, Task, with_sizes
 from lof.codecs.weights import Place, without_lent_transforms
 from lof.errors import TrainingError
 
@@ -31,8 +31,8 @@ class MSPTraining(NetworkTraining):
     def build(self, network: Mapping[str, Any]) -> MSPNetwork:
         """The tier's network; ``network`` holds fields of :class:`MSPConfig` that differ."""
         try:
-            return MSPNetwork(*replace(TIERS[self.name], **network).sizes)
-        except (TypeError, ValueError) as error:
+            return MSPNetwork(*with_sizes(TIERS[self.name], network).sizes)
+        except ValueError as error:
             raise TrainingError(f"network: {error}") from None
 
     def task(self, net: nn.Module, aim: Aim) -> Task:
