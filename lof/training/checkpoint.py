@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lof.errors import TrainingError
-from lof.files.atomic import write_atomically
+from lof.errors import OutputError, TrainingError
+from lof.files.atomic import cannot_write, make_folders, write_atomically
 
 FORMAT = "lof-training-2"
 
@@ -51,6 +51,20 @@ class Checkpoint:
     seconds: float
     pixels: int
     about: dict[str, Any] = field(default_factory=dict)
+
+
+def make_run_folder(folder: Path) -> None:
+    """Create the folder of a run, before anything is read for it.
+
+    Raises:
+        OutputError: it cannot be created.
+    """
+    try:
+        make_folders(folder)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"{folder}: is a file, or lies in one; name a folder for the run") from error
+    except OSError as error:
+        raise cannot_write(folder, error) from error
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from lof.errors import TrainingError, require
-from lof.training.loop import Group, make_run_folder, train
+from lof.training.checkpoint import make_run_folder
+from lof.training.loop import Group, train
 from lof.training.recipe import Recipe, parse_recipe
 
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lof.codecs import trainable
-from lof.errors import LofError, OutputError, TrainingError
-from lof.files.atomic import cannot_write, make_folders, remove_leftovers
+from lof.errors import LofError, TrainingError
+from lof.files.atomic import remove_leftovers
 from lof.machine.devices import resolve_device
-from lof.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from lof.training.checkpoint import Checkpoint, load_checkpoint, make_run_folder, save_checkpoint
 from lof.training.data import Pool, Skipped, load_pool, load_validation
 from lof.training.hardware import describe_hardware
 from lof.training.journal import Journal, Record, plot
@@ -117,20 +117,6 @@ def train(
     return _Run(recipe, folder, device, on_event or _ignore, group or Group()).run()
 
 
-def make_run_folder(folder: Path) -> None:
-    """Create the folder of a run, before anything is read for it.
-
-    Raises:
-        OutputError: it cannot be created.
-    """
-    try:
-        make_folders(folder)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise OutputError(f"{folder}: is a file, or lies in one; name a folder for the run") from error
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-
-
 class _Run:
     def __init__(self, recipe: Recipe, folder: Path, device: str, on_event: OnEvent, group: Group) -> None:
         recipe.check_shared(group.world)
@@ -196,6 +182,7 @@ class _Run:
         if self.resumed:
             self._restore(self.resumed)
             self.resumed = None
+            self._validate(self._owed())
         stepper = self.stepper
         self.saved = self.logged = time.monotonic()
         while stepper.step < rung.steps:
@@ -241,11 +228,11 @@ class _Run:
         last = step == rung.steps
         if step % recipe.log_every == 0 or last:
             self._log()
-        if (step % recipe.validate_every == 0 or last) and self.pictures and self.group.rank == 0:
-            self._validate()
-        if not last and time.monotonic() - self.saved > 60 * recipe.checkpoint_minutes:
-            self._save(self.folder / CHECKPOINT)
+        owed = self._owed()
+        if owed or (not last and time.monotonic() - self.saved > 60 * recipe.checkpoint_minutes):
+            self._save(self.folder / CHECKPOINT)  # before the validation, which may take long, or fail
             self.saved = time.monotonic()
+        self._validate(owed)
 
     def _log(self) -> None:
         loss, bpp, distortion, norm = self._healthy_means()
@@ -267,15 +254,27 @@ class _Run:
         if self.group.on_log:
             self.group.on_log(record)
 
-    def _validate(self) -> None:
+    def _owed(self) -> list[float]:
+        """Qualities to validate at after this step that the log does not have yet."""
+        recipe, rung, step = self.recipe, self.rung, self.stepper.step
+        due = step % recipe.validate_every == 0 or step == rung.steps
+        if not due or not self.pictures or self.group.rank != 0:
+            return []
+        here = [r for r in self.journal.read() if (r["rung"], r["step"]) == (self.index, step)]
+        done = {r["quality"] for r in here if r["kind"] == "validation"}
+        return [quality for quality in recipe.rates(rung) if quality not in done]
+
+    def _validate(self, qualities: list[float]) -> None:
         recipe, rung = self.recipe, self.rung
+        if not qualities:
+            return
         self._emit(Doing(f"measuring {len(self.pictures)} validation pictures"))
         trained = Trained(
             self.folder, self._averaged_state(), recipe.codec, recipe.metric, rung.quality, rung.lmbda
         )
         with TemporaryDirectory() as folder:
             path = write_weights(trained, Path(folder))
-            for quality in recipe.rates(rung):
+            for quality in qualities:
                 found = summarise(measure(load_written(trained, path, quality), self.pictures))
                 figures = {"loss": found.cost, "bpp": found.bpp, "psnr": found.psnr, "ms_ssim": found.ms_ssim}
                 self._write(

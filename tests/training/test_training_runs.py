@@ -24,7 +24,7 @@ from lof.errors import TrainingError
 from lof.training import train
 from lof.training.checkpoint import load_checkpoint
 from lof.training.journal import Journal
-from lof.training.loop import Event, Logged
+from lof.training.loop import Doing, Event, Logged
 from lof.training.recipe import Recipe
 
 EVERY_STEP = 1e-9  # minutes between checkpoints
@@ -69,6 +69,31 @@ def test_a_run_that_was_cut_and_resumed_logs_what_an_uncut_one_does(
         for key in a.ema:
             assert torch.equal(a.ema[key], b.ema[key]), key
             assert torch.equal(a.sd[key], b.sd[key]), key
+
+
+def test_a_run_that_is_cut_in_a_validation_goes_on_with_it(tmp_path: Path, photos: Path) -> None:
+    changes = {"codec": "lapped-tiny", "qualities": [2, 4], "validate_every": 2, "rung": [{"steps": 3}]}
+    data = {"train": [str(photos)], "validation": [str(photos)], "validation_images": 1}
+    recipe, cut = recipe_of(photos, data=data, **changes), tmp_path / "cut"
+    train(recipe, tmp_path / "uncut", device="cpu")
+
+    def at_its_start(event: Event) -> None:
+        if isinstance(event, Doing) and "validation" in event.text:
+            raise Cut
+
+    def after_a_quality(event: Event) -> None:
+        if isinstance(event, Logged) and event.record["kind"] == "validation":
+            raise Cut
+
+    for observe in (at_its_start, after_a_quality, after_a_quality):
+        with pytest.raises(Cut):
+            train(recipe, cut, device="cpu", on_event=observe)
+        assert load_checkpoint(cut / "checkpoint.pt").step == 2
+    with pytest.raises(Cut):
+        train(recipe, cut, device="cpu", on_event=at_its_start)
+    assert load_checkpoint(cut / "checkpoint.pt").step == 3
+    train(recipe, cut, device="cpu")
+    assert exact_part(cut) == exact_part(tmp_path / "uncut")
 
 
 def test_a_finished_run_called_again_does_nothing(tmp_path: Path, photos: Path) -> None:
