@@ -46,6 +46,7 @@ def test_a_network_that_does_not_exist_is_one_clear_error() -> None:
         ("mbt2018", {}, "sizes N and M"),
         ("tiny", {"K": 3}, "K: unknown; the sizes are N, M"),
         ("msp-tiny", {"depht": 3}, "depht: unknown; the sizes are transform_width, "),
+        ("jpeg-descriptors-tiny", {"chanels": 3}, "chanels: unknown; the sizes are "),
         ("msp-tiny", {"components": 9}, "no such MSP codec"),
         ("tiny", {"N": [9]}, "N: must be one whole number"),
     ):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Final, cast
 
 import torch
@@ -19,7 +18,7 @@ from lof.codecs.jpeg.descriptors.extraction import drawn
 from lof.codecs.jpeg.descriptors.network import DescriptorNetwork, level_of
 from lof.codecs.jpeg.descriptors.pictures import picture_of
 from lof.codecs.jpeg.planes import TO_RGB, coefficients_of, ycbcr_of
-from lof.codecs.training import Aim, Losses, ParameterGroup, Shipped, State, Task
+from lof.codecs.training import Aim, Losses, ParameterGroup, Shipped, State, Task, with_sizes
 from lof.errors import TrainingError
 
 _CHOICE: Final = 0.05
@@ -51,8 +50,8 @@ class DescriptorTraining:
     def build(self, network: Mapping[str, Any]) -> DescriptorNetwork:
         """See :class:`Trainable`; ``network`` holds fields of :class:`Config` that differ."""
         try:
-            return DescriptorNetwork(*replace(CONFIGS[self.name], **network).sizes)
-        except (TypeError, ValueError) as error:
+            return DescriptorNetwork(*with_sizes(CONFIGS[self.name], network).sizes)
+        except ValueError as error:
             raise TrainingError(f"network: {error}") from None
 
     def load(self, net: nn.Module, state: State, origin: str) -> None:
