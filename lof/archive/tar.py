@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import math
+import os
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -37,10 +38,10 @@ class TarSource(PackedSource):
             with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|", tarinfo=_StrictHeader) as tar:
                 while (member := tar.next()) is not None:
                     vars(tar)["members"] = []  # tarfile would keep every header of the file
-                    yield self._entry(tar, member)
+                    yield self._entry(tar, member, stream)
             stream.expect_only_zeros()
 
-    def _entry(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> Entry:
+    def _entry(self, tar: tarfile.TarFile, member: tarfile.TarInfo, stream: _Inflating) -> Entry:
         seconds = 0.0 if math.isnan(member.mtime) else max(-_LATEST, min(member.mtime, _LATEST))
         kinds: tuple[tuple[bool, Kind], ...] = (
             (member.isdir(), "folder"),
@@ -57,8 +58,14 @@ class TarSource(PackedSource):
             return entry._replace(error="is a device or pipe, which has no content to archive")
         if not 0 <= member.size <= self.limits.member:
             return entry._replace(error=f"has more than {self.limits.member} bytes; raise --max-member")
-        content = partial(self.opened, member.name, partial(tar.extractfile, member), member.size)
-        return entry._replace(size=member.size, link="", open=content)
+
+        def extract() -> object:
+            stream.add_hole(_hole(member), f"{self.path}: {member.name!r}")
+            return tar.extractfile(member)
+
+        return entry._replace(
+            size=member.size, link="", open=partial(self.opened, member.name, extract, member.size)
+        )
 
 
 class _StrictHeader(tarfile.TarInfo):
@@ -74,6 +81,18 @@ class _StrictHeader(tarfile.TarInfo):
             raise tarfile.ReadError(str(error)) from error
 
 
+def _hole(member: tarfile.TarInfo) -> int:
+    """Bytes of a sparse member that are not in the tar; ranges that overlap or go back count as none of its data."""
+    ranges = cast("list[tuple[int, int]] | None", member.sparse)
+    if ranges is None:
+        return 0
+    filled = end = 0
+    for offset, size in ranges:
+        start, end = max(offset, end), max(offset + size, offset, end)
+        filled += max(0, min(end, member.size) - start)
+    return member.size - filled
+
+
 class _Inflating:
     """The bytes of the tar inside its compression; what comes out is compared with what went in."""
 
@@ -83,7 +102,7 @@ class _Inflating:
         inflate = next((opened for magic, opened in _MAGIC.items() if head.startswith(magic)), None)
         self.raw, self.limits, self.name = raw, limits, name
         self.content = cast(BinaryIO, raw if inflate is None else inflate(raw))
-        self.out, self.ended = 0, False
+        self.out, self.holes, self.ended = 0, 0, False
 
     def read(self, size: int) -> bytes:
         """For tarfile, which takes one empty read for the end and would go on, for hours, with a forged size."""
@@ -92,6 +111,17 @@ class _Inflating:
             raise EOFError("it ends before the size that a header claims")
         self.ended = not data
         return data
+
+    def add_hole(self, size: int, name: str) -> None:
+        """Zeros that a sparse member claims. They come out of nothing, so the tar's own size has to allow them.
+
+        Raises:
+            ArchiveError: the tar has claimed too many.
+        """
+        if size:
+            whole = os.fstat(self.raw.fileno()).st_size
+            self.limits.check(self.out + self.holes + size, whole, name)
+            self.holes += size
 
     def expect_only_zeros(self) -> None:
         """Read to the end, which also checks the checksums of the compression.
