@@ -329,8 +329,15 @@ class Decode(Work[DecodeItem, None, Decoded]):
             return Decoded(error=str(error).removeprefix(f"{item.path}: "), checked=False)
         except LofError as error:
             return Decoded(error=str(error).removeprefix(f"{item.path}: "), checked=checked)
-        except (OSError, ValueError, MemoryError) as error:
-            return Decoded(error=f"cannot be encoded as {item.format} ({error})")
+        except MemoryError:
+            return Decoded(error="not enough memory; use fewer --jobs", checked=False)
+        except (
+            Exception
+        ) as error:  # writers of images raise anything, struct.error and SyntaxError for example
+            _log.debug("unexpected failure", exc_info=True)
+            remedy = "try the other --format" if item.format else "report this"
+            what = f"encoded as {item.format}" if item.format else "decoded"
+            return Decoded(error=f"cannot be {what} ({one_line(error)}); {remedy}")
 
     def lost(self, item: DecodeItem, reason: str) -> Decoded:
         """A stream that kills its workers."""

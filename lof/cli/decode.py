@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from lof.cli import _options as options
 from lof.cli import app
 from lof.cli._streams import Inputs, find_streams, read_stream, write_new
 from lof.containers import MAX_PIXELS, SUFFIXES, unpack
-from lof.errors import LofError, UsageError
+from lof.errors import LofError, UsageError, one_line
 from lof.files.inputs import IMAGE_SUFFIXES, Source
 from lof.files.storage import Location
 from lof.report.figures import plural, printable
@@ -61,9 +62,11 @@ def decode(
             written = write_new(target, png_bytes(picture), force=force)
             if not (json or quiet):
                 typer.echo(printable(f"{path} → {target}{'' if written else ' (there already)'}"))
-        except LofError as error:
-            failures.append(str(error))
-            record |= {"output": None, "error": str(error)}
+        except Exception as error:  # whatever a library raises ends no other stream
+            logging.getLogger("lof").debug("the error arose here", exc_info=True)
+            what = f"{path}: cannot be decoded ({one_line(error)}); leave it out or report this"
+            failures.append(str(error) if isinstance(error, LofError) else what)
+            record |= {"output": None, "error": failures[-1]}
         if json:
             print(json_format.dumps(record), flush=True)
     for failure in failures:

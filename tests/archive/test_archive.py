@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import struct
 import tempfile
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from lof.archive import Floors, Manifest, Policy, Row, open_sources, restore, ve
 from lof.archive.names import is_safe, object_name, safe_parts, stays_inside
 from lof.archive.store import Store
 from lof.errors import ArchiveError, OutputError, UsageError
+from lof.pictures.picture import Picture
+from lof.pictures.writing import image_bytes
 from lof.pools import ThisProcess
 
 
@@ -120,6 +123,26 @@ def test_restore_writes_nothing_through_a_link_in_its_target(first_made: Path, t
     result = restore(first_made / "dst", tmp_path / "out", ThisProcess())
     assert len(result.errors) >= 3
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "error", [struct.error("5 bytes"), SyntaxError("not a TIFF"), KeyError("x"), MemoryError()]
+)
+def test_an_image_that_a_library_cannot_write_is_named_and_the_rest_is_restored(
+    first_made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fails(picture: Picture, form: str, **options: object) -> bytes:
+        if form == "JPEG":
+            raise error
+        return image_bytes(picture, form, **options)
+
+    monkeypatch.setattr("lof.archive.work.image_bytes", fails)
+    result = restore(first_made / "dst", tmp_path / "out", ThisProcess(), form="source")
+    ((path, message),) = result.errors
+    assert path == "photos/sub/b.jpg"
+    assert ("--jobs" if isinstance(error, MemoryError) else "cannot be encoded as JPEG (") in message
+    assert "\n" not in message
+    assert (result.images, result.stored, result.exit_code) == (1, 1, 1)
 
 
 @pytest.mark.parametrize("path", ["../evil", "/evil", "photos/../../evil", "photos//evil"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,26 @@ def test_a_folder_is_decoded_but_for_what_is_damaged(run: Run, folder: Path) -> 
     ]
     assert outcome.err.splitlines() == [f"failed: in/{DAMAGED}", "1 of 3 streams not decoded"]
     assert files(folder / "out") == ["a.jpg.png", "deep/c.jpg.png"]
+
+
+def test_what_a_library_raises_about_one_stream_does_not_stop_the_others(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = iter((struct.error("unpack requires\na buffer"), b"a picture"))
+
+    def fails_once(picture: Picture) -> bytes:
+        result = next(results)
+        if isinstance(result, bytes):
+            return result
+        raise result
+
+    monkeypatch.setattr("lof.pictures.writing.png_bytes", fails_once)
+    outcome = run("decode", "in/a.jpg.lof", "in/deep/c.jpg.lof")
+    assert (outcome.code, outcome.out) == (1, "in/deep/c.jpg.lof → in/deep/c.jpg.png\n")
+    assert outcome.err.splitlines() == [
+        "failed: in/a.jpg.lof: cannot be decoded (unpack requires a buffer); leave it out or report this",
+        "1 of 2 streams not decoded",
+    ]
 
 
 def test_one_stream_can_become_one_named_file(run: Run, folder: Path) -> None:
