@@ -101,13 +101,15 @@ def show_summary(summary: Summary, reports: Sequence[Location]) -> None:
             console.print(f"report: {escape(figures.printable(str(report)))}", soft_wrap=True)
 
 
-def show_plan(sources: Sequence[Source], out: Location, settings: JobSettings, *, json: bool) -> None:
+def show_plan(
+    sources: Sequence[Source], out: Location, settings: JobSettings, *, json: bool, force: bool
+) -> None:
     """Print the plan, a line or a JSON object for each image.
 
     Raises:
         LofError: what the job itself would refuse before its first image.
     """
-    plan = plan_job(sources, out, settings)
+    plan = plan_job(sources, out, settings, force=force)
     states = {source: "skipped" for source, _ in plan.skipped} | dict.fromkeys(plan.known, "compare")
     rows = [_row(source, settings, states.get(source)) for source in sources]
     console = Console(highlight=False, soft_wrap=True)

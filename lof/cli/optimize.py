@@ -155,6 +155,9 @@ def optimize(
         bool,
         options.flag("--redo", "Replace streams in OUT that were made with other settings.", options.OUTPUT),
     ] = False,
+    force: Annotated[
+        bool, options.flag("--force", "Overwrite files in OUT that lof did not write.", options.OUTPUT)
+    ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     dry_run: Annotated[
@@ -237,7 +240,7 @@ def optimize(
         console.print(choice.reason)
         settings = settings_of(choice.profile, choice.codec)
     if dry_run:
-        display.show_plan(found.sources, place, settings, json=json)
+        display.show_plan(found.sources, place, settings, json=json, force=force)
         return
     pool = make_pool(jobs, threads=threads, ray=ray, num_gpus=0.0 if ray and device == "cpu" else num_gpus)
     batch = batch or (GPU_BATCH if _on_gpus(device, ray, num_gpus) else 1)
@@ -249,6 +252,7 @@ def optimize(
             pool=pool,
             batch=batch,
             redo=redo,
+            force=force,
             until=None if deadline is None else started + parse_duration(deadline),
             on_event=shown,
         )

@@ -22,8 +22,13 @@ SIDE = 256
 
 def crop_path(out: Location, source: PurePosixPath | str) -> Location:
     """Where the cut of a source is kept."""
+    return out.joinpath(*crop_name(source).split("/"))
+
+
+def crop_name(source: PurePosixPath | str) -> str:
+    """The same, below the output folder, posix."""
     name = hashlib.sha256(str(source).encode("utf-8", "surrogatepass")).hexdigest()[:20]
-    return out / FOLDER / "crops" / f"{name}.png"
+    return f"{FOLDER}/crops/{name}.png"
 
 
 def write_crop(

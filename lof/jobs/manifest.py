@@ -102,9 +102,7 @@ class Manifest:
     def get(self, source: str) -> Row | None:
         """The row of a source, if there is one."""
         with self._errors_mapped():
-            found = self._database.execute(
-                "SELECT * FROM images WHERE source = ?", (_key(source),)
-            ).fetchone()
+            found = self._database.execute("SELECT * FROM images WHERE source = ?", (key(source),)).fetchone()
             if found is None:
                 return None
             fields = {name: found[name] for name in found.keys() if name != "updated"}  # noqa: SIM118
@@ -118,7 +116,7 @@ class Manifest:
     def put(self, row: Row) -> None:
         """Insert a row, or replace the one of the same source."""
         fields = asdict(row) | {"record": json.dumps(row.record), "updated": time.time()}
-        fields |= {name: _key(fields[name]) for name in ("source", "output")}
+        fields |= {name: key(fields[name]) for name in ("source", "output")}
         columns, marks = ", ".join(fields), ", ".join(f":{name}" for name in fields)
         with self._errors_mapped():
             self._database.execute(f"INSERT OR REPLACE INTO images ({columns}) VALUES ({marks})", fields)
@@ -173,6 +171,6 @@ class Manifest:
             raise manifest_error(error, self.shown, damaged) from error
 
 
-def _key(name: str) -> str:
-    # Names that are no UTF-8 come as lone surrogates, which SQLite does not take.
+def key(name: str) -> str:
+    """How a name stands in the manifest: one that is no UTF-8 has lone surrogates, which SQLite does not take."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +28,20 @@ def open_manifest(out: Location) -> Manifest:
         OutputError: as :class:`Manifest`; or the store cannot be read or written.
     """
     return RemoteManifest(out) if is_remote(out) else Manifest(Path(out))
+
+
+@contextmanager
+def open_snapshot(out: Location) -> Iterator[Manifest | None]:
+    """A copy to read, see :meth:`Manifest.snapshot`.
+
+    Raises:
+        OutputError: the store cannot be read, or the manifest is damaged or of a newer version.
+    """
+    with tempfile.TemporaryDirectory() as copy:
+        if is_remote(out):
+            fetch(out, Path(copy))
+        with Manifest.snapshot(Path(copy) if is_remote(out) else Path(out)) as manifest:
+            yield manifest
 
 
 class RemoteManifest(Manifest):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 
 from lof import pools
 from lof.errors import UsageError
@@ -17,14 +15,12 @@ from lof.files.storage import Location, is_remote, require_shared, sha256, size_
 from lof.jobs.batches import batches
 from lof.jobs.events import Advanced, Event, Finished, OnEvent, Record, Skipped, Started
 from lof.jobs.manifest import Manifest, Row
-from lof.jobs.remote_manifest import fetch, open_manifest
+from lof.jobs.own import REPORTS, refuse_others
+from lof.jobs.remote_manifest import open_manifest, open_snapshot
 from lof.jobs.settings import JobSettings
 from lof.jobs.survey import find_shares
 from lof.jobs.work import Optimise
 from lof.pools import Pool, ThisProcess, make_pool
-
-REPORTS = ("report.jsonl", "report.csv", "report.html")
-"""Files of :func:`lof.report.write_reports` in the output folder."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +61,16 @@ class Summary:
         return 1 if self.failed else 0
 
 
-def plan_job(sources: Sequence[Source], out: Location, settings: JobSettings) -> Plan:
+def plan_job(sources: Sequence[Source], out: Location, settings: JobSettings, *, force: bool = False) -> Plan:
     """What :func:`run_job` would do; writes nothing.
 
     Raises:
         LofError: as :func:`run_job`.
     """
     digest = settings.digest(settings.load("cpu"))
-    _refuse_to_overwrite(sources, out, settings)
-    with tempfile.TemporaryDirectory() as copy:
-        if is_remote(out):
-            fetch(out, Path(copy))
-        with Manifest.snapshot(Path(copy) if is_remote(out) else Path(out)) as manifest:
-            return _plan(sources, out, settings, digest, manifest)
+    written = _checked_outputs(sources, out, settings, force)
+    with open_snapshot(out) as manifest:
+        return _plan(sources, out, settings, digest, manifest, written)
 
 
 def run_job(
@@ -89,6 +82,7 @@ def run_job(
     pool: Pool | None = None,
     batch: int = 1,
     redo: bool = False,
+    force: bool = False,
     until: float | None = None,
     on_event: OnEvent = lambda event: None,
 ) -> Summary:
@@ -107,25 +101,26 @@ def run_job(
         pool: the workers, where they are not ``jobs`` processes here, see :func:`lof.pools.make_pool`.
         batch: images of one size that are searched together; more than 1 pays on GPUs.
         redo: replace streams in ``out`` that were made with other settings; with a total, all where there is a new one.
+        force: replace files in ``out`` that lof did not write.
         until: a time as of :func:`time.time` after which searches end and keep the best that they have found.
         on_event: called in this process and thread.
 
     Raises:
         UsageError: the settings fit no codec, an output would overwrite a source, or, without ``redo``, a
-            stream made with other settings.
+            stream made with other settings, or, without ``force``, a file of somebody else.
         OutputError: ``out`` cannot be written, or another job is at work in it.
         WeightsError: the weights cannot be had.
         WorkerError: worker processes cannot start.
     """
     started = time.perf_counter()
     digest = settings.digest(settings.load("cpu"))
-    _refuse_to_overwrite(sources, out, settings)
+    written = _checked_outputs(sources, out, settings, force)
     pool = pool or make_pool(jobs)
     if not isinstance(pool, ThisProcess):
         for place in [out, *(source.path for source in sources)]:
             require_shared(place)
     with open_manifest(out) as manifest:
-        plan = _plan(sources, out, settings, digest, manifest)
+        plan = _plan(sources, out, settings, digest, manifest, written)
         if plan.replaced and not redo:
             raise UsageError(
                 f"{out}: holds streams made with other settings ({len(plan.replaced)} of these images); "
@@ -194,9 +189,9 @@ def _plan(
     settings: JobSettings,
     digest: str,
     manifest: Manifest | None,
+    written: dict[str, tuple[int, int]] | None,
 ) -> Plan:
     plan = Plan()
-    written = _listed(out) if manifest else None
     for source in sources:
         row = manifest.get(source.relative.as_posix()) if manifest else None
         done = row if row is not None and row.state == "done" else None
@@ -259,6 +254,17 @@ def _pass_on(keeper: _Keeper, event: pools.Event) -> None:
                 keeper(Finished(source, record, attempt))
         case _:
             keeper(event)
+
+
+def _checked_outputs(
+    sources: Sequence[Source], out: Location, settings: JobSettings, force: bool
+) -> dict[str, tuple[int, int]] | None:
+    """What a store holds below ``out``, see :func:`_listed`, once it is known that nothing would be lost."""
+    _refuse_to_overwrite(sources, out, settings)
+    written = _listed(out)
+    if not force:
+        refuse_others(sources, out, settings, written)
+    return written
 
 
 def _refuse_to_overwrite(sources: Sequence[Source], out: Location, settings: JobSettings) -> None:

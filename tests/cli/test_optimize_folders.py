@@ -1,0 +1,30 @@
+"""``lof optimize`` into folders that hold other things already."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from command_line import Run, files, put
+from PIL import Image
+
+_PROFILE = b'[[stage]]\nkind = "relax"\nevaluations = 2\n'
+
+
+def test_files_of_others_stay_unless_forced(run: Run, tmp_path: Path) -> None:
+    put(tmp_path / "short.toml", _PROFILE)
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "a.png")
+    put(tmp_path / "own/report.csv", b"mine")
+    call = ("optimize", "a.png", "--codec", "tiny", "--profile", "short.toml", "-o", "own", "--quiet")
+    for more in ((), ("--redo",), ("--dry-run",)):
+        outcome = run(*call, *more)
+        assert (outcome.code, outcome.err) == (
+            2,
+            "lof: own/report.csv: is another file already; choose another folder with -o, or add --force\n",
+        )
+        assert files(tmp_path / "own") == ["report.csv"]
+    assert run(*call, "--force", "--dry-run").code == 0
+    assert (tmp_path / "own/report.csv").read_bytes() == b"mine"
+    assert run(*call, "--force").code == 0
+    assert (tmp_path / "own/report.csv").read_bytes().startswith(b"source,")
+    assert run(*call).code == 0

@@ -1,0 +1,104 @@
+"""What a job finds in its output folder: its own files are replaced and never inputs, those of others stay."""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from job_tools import QUICK, hashes, run, save
+
+from lof.errors import UsageError
+from lof.files.inputs import find
+from lof.files.storage import parse
+from lof.jobs import JobSettings, plan_job, run_job
+from lof.jobs.crops import crop_path
+from lof.jobs.manifest import Manifest
+
+JPEG = JobSettings("jpeg", QUICK.profile)
+
+
+@pytest.mark.parametrize("name", ["a.png.lof", "report.csv", "report.html", "report.jsonl"])
+def test_files_of_others_are_not_replaced_unless_forced(tmp_path: Path, name: str) -> None:
+    save(tmp_path / "in/a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / f"out/{name}").write_text("mine")
+    sources = find([str(tmp_path / "in")]).sources
+    for call in (run_job, plan_job, run_job):  # that one was refused makes nothing lof's own
+        with pytest.raises(UsageError) as caught:
+            call(sources, tmp_path / "out", QUICK)
+        assert str(caught.value) == (
+            f"{tmp_path / 'out' / name}: is another file already; "
+            "choose another folder with -o, or add --force"
+        )
+        assert list(hashes(tmp_path / "out")) == [name]
+    assert len(plan_job(sources, tmp_path / "out", QUICK, force=True).todo) == 1
+    assert run(tmp_path, force=True)[0].done == 1
+    assert run(tmp_path)[0].skipped == 1
+
+
+def test_a_link_that_leads_nowhere_is_another_file_too(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save(tmp_path / "in" / name)
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / f"out/{name}.lof").symlink_to("nowhere")
+    with pytest.raises(UsageError, match=r"a\.png\.lof: is another file already \(1 more are too\); "):
+        run(tmp_path)
+
+
+def test_a_file_that_comes_later_is_not_replaced(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    run(tmp_path)
+    save(tmp_path / "in/b.png", seed=1)
+    (tmp_path / "out/b.png.lof").write_text("mine")
+    with pytest.raises(UsageError, match=r"b\.png\.lof: is another file already; "):
+        run(tmp_path)
+    assert (tmp_path / "out/b.png.lof").read_text() == "mine"
+
+
+def test_files_of_others_in_a_store_are_not_replaced(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    sources = find([str(tmp_path / "in")]).sources
+    out = parse(f"file://{tmp_path}/out")
+    run_job(sources, out, QUICK)
+    assert run_job(sources, out, replace(QUICK, seed=1), redo=True).done == 1
+    (tmp_path / "out/b.png.lof").write_text("mine")
+    save(tmp_path / "in/b.png", seed=1)
+    with pytest.raises(UsageError, match=r"b\.png\.lof: is another file already; "):
+        run_job(find([str(tmp_path / "in")]).sources, out, QUICK)
+    assert (tmp_path / "out/b.png.lof").read_text() == "mine"
+
+
+def _killed_before_the_manifest_knows(folder: Path, settings: JobSettings, out: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        Manifest.put = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        run_job(find([str(folder)]).sources, out, settings)
+        os._exit(0)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+
+
+def test_a_job_that_was_killed_continues_over_its_own_streams(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    _killed_before_the_manifest_knows(tmp_path / "in", QUICK, tmp_path / "out")
+    assert (tmp_path / "out/a.png.lof").exists()
+    assert run(tmp_path)[0].done == 1
+
+
+def test_a_job_whose_crops_or_manifest_are_gone_continues(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    run(tmp_path)
+    crop_path(tmp_path / "out", "a.png").unlink()
+    assert run(tmp_path)[0].skipped == 1
+    assert run(tmp_path, replace(QUICK, seed=1), redo=True)[0].done == 1
+    for path in (tmp_path / "out/.lof").glob("manifest*"):
+        path.unlink()
+    assert run(tmp_path)[0].done == 1
+
+
+def test_other_formats_in_one_folder_take_turns(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    for settings in (QUICK, JPEG, QUICK):
+        assert run(tmp_path, settings)[0].done == 1
