@@ -179,6 +179,7 @@ def optimize(
     from lof.jobs.batches import size_of
     from lof.jobs.cost import Cost, measured_cost
     from lof.jobs.effort import choose, parse_duration
+    from lof.jobs.own import without_outputs
     from lof.pictures.region import Regions
     from lof.pools import make_pool, threads_per_worker
     from lof.profiles import load_profile
@@ -218,6 +219,7 @@ def optimize(
     found = find(inputs, exclude=place)
     if not quiet:
         display.show_ignored(found)
+    sources = without_outputs(found.sources, place)
     if profile == AUTO:
         if deadline is not None and ray is not None and jobs is None:
             raise UsageError("--deadline with --ray: say how many workers there will be with --jobs")
@@ -232,7 +234,7 @@ def optimize(
             codec,
             cost_of,
             # All sources, also those that are done: a resumed job picks the same again.
-            [size[0] * size[1] for source in found.sources if (size := size_of(source))],
+            [size[0] * size[1] for source in sources if (size := size_of(source))],
             budget=None if budget is None else parse_duration(budget) / effort,
             deadline=None if deadline is None else parse_duration(deadline) / effort,
             workers=jobs or 1,
@@ -240,13 +242,13 @@ def optimize(
         console.print(choice.reason)
         settings = settings_of(choice.profile, choice.codec)
     if dry_run:
-        display.show_plan(found.sources, place, settings, json=json, force=force)
+        display.show_plan(sources, place, settings, json=json, force=force)
         return
     pool = make_pool(jobs, threads=threads, ray=ray, num_gpus=0.0 if ray and device == "cpu" else num_gpus)
     batch = batch or (GPU_BATCH if _on_gpus(device, ray, num_gpus) else 1)
-    with display.JobLines(len(found.sources), json=json, quiet=quiet) as shown:
+    with display.JobLines(len(sources), json=json, quiet=quiet) as shown:
         summary = run_job(
-            found.sources,
+            sources,
             place,
             settings,
             pool=pool,

@@ -113,6 +113,12 @@ class Manifest:
                     raise ValueError(f"{name} of a row is {type(value).__name__}")
             return row
 
+    def outputs(self) -> set[str]:
+        """What is written, as :func:`key` gives the names."""
+        with self._errors_mapped():
+            found = self._database.execute("SELECT output FROM images WHERE state = 'done'").fetchall()
+            return {row["output"] for row in found}
+
     def put(self, row: Row) -> None:
         """Insert a row, or replace the one of the same source."""
         fields = asdict(row) | {"record": json.dumps(row.record), "updated": time.time()}

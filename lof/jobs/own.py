@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
+from lof.containers import SUFFIXES
 from lof.errors import UsageError
 from lof.files.inputs import Source, output_name
-from lof.files.storage import Location
-from lof.jobs.crops import crop_name
-from lof.jobs.manifest import FOLDER, NAME, key
+from lof.files.storage import Location, is_remote
+from lof.jobs.crops import crop_name, crop_path
+from lof.jobs.manifest import FOLDER, NAME, Manifest, key
 from lof.jobs.remote_manifest import open_snapshot
 from lof.jobs.settings import JobSettings
 
@@ -53,3 +55,55 @@ def refuse_others(
         raise UsageError(
             f"{out / names[0]}: is another file already{more}; choose another folder with -o, or add --force"
         )
+
+
+def without_outputs(sources: Sequence[Source], out: Location) -> list[Source]:
+    """The sources but for those that lof wrote into ``out`` itself, which some formats make look like inputs.
+
+    Besides what the manifest says, it is a stream that is no older than the crop of its picture, where the manifest
+    does not know that picture: its job was killed in between.
+
+    Raises:
+        OutputError: the manifest cannot be read, is damaged or of a newer version.
+        UsageError: nothing is left.
+    """
+    names = _names_below(sources, out)
+    if not names:
+        return list(sources)
+    with open_snapshot(out) as manifest:
+        own = manifest.outputs() if manifest else set()
+
+        def is_own(name: str) -> bool:
+            return key(name) in own or any(
+                _was_cut_short(out, name, name.removesuffix(suffix), manifest)
+                for suffix in SUFFIXES
+                if name.endswith(suffix)
+            )
+
+        left = [source for source in sources if source not in names or not is_own(names[source])]
+    if not left:
+        raise UsageError(f"{out}: the inputs are streams that lof wrote there; name other images")
+    return left
+
+
+def _names_below(sources: Sequence[Source], out: Location) -> dict[Source, str]:
+    """Those sources in ``out`` that end like streams, with their names there."""
+    real = lru_cache(lambda folder: str(folder) if is_remote(folder) else os.path.realpath(folder))
+    above = real(out).rstrip("/") + "/"
+    names = {}
+    for source in sources:
+        if source.path.name.endswith(tuple(SUFFIXES)) and is_remote(source.path) == is_remote(out):
+            place = f"{real(source.path.parent).rstrip('/')}/{source.path.name}"
+            if place.startswith(above):
+                names[source] = place.removeprefix(above)
+    return names
+
+
+def _was_cut_short(out: Location, name: str, picture: str, manifest: Manifest | None) -> bool:
+    row = manifest.get(picture) if manifest else None
+    if is_remote(out) or (row is not None and row.state == "done"):
+        return False
+    try:
+        return (out / name).stat().st_mtime_ns >= crop_path(out, picture).stat().st_mtime_ns
+    except OSError:
+        return False

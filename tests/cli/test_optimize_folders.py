@@ -28,3 +28,18 @@ def test_files_of_others_stay_unless_forced(run: Run, tmp_path: Path) -> None:
     assert run(*call, "--force").code == 0
     assert (tmp_path / "own/report.csv").read_bytes().startswith(b"source,")
     assert run(*call).code == 0
+
+
+def test_jpegs_beside_their_sources_are_skipped_by_the_same_command(run: Run, tmp_path: Path) -> None:
+    put(tmp_path / "short.toml", _PROFILE)
+    (tmp_path / "same").mkdir()
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "same/a.jpg")
+    call = ("optimize", "same", "--codec", "jpeg", "--profile", "short.toml", "-o", "same", "--no-report")
+    for said in ("1 done;", "0 done, 1 done before and unchanged;"):
+        outcome = run(*call)
+        assert (outcome.code, outcome.err.count("lof:")) == (0, 0)
+        assert said in outcome.out
+        assert [name for name in files(tmp_path / "same") if not name.startswith(".")] == [
+            "a.jpg",
+            "a.jpg.jpg",
+        ]

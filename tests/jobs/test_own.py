@@ -16,6 +16,7 @@ from lof.files.storage import parse
 from lof.jobs import JobSettings, plan_job, run_job
 from lof.jobs.crops import crop_path
 from lof.jobs.manifest import Manifest
+from lof.jobs.own import without_outputs
 
 JPEG = JobSettings("jpeg", QUICK.profile)
 
@@ -102,3 +103,34 @@ def test_other_formats_in_one_folder_take_turns(tmp_path: Path) -> None:
     save(tmp_path / "in/a.png")
     for settings in (QUICK, JPEG, QUICK):
         assert run(tmp_path, settings)[0].done == 1
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_streams_that_look_like_inputs_are_none(tmp_path: Path, killed: bool) -> None:
+    folder = tmp_path / "in"
+    for name in ("a.jpg", "b.jpg.jpg", "sub/c.png"):
+        save(folder / name)
+    found = find([str(folder)]).sources
+    assert without_outputs(found, folder) == found
+    if killed:
+        _killed_before_the_manifest_knows(folder, JPEG, folder)
+    else:
+        run_job(found, folder, JPEG)
+    again = find([str(folder)]).sources
+    assert len(again) == (4 if killed else 6)
+    assert without_outputs(again, folder) == found
+    assert without_outputs(again, tmp_path / "elsewhere") == again
+    summary = run_job(without_outputs(again, folder), folder, JPEG)
+    assert (summary.done, summary.skipped) == ((3, 0) if killed else (0, 3))
+    with pytest.raises(UsageError, match="the inputs are streams that lof wrote there; name other images"):
+        without_outputs(find([str(folder / "a.jpg.jpg")]).sources, folder)
+
+
+def test_streams_in_a_store_that_look_like_inputs_are_none(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.jpg")
+    folder = parse(f"file://{tmp_path}/in")
+    found = find([str(folder)]).sources
+    run_job(found, folder, JPEG)
+    again = find([str(folder)]).sources
+    assert len(again) == 2
+    assert without_outputs(again, folder) == found
