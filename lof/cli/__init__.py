@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 import lof
+from lof.cli._consoles import make_console
 from lof.errors import LofError, OutputError
 from lof.report.figures import printable
 
@@ -69,7 +69,7 @@ def _root(
         from rich.logging import RichHandler
 
         details = logging.getLogger("lof")
-        details.addHandler(RichHandler(console=Console(stderr=True), show_level=False, show_path=False))
+        details.addHandler(RichHandler(console=make_console(stderr=True), show_level=False, show_path=False))
         details.setLevel(logging.DEBUG)
     if log_file is not None:
         try:
@@ -112,7 +112,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII only shows ? for the rest
-    error = Console(stderr=True, highlight=False, soft_wrap=True)
+    error = make_console(stderr=True, soft_wrap=True)
     try:
         app(prog_name="lof")  # which python -m lof is too
     except LofError as problem:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lof.cli._consoles import make_console
 from lof.cli.live import Display
 from lof.report import figures
 from lof.study import Advanced, Best, Event, Finished, Opened, Started, Status, Study
@@ -80,7 +80,7 @@ class StudyDisplay(Display):
 
 def print_best(best: Sequence[Best], files: Sequence[Path]) -> None:
     """The profiles that were written, as a table, and the plots."""
-    console = Console(highlight=False)
+    console = make_console()
     console.print(_table(best, [str(file) for file in files[: len(best)]]))
     console.print()
     for file in files[len(best) :]:
@@ -96,7 +96,7 @@ def print_status_json(status: Status, best: Sequence[Best]) -> None:
 
 def print_status(status: Status, best: Sequence[Best]) -> None:
     """Counts by state, what is wrong, and the best so far."""
-    console = Console(highlight=False)
+    console = make_console()
     study = status.study
     console.print(
         f"study {study.name}: {status.complete} complete, {status.stopped} stopped early, {status.running} running, "

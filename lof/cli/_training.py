@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lof.cli._consoles import make_console
 from lof.training.journal import Record
 from lof.training.loop import Doing, Event, Finished, Logged, Started
 from lof.training.recipe import Recipe
@@ -27,7 +27,7 @@ class TrainingDisplay(AbstractContextManager["TrainingDisplay"]):
 
     def __init__(self, recipe: Recipe, *, quiet: bool = False) -> None:
         self.recipe, self.quiet = recipe, quiet
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True, quiet=quiet)
+        self.console = make_console(stderr=True, soft_wrap=True, quiet=quiet)
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

@@ -29,6 +29,7 @@ from lof.archive import (
     Unchanged,
     Verdict,
 )
+from lof.cli._consoles import make_console
 from lof.cli.live import Display, time_left
 from lof.report import figures
 
@@ -94,7 +95,7 @@ def show_status(manifest: Manifest, *, json: bool) -> None:
         }
         print(json_format.dumps(found, allow_nan=False))
         return
-    console = Console(highlight=False)
+    console = make_console()
     files = [total for total in totals if total.kind == "file"]
     console.print(_totals_table(files))
     console.print(_means(files))
@@ -117,7 +118,7 @@ def show_created(summary: Summary, dst: Path, tied: str | None) -> None:
     """
     with Manifest(dst) as manifest:
         show_status(manifest, json=False)
-    console = Console(highlight=False)
+    console = make_console()
     parts = [
         f"{figures.plural(summary.streamed, 'stream')} written",
         f"{figures.plural(summary.stored, 'file')} stored as is",
@@ -162,7 +163,7 @@ def show_plan(planned: Iterable[Planned | Unchanged], *, json: bool) -> int:
     if json:
         show_json({"files": files, "sizes": sizes, "failures": failures})
         return len(failures)
-    console = Console(highlight=False)
+    console = make_console()
     for do, name in names.items():
         console.print(f"{name}: {figures.plural(files[do], 'file')}, {figures.size(sizes[do])}")
     _list(console, "fails", failures, len(failures))
@@ -172,7 +173,7 @@ def show_plan(planned: Iterable[Planned | Unchanged], *, json: bool) -> int:
 
 def show_verdict(verdict: Verdict) -> None:
     """What is wrong, a line each, and what was looked at."""
-    console = Console(highlight=False)
+    console = make_console()
     for finding in verdict.findings:
         line = escape(figures.printable(about(finding.name, finding.error)))
         console.print(f"[red]{finding.wrong:10}[/] {line}", soft_wrap=True)
@@ -186,7 +187,7 @@ def show_verdict(verdict: Verdict) -> None:
 
 def show_restored(restored: Restored) -> None:
     """What was written and what was not."""
-    console = Console(highlight=False)
+    console = make_console()
     left_out = [(path, "a link out of the tree; --all-links makes it") for path in restored.left_out]
     _list(console, "left out", left_out, len(left_out))
     _list(console, "never got in", restored.never_in, len(restored.never_in))
@@ -206,7 +207,7 @@ def show_restored(restored: Restored) -> None:
 
 def show_rebuilt(rebuilt: Rebuilt) -> None:
     """What the new manifest names and what it does not."""
-    console = Console(highlight=False)
+    console = make_console()
     _list(console, "left out", rebuilt.errors, len(rebuilt.errors))
     parts = [
         f"the new manifest names {figures.plural(rebuilt.streams, 'stream')}",
@@ -219,7 +220,7 @@ def show_rebuilt(rebuilt: Rebuilt) -> None:
 
 def show_improved(improved: Improved) -> None:
     """What was replaced and what was not."""
-    console = Console(highlight=False)
+    console = make_console()
     _list(console, "failed", improved.errors, len(improved.errors))
     parts = [f"{figures.plural(improved.replaced, 'stream')} replaced"]
     if improved.before:

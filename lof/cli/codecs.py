@@ -10,6 +10,7 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
+from lof.cli._consoles import make_console
 
 if TYPE_CHECKING:
     from lof.codecs import CodecSpec
@@ -64,10 +65,9 @@ def _describe(spec: CodecSpec) -> dict[str, Any]:
 
 
 def _print(found: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.markup import escape
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     for codec in found:
         default = ", the default" if codec["default"] else ""
         source = "no weights" if codec["source"] == "none" else codec["source"]

@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from lof.cli import _options as options
 from lof.cli import app
+from lof.cli._consoles import make_console
 from lof.cli._streams import read_stream
 from lof.containers import DEFAULT_CONTAINER, SUFFIXES, container, unpack
 from lof.containers.jpeg_side import has_side
@@ -89,11 +90,10 @@ def compare(
 
 
 def _show(first: Compared, found: list[Compared], page: Path | None, with_ssimulacra2: bool) -> None:
-    from rich.console import Console
 
     from lof.report.comparison import comparison_table
 
-    console = Console(highlight=False)
+    console = make_console()
     console.print(comparison_table(first, found))
     lines = [f"{one.name}: {note}" for one in (first, *found) for note in one.notes]
     if not with_ssimulacra2:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.markup import escape
 
+from lof.cli._consoles import make_console
 from lof.cli.live import Display, time_left
 from lof.errors import LofError
 from lof.files.inputs import Found, Source, output_name
@@ -81,7 +82,7 @@ def show_summary(summary: Summary, reports: Sequence[Location]) -> None:
     from lof.report.records import beside
     from lof.report.table import beside_table, region_line, summary_table
 
-    console = Console(highlight=False)
+    console = make_console()
     console.print(summary_table(summary.records))
     for line in (region_line(summary.records), total_reached(summary.records)):
         if line:
@@ -112,7 +113,7 @@ def show_plan(
     plan = plan_job(sources, out, settings, force=force)
     states = {source: "skipped" for source, _ in plan.skipped} | dict.fromkeys(plan.known, "compare")
     rows = [_row(source, settings, states.get(source)) for source in sources]
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     for row in rows:
         if json:
             print(json_format.dumps(row))

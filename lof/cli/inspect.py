@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lof.cli import _options as options
 from lof.cli import app
+from lof.cli._consoles import make_console
 from lof.cli._streams import read_stream
 from lof.containers import SUFFIXES, Stream, container, unpack
 from lof.errors import LofError
@@ -90,7 +90,7 @@ def _ask_codec(parsed: Stream, name: str, weights: Path | None, download: bool) 
 
 
 def _print(found: dict[str, Any]) -> None:
-    console = Console(highlight=False)
+    console = make_console()
     table = Table.grid(padding=(0, 2, 0, 0))
     table.add_column(style="dim", no_wrap=True)
     table.add_column()

@@ -6,7 +6,7 @@ import time
 from contextlib import AbstractContextManager
 from typing import Any, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.markup import escape
 from rich.progress_bar import ProgressBar
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lof.cli import LOG
+from lof.cli._consoles import make_console
 from lof.pools import Advanced, Started, Workers
 from lof.report import figures
 from lof.report.records import to_json
@@ -35,7 +36,7 @@ class Display(AbstractContextManager["Display"]):
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
-        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.console = make_console(stderr=True, soft_wrap=True)
         self.json, self.quiet = json, quiet
         self.moving = self.console.is_terminal and not (json or quiet)
         # By item: its worker; and a search's Progress, what looks like one, or None before the first.

@@ -9,6 +9,7 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
+from lof.cli._consoles import make_console
 from lof.cli._targets import (
     TargetBpp,
     TargetBytes,
@@ -168,7 +169,6 @@ def optimize(
     ] = False,
 ) -> None:
     """Find the images, do the job, show what came of it; the help stands in ``_HELP``."""
-    from rich.console import Console
 
     from lof.cli import display
     from lof.codecs import codec_for
@@ -223,7 +223,7 @@ def optimize(
     if profile == AUTO:
         if deadline is not None and ray is not None and jobs is None:
             raise UsageError("--deadline with --ray: say how many workers there will be with --jobs")
-        console = Console(stderr=True, highlight=False)
+        console = make_console(stderr=True)
         each = threads or (threads_per_worker(jobs) if jobs and jobs > 1 else None)
 
         def cost_of(name: str) -> Cost:

@@ -9,6 +9,7 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
+from lof.cli._consoles import make_console
 
 if TYPE_CHECKING:
     from lof.profiles import Profile
@@ -53,7 +54,6 @@ def profiles(
 
 
 def _print_list(known: list[Profile]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -65,7 +65,7 @@ def _print_list(known: list[Profile]) -> None:
     for profile in known:
         stages = ", ".join(f"{stage.kind} {stage.evaluations}" for stage in profile.stage)
         table.add_row(profile.name, str(profile.evaluations), stages, Text(profile.summary))
-    console = Console(highlight=False)
+    console = make_console()
     console.print(table)
     console.print(
         "\nevaluations: how many gradient evaluations an image takes at most. They are nearly all of the time.",

@@ -9,6 +9,7 @@ import typer
 
 from lof.cli import _options as options
 from lof.cli import app
+from lof.cli._consoles import make_console
 from lof.errors import require
 
 if TYPE_CHECKING:
@@ -82,7 +83,6 @@ def export_weights(
         typer.Option(help="KEY=TEXT for the card's training table: data, hardware, time."),
     ] = None,
 ) -> None:
-    from rich.console import Console
     from rich.progress import Progress
 
     from lof.errors import UsageError
@@ -91,7 +91,7 @@ def export_weights(
     history = dict(item.partition("=")[::2] for item in note or [])
     if any(not key or not text for key, text in history.items()):
         raise UsageError("--note: give KEY=TEXT, for example --note 'data=773 photographs'")
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    with Progress(console=make_console(stderr=True), transient=True) as progress:
         task = progress.add_task("measuring", total=None)
         exported = run(
             checkpoints,

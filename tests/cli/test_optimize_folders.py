@@ -1,4 +1,4 @@
-"""``lof optimize`` into folders that hold other things already."""
+"""``lof optimize`` into folders that hold other things already, and of files with odd names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from command_line import Run, files, put
 from PIL import Image
+
+import lof.cli
 
 _PROFILE = b'[[stage]]\nkind = "relax"\nevaluations = 2\n'
 
@@ -43,3 +45,24 @@ def test_jpegs_beside_their_sources_are_skipped_by_the_same_command(run: Run, tm
             "a.jpg",
             "a.jpg.jpg",
         ]
+
+
+def test_names_of_files_do_not_become_pictures(run: Run, tmp_path: Path) -> None:
+    put(tmp_path / "short.toml", _PROFILE)
+    put(tmp_path / "in/photo:smile:.png", b"")
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "in/scan:100:.png")
+    call = ("optimize", "in", "--codec", "tiny", "--profile", "short.toml", "-o", "out:cat:")
+    for more in (("--dry-run",), ()):
+        outcome = run(*call, *more)
+        assert "in/photo:smile:.png" in outcome.out + outcome.err
+        assert "scan:100:.png" in outcome.out
+        assert "out:cat:" in outcome.out
+    assert "scan:100:.png" in outcome.err
+    assert run("optimize", "my:dog:.png").err == "lof: my:dog:.png: does not exist; check the name\n"
+
+
+def test_all_consoles_of_commands_are_made_in_one_place() -> None:
+    made = [
+        path.name for path in Path(lof.cli.__file__).parent.glob("*.py") if " Console(" in path.read_text()
+    ]
+    assert made == ["_consoles.py"]
