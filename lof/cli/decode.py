@@ -14,7 +14,7 @@ from lof.cli import _options as options
 from lof.cli import app
 from lof.cli._streams import Inputs, find_streams, read_stream, write_new
 from lof.containers import MAX_PIXELS, SUFFIXES, unpack
-from lof.errors import LofError, UsageError, one_line
+from lof.errors import ImageError, LofError, UsageError, one_line
 from lof.files.inputs import IMAGE_SUFFIXES, Source
 from lof.files.storage import Location
 from lof.report.figures import plural, printable
@@ -59,7 +59,11 @@ def decode(
             picture = decode_shown(parsed, name=str(path), weights=weights, download=download)
             for note in picture.notes:
                 typer.echo(printable(f"warning: {note}"), err=True)
-            written = write_new(target, png_bytes(picture), force=force)
+            try:
+                data = png_bytes(picture)
+            except ImageError as error:
+                raise ImageError(f"{path}: {error}") from error
+            written = write_new(target, data, force=force)
             if not (json or quiet):
                 typer.echo(printable(f"{path} → {target}{'' if written else ' (there already)'}"))
         except Exception as error:  # whatever a library raises ends no other stream

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 
 import lof
 from lof.codecs import load_codec
+from lof.containers import container, unpack
 from lof.pictures.picture import Picture
 from lof.profiles import (
     BUILT_IN,
@@ -56,6 +58,15 @@ def test_what_a_library_raises_about_one_stream_does_not_stop_the_others(
         "failed: in/a.jpg.lof: cannot be decoded (unpack requires a buffer); leave it out or report this",
         "1 of 2 streams not decoded",
     ]
+
+
+def test_a_stream_with_damaged_metadata_is_named(run: Run, folder: Path, stream: bytes) -> None:
+    damaged = container("lof").pack(replace(unpack(stream), boxes={b"reso": b"12345"}))
+    (folder / "in/reso.lof").write_bytes(damaged)
+    outcome = run("decode", "in/reso.lof")
+    words = "its metadata are damaged (resolution); copy it again from its source"
+    assert (outcome.code, outcome.err.splitlines()[0]) == (1, f"failed: in/reso.lof: {words}")
+    assert not (folder / "in/reso.png").exists()
 
 
 def test_one_stream_can_become_one_named_file(run: Run, folder: Path) -> None:
