@@ -43,7 +43,7 @@ def _spec(
 @register(
     _spec(
         "lapped",
-        "25db9314bf44b618927a496eefdeed5b7b2402a5090d68ef1b0d185a1e3fdde4",
+        "1b10c3d35b43a30d16a9b6a81726865e6585c72887790d7102052e45f74a5103",
         "lapped transform and network, one for every quality; ships with lof",
     ),
     _spec(
