@@ -494,6 +494,6 @@ def test_another_quality_is_taken_where_a_search_gains_more_than_usual(part: Pix
         part, codec="lapped", profile="fast", target=Target(psnr=round(free.optimised.psnr, 2))
     )
     assert found.kept == "search"
-    assert found.optimised.size < 1.02 * free.optimised.size
+    assert found.optimised.size < 1.03 * free.optimised.size  # some bytes of 400, and a little more PSNR
     # At the quality that searches are usually best at, λ would be 3.7 times its own in the second part.
     assert 1 / apart < found.lmbda / load_codec("lapped", found.quality).lmbda < apart
