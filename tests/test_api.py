@@ -27,7 +27,7 @@ from lof.errors import LofError, SearchError, StreamError, UnknownCodecError, Us
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import parse_profile
-from lof.results import Measured, Result, Target
+from lof.results import Measured, Result
 
 Pixels = NDArray[np.uint8]
 
@@ -339,50 +339,6 @@ class TestMetric:
         weights = np.ones(face.shape[:2])
         with pytest.raises(SearchError, match="a region needs the metric mse"):
             lof.optimize(face, codec=tiny, profile=SHORT, metric="ms-ssim", region=weights)
-
-
-class TestArguments:
-    @pytest.mark.parametrize(
-        ("given", "message"),
-        [
-            ({"seed": 2**64}, "seed 18446744073709551616: must be a whole number from 0 to "),
-            ({"seed": -1}, "seed -1: must be"),
-            ({"seed": 1.5}, "seed 1.5: must be"),
-            ({"seed": "a"}, "seed 'a': must be"),
-            ({"quality": "high"}, "quality 'high': must be a number, such as 4"),
-            ({"lmbda": "x"}, "lambda 'x': must be a number"),
-            ({"lmbda": "0.1"}, "lambda '0.1': must be a number"),
-            ({"memory": "4GB"}, "memory '4GB': must be a number, such as 4e9 bytes"),
-            ({"target": 38}, "target 38: must be a lof.Target, such as lof.Target(psnr=38)"),
-            (
-                {"codec": "mbt2018", "metric": "bogus", "target": Target(size=1000)},
-                "metric 'bogus': unknown; it is mse or ms-ssim",
-            ),
-        ],
-    )
-    def test_one_of_another_type_or_range_is_one_clear_error(
-        self, given: dict[str, Any], message: str
-    ) -> None:
-        with pytest.raises(UsageError) as caught:
-            lof.optimize(flat(8, 8), **{"codec": "tiny", "profile": SHORT} | given)
-        assert str(caught.value).startswith(message)
-
-    def test_they_are_checked_where_several_images_or_plain_encodings_are_asked_for(
-        self, tiny: Codec
-    ) -> None:
-        with pytest.raises(UsageError, match=r"^seed 'a': must be"):
-            lof.optimize_batch([flat(8, 8)], tiny, SHORT, seed="a")  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match=r"^quality 'high': must be"):
-            lof.encode(flat(8, 8), codec="tiny", quality="high")  # type: ignore[arg-type]
-        with pytest.raises(UsageError, match=r"^quality 'high': must be"):
-            lof.load_codec("tiny", "high")  # type: ignore[arg-type]
-
-    def test_numbers_of_numpy_are_numbers(self, tiny: Codec) -> None:
-        one, other = (
-            lof.optimize(flat(8, 8), codec="tiny", quality=q, profile=SHORT, seed=s, lmbda=by).data
-            for q, s, by in ((4, 3, 0.5), (np.float32(4), np.int64(3), np.float64(0.5)))
-        )
-        assert one == other
 
 
 IN_A_PROCESS = """

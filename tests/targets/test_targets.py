@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import skimage.data
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -482,18 +481,3 @@ class TestCommand:
         assert self.optimize("--target-bytes", "1.5k", "-o", "cut").exit_code == 0
         for name in ("a.png.jpg", "b.png.jpg"):
             assert Path("cut", name).read_bytes() == Path("whole", name).read_bytes()
-
-
-MOON = np.repeat(skimage.data.moon()[..., None], 3, axis=2)
-
-
-@pytest.mark.parametrize(("part", "apart"), [(MOON[100:292, 100:292], 3), (MOON[300:492, 200:392], 2)])
-def test_another_quality_is_taken_where_a_search_gains_more_than_usual(part: Pixels, apart: float) -> None:
-    free = lof.optimize(part, codec="lapped", profile="fast")
-    found = lof.optimize(
-        part, codec="lapped", profile="fast", target=Target(psnr=round(free.optimised.psnr, 2))
-    )
-    assert found.kept == "search"
-    assert found.optimised.size < 1.03 * free.optimised.size  # some bytes of 400, and a little more PSNR
-    # At the quality that searches are usually best at, λ would be 3.7 times its own in the second part.
-    assert 1 / apart < found.lmbda / load_codec("lapped", found.quality).lmbda < apart

@@ -1,0 +1,63 @@
+"""Arguments of the API: what is wrong with one is said in one line, before any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import lof
+from lof.codecs import Codec
+from lof.errors import UsageError
+from lof.profiles import parse_profile
+from lof.results import Target
+
+SHORT = parse_profile({"name": "short", "stage": [{"kind": "mean-field", "evaluations": 12}]})
+PICTURE = np.full((8, 8, 3), (200, 90, 20), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Codec:
+    return lof.load_codec("tiny", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"seed": 2**64}, "seed 18446744073709551616: must be a whole number from 0 to "),
+        ({"seed": -1}, "seed -1: must be"),
+        ({"seed": 1.5}, "seed 1.5: must be"),
+        ({"seed": "a"}, "seed 'a': must be"),
+        ({"quality": "high"}, "quality 'high': must be a number, such as 4"),
+        ({"lmbda": "x"}, "lambda 'x': must be a number"),
+        ({"lmbda": "0.1"}, "lambda '0.1': must be a number"),
+        ({"memory": "4GB"}, "memory '4GB': must be a number, such as 4e9 bytes"),
+        ({"target": 38}, "target 38: must be a lof.Target, such as lof.Target(psnr=38)"),
+        (
+            {"codec": "mbt2018", "metric": "bogus", "target": Target(size=1000)},
+            "metric 'bogus': unknown; it is mse or ms-ssim",
+        ),
+    ],
+)
+def test_an_argument_of_another_type_or_range_is_one_clear_error(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        lof.optimize(PICTURE, **{"codec": "tiny", "profile": SHORT} | given)
+    assert str(caught.value).startswith(message)
+
+
+def test_arguments_are_checked_where_several_images_or_plain_encodings_are_asked_for(tiny: Codec) -> None:
+    with pytest.raises(UsageError, match=r"^seed 'a': must be"):
+        lof.optimize_batch([PICTURE], tiny, SHORT, seed="a")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"^quality 'high': must be"):
+        lof.encode(PICTURE, codec="tiny", quality="high")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"^quality 'high': must be"):
+        lof.load_codec("tiny", "high")  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers(tiny: Codec) -> None:
+    one, other = (
+        lof.optimize(PICTURE, codec="tiny", quality=q, profile=SHORT, seed=s, lmbda=by).data
+        for q, s, by in ((4, 3, 0.5), (np.float32(4), np.int64(3), np.float64(0.5)))
+    )
+    assert one == other
