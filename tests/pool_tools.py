@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from lof.errors import UsageError
 from lof.pools import Event, Finished, Pool, Work
@@ -40,6 +43,20 @@ class Squares(Work[Any, str, Any]):
 
     def split(self, item: Any) -> list[Any]:
         return list(item) if isinstance(item, tuple) else [item]
+
+
+@dataclass(frozen=True)
+class Endless(Squares):
+    """Says its process, and never ends; cleaning up keeps note of the processes that are still there."""
+
+    def do(self, tool: str, item: Any, report: Callable[[Any], None]) -> Any:
+        report(os.getpid())
+        threading.Event().wait()
+
+    def clean_up(self, item: Any) -> None:
+        for path in self.folder.glob("opened-*"):
+            if psutil.pid_exists(int(path.name.removeprefix("opened-"))):
+                path.rename(path.with_name("alive"))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import contextlib
 import itertools
 import os
 import queue
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,6 +25,7 @@ from lof.pools.cluster import LOCAL, Share, connected, require_ray, share_out
 from lof.pools.team import Crew, Died, Say, Team, Worker
 
 _PATIENCE = 5.0  # seconds for killed workers to be gone
+_GLANCE = 0.02  # seconds between looks at a process that ends
 _POLL = 5.0  # seconds between looks at whether there are still nodes for workers that wait for one
 _numbers = itertools.count(1)
 
@@ -84,12 +86,13 @@ class LofWorker:
         # One thread for all items: PyTorch keeps a pool of its own for each thread that calls it.
         self.thread = ThreadPoolExecutor(1)
 
-    def open(self) -> str:
-        """Open the tool; the worker's name."""
+    def open(self) -> tuple[str, str, int]:
+        """Open the tool; the worker's name, its node and its process."""
         import ray
 
         self.thread.submit(self._open).result()
-        return f"{ray.util.get_node_ip_address()} process {os.getpid()}"
+        node, process = ray.get_runtime_context().get_node_id(), os.getpid()
+        return f"{ray.util.get_node_ip_address()} process {process}", node, process
 
     def do(self, item: Any) -> Iterator[tuple[Say, Any]]:
         """All that the work reports, then its outcome."""
@@ -107,8 +110,19 @@ class LofWorker:
             self.tool = self.work.open()
 
 
+def until_gone(process: int, seconds: float) -> None:
+    """Wait until a process of this machine has ended, for some seconds at most."""
+    end = time.monotonic() + seconds
+    with contextlib.suppress(ProcessLookupError):
+        while time.monotonic() < end:
+            os.kill(process, 0)
+            time.sleep(_GLANCE)
+
+
 class _Actor(Worker):
     """``pending`` is what the driver waits for: the start, or the stream of the task in hand."""
+
+    node, process = "", 0
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self.ray, self.actor = ray, actor
@@ -117,7 +131,8 @@ class _Actor(Worker):
     def receive(self) -> tuple[Say, Any]:
         try:
             if self.task is None:
-                return Say.READY, self.ray.get(self.pending)
+                name, self.node, self.process = self.ray.get(self.pending)
+                return Say.READY, name
             say, content = self.ray.get(next(self.pending))
             return say, content
         except self.ray.exceptions.RayError as error:
@@ -142,9 +157,13 @@ class _Actor(Worker):
         self.ray.kill(self.actor)
 
     def wait(self) -> None:
-        if self.task is not None:
-            with contextlib.suppress(self.ray.exceptions.RayError):
-                self.ray.get(self.actor.open.remote(), timeout=_PATIENCE)
+        """Ray calls an actor dead a little before its process is, which may still write: its node is asked."""
+        if self.task is None:
+            return
+        where = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(self.node, soft=False)
+        asked = self.ray.remote(until_gone).options(num_cpus=0, max_retries=0, scheduling_strategy=where)
+        with contextlib.suppress(self.ray.exceptions.RayError):
+            self.ray.get(asked.remote(self.process, _PATIENCE), timeout=2 * _PATIENCE)
 
 
 class _Crew(Crew):

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from job_tools import SLOW, Killer, save, temporaries
-from pool_tools import DiesAtOnce, Refuses, Squares, outcomes, run
+from pool_tools import DiesAtOnce, Endless, Refuses, Squares, outcomes, run
 
 import lof
 from lof.errors import MissingExtraError, UsageError, WorkerError
@@ -75,6 +75,20 @@ def test_what_stops_the_run_leaves_no_actors(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make_pool(2, ray="auto", threads=1).run(iter(range(10)), Squares(tmp_path), stop)
     assert ray.util.list_named_actors(all_namespaces=True) == []
+
+
+def test_what_a_worker_was_doing_is_cleaned_up_once_its_process_is_gone(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def stop(event: Event) -> None:
+        if isinstance(event, Advanced):
+            seen.append(event.message)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_pool(2, ray="auto", threads=1).run(iter(range(10)), Endless(tmp_path), stop)
+    assert {path.name for path in tmp_path.iterdir()} == {f"opened-{process}" for process in seen}
 
 
 def test_a_worker_that_fits_no_node_is_one_clear_error(tmp_path: Path) -> None:
