@@ -14,6 +14,7 @@ from lof.files.inputs import find
 from lof.metrics import MS_SSIM_MIN_SIDE
 from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
+from lof.training.variation import UNCHANGED, draw_variations
 
 
 @dataclass(frozen=True)
@@ -45,13 +46,14 @@ class Pool:
         """Number of pixels of all pictures together."""
         return sum(image.shape[0] * image.shape[1] for image in self.images) * self.stride**2
 
-    def batch(self, size: int, seed: int, crop: int | None = None) -> Tensor:
+    def batch(self, size: int, seed: int, crop: int | None = None, varied: float = 0.0) -> Tensor:
         """Random crops; equal seeds give equal crops. Half of the pictures' are flipped left to right.
 
         Pictures are drawn in proportion to their pixels.
 
         Args:
             crop: of pixels a side, in place of the pool's.
+            varied: share of the crops that :mod:`lof.training.variation` changes; of pictures alone.
 
         Returns:
             (size, C, h, w) float32, channels-last; pictures in [0, 1].
@@ -61,13 +63,18 @@ class Pool:
         areas = torch.tensor([float(image.shape[0] * image.shape[1]) for image in self.images])
         chosen = torch.multinomial(areas, size, replacement=True, generator=generator).tolist()
         places = torch.rand(size, 3, generator=generator, dtype=torch.float64).tolist()
+        variations = draw_variations(size, varied, generator)
         out = torch.empty(size, side, side, first.shape[2], dtype=first.dtype, device=first.device)
         pictures = first.dtype == torch.uint8
-        for slot, (index, (down, right, flip)) in enumerate(zip(chosen, places, strict=True)):
+        drawn = zip(chosen, places, variations, strict=True)
+        for slot, (index, (down, right, flip), variation) in enumerate(drawn):
             image = self.images[index]
-            top = int(down * (image.shape[0] - side + 1))
-            left = int(right * (image.shape[1] - side + 1))
-            cut = image[top : top + side, left : left + side]
+            reach = variation.reach(side, min(image.shape[:2]))
+            top = int(down * (image.shape[0] - reach + 1))
+            left = int(right * (image.shape[1] - reach + 1))
+            cut = image[top : top + reach, left : left + reach]
+            if variation != UNCHANGED:
+                cut = variation.apply(cut, side)
             out[slot] = cut.flip(1) if pictures and flip < 0.5 else cut
         batch = out.permute(0, 3, 1, 2).float()
         return batch.div_(255) if pictures else batch

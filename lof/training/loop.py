@@ -189,7 +189,7 @@ class _Run:
             seed = _seed(self.recipe.seed, index, stepper.step, self.group.rank)
             torch.manual_seed(seed)
             crop, batch = self.recipe.crops(rung, stepper.step)
-            stepper.advance(pool.batch(batch // self.group.world, seed, crop))
+            stepper.advance(pool.batch(batch // self.group.world, seed, crop, self.recipe.varied))
             self.pixels += batch * crop**2
             self._after_step()
         path = self.folder / self.recipe.checkpoints[index]

@@ -28,6 +28,8 @@ Crop = Annotated[int, Field(ge=64, multiple_of=64)]
 
 _FREE = {"name", "data", "checkpoint_minutes", "qualities"}
 """What may change from one call of a run to the next."""
+_SINCE: Mapping[str, Any] = {"varied": 0.0}
+"""Keys that older checkpoints lack, and what they stood for."""
 _ALLOWED = "the keys are those of the shipped recipes"
 
 
@@ -103,6 +105,8 @@ class Recipe(_Model):
     crop: Crop = 256
     batch: Count = 16
     """Crops per step, over all workers together."""
+    varied: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the crops that look like cuts of other photographs, see :mod:`lof.training.variation`."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Precision of the transforms; ``auto`` takes bf16 where the hardware computes in it."""
     compile: bool = True
@@ -132,6 +136,8 @@ class Recipe(_Model):
             raise ValueError("rung: each quality once")
         if self.frozen and self.init:
             raise ValueError("init: has no place beside frozen, which brings the transforms")
+        if self.frozen and self.varied:
+            raise ValueError("varied: has no place beside frozen, which keeps the latents of the pictures")
         if self.metric == "ms-ssim" and self.crop < MS_SSIM_MIN_CROP:
             raise ValueError(f"crop: ms-ssim needs at least {MS_SSIM_MIN_CROP}")
         return self
@@ -144,7 +150,7 @@ class Recipe(_Model):
 
     def continues(self, recorded: Mapping[str, Any]) -> bool:
         """Whether a run may go on whose checkpoint holds this recipe; where it is validated changes nothing learned."""
-        own = self.model_dump(mode="json")
+        own, recorded = self.model_dump(mode="json"), {**_SINCE, **recorded}
         return all(own.get(key) == recorded.get(key) for key in (own.keys() | recorded.keys()) - _FREE)
 
     @property
