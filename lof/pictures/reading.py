@@ -206,6 +206,9 @@ def _from_tensor(tensor: torch.Tensor) -> Picture:
         raise ImageError(
             f"is a tensor of shape {shape} and {tensor.dtype}; give (3, height, width) floats in 0…1"
         )
+    if tensor.layout != torch.strided or tensor.is_meta:
+        kind = "without values, on the device meta" if tensor.is_meta else f"of layout {tensor.layout}"
+        raise ImageError(f"is a tensor {kind}; give a dense one that holds the pixels")
     check_size(tensor.shape[2], tensor.shape[1])
     values = tensor.detach().to("cpu", torch.float32)
     if not bool(((values >= 0) & (values <= 1)).all()):  # also catches NaN

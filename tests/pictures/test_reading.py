@@ -512,6 +512,8 @@ def test_a_tensor_between_8_bit_values_is_rounded_with_a_note() -> None:
         torch.full((3, 2, 2), -0.01),
         torch.full((3, 2, 2), float("nan")),
         torch.zeros(1, 3, 2, 2),
+        torch.zeros(3, 2, 2).to_sparse(),
+        torch.empty(3, 2, 2, device="meta"),
         torch.zeros(2, 2, 3),
         torch.zeros(3, 0, 2),
         torch.zeros(3, 2, 2, dtype=torch.uint8),
