@@ -36,10 +36,18 @@ def run(command: Callable[..., Any]) -> None:
         if isinstance(command, typer.Typer):
             command()
         else:
-            typer.run(command)
+            app = typer.Typer(add_completion=False, rich_markup_mode=None)
+            app.command(help=_about(command))(command)
+            app()
     except LofError as error:
         print(f"lof: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _about(command: Callable[..., Any]) -> str:
+    """What the module of a command does: the first paragraph of its docstring."""
+    paragraphs = (sys.modules[command.__module__].__doc__ or "").split("\n\n")
+    return " ".join(paragraphs[0].split())
 
 
 def qualities_of(text: str) -> list[float]:

@@ -134,8 +134,8 @@ NoPortable = Annotated[
     bool,
     flag(
         "--no-portable",
-        "Do not make streams safe for CPUs with other instructions. They cost 0.1 % less, and may decode to noise "
-        "there.",
+        "Do not protect streams against CPUs with other instructions. Files cost 0.1 % less, but such a CPU may decode "
+        "them to noise.",
         SEARCH,
     ),
 ]

@@ -54,8 +54,9 @@ _CREATE = (
     "Images become streams. What is no image, would not get smaller or misses a floor is stored byte for byte. "
     "EXIF, ICC profiles, times, permission bits, empty folders and links travel.\n\n"
     "[bold]A stream is not its source[/]: `restore` gives the decoded image, not the original bytes. lof never "
-    "deletes a source; whether you do is up to you, after `lof archive verify`. Every CPU reads streams of lapped "
-    "and msp. Another kind of CPU may read noise from those of other codecs: run `lof archive verify` on it.\n\n"
+    "deletes a source; whether you do is up to you, after `lof archive verify`. Every CPU reads all "
+    "streams but those of mean-scale-96, mbt2018, mbt2018-mean and bmshj2018-hyperprior, of which another kind of CPU "
+    "may read noise: run `lof archive verify` on it.\n\n"
     "If it was stopped or killed, the same command continues. Later the same command adds what is new or has "
     "changed. Files that are gone from a source stay in the archive. Folders called .lof, where lof keeps its own "
     "notes, are left out.\n\n"
@@ -74,7 +75,7 @@ def create(
     *,
     codec: Annotated[
         str,
-        typer.Option(help="See `lof codecs`. Every CPU reads streams of lapped and msp."),
+        typer.Option(help="See `lof codecs`."),
     ] = DEFAULT_CODEC,
     quality: options.Quality = None,
     metric: options.Metric = "mse",
@@ -193,7 +194,7 @@ def checksums(
     dst: Dst,
     *,
     sources: Annotated[
-        bool, options.flag("--sources", "Those of the files as they were in their sources.")
+        bool, options.flag("--sources", "Print those of the files as they were in their sources.")
     ] = False,
 ) -> None:
     """The SHA-256 of every file in the archive, as text: `sha256sum --check` in DST reads it, without lof."""
@@ -259,7 +260,7 @@ def restore(
         Path, typer.Argument(metavar="OUT", help="Folder for the restored tree.", show_default=False)
     ],
     *,
-    format: Annotated[str, typer.Option(help="Of the images: png or source.")] = "png",
+    format: Annotated[str, typer.Option(help="Format of the restored images: png or source.")] = "png",
     overwrite: Annotated[
         bool, options.flag("--overwrite", "Replace files that are there and differ.")
     ] = False,

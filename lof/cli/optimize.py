@@ -144,7 +144,7 @@ def optimize(
     format: Annotated[
         str,
         options.default(
-            "lof; jpeg with the codec jpeg",
+            "lof; jpeg with the codecs jpeg and jpeg-descriptors",
             " or ".join(f"{known.name} ({known.summary})" for known in CONTAINERS.values()) + ".",
             options.OUTPUT,
         ),

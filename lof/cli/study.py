@@ -124,7 +124,9 @@ def best(
     *,
     storage: _Storage = None,
     name: _Name = None,
-    out: Annotated[Path | None, typer.Option("-o", "--out", help="Folder.", show_default="NAME-best")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for the profiles.", show_default="NAME-best")
+    ] = None,
 ) -> None:
     from lof.cli._study import print_best
     from lof.study import best_profiles, write_best

@@ -74,9 +74,11 @@ def export_weights(
     measure: Annotated[
         Path | None, typer.Option(help="Folder of pictures to measure on; Kodak gives the comparison.")
     ] = None,
-    codec: Annotated[str | None, typer.Option(help="Where a checkpoint does not say its codec.")] = None,
+    codec: Annotated[
+        str | None, typer.Option(help="Name of the codec, where a checkpoint does not say it.")
+    ] = None,
     quality: Annotated[
-        float | None, typer.Option(help="Where a checkpoint does not say its quality.")
+        float | None, typer.Option(help="Quality of the weights, where a checkpoint does not say it.")
     ] = None,
     note: Annotated[
         list[str] | None,

@@ -31,7 +31,7 @@ def tune(
         typer.Option(
             "-o",
             "--out",
-            help="The profile that is written.",
+            help="Where to write the profile.",
             show_default="PROFILE-CODEC-FINGERPRINT.toml, here",
             rich_help_panel=options.OUTPUT,
         ),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lof.codecs.lapped.bits import bits_of
-from lof.codecs.lapped.config import RATE_MAX, LappedConfig
+from lof.codecs.lapped.config import LappedConfig
 from lof.codecs.lapped.fixed import UNIT, counts, from_counts, layers_of, to_grid
 from lof.codecs.lapped.prior import (
     PLACE_OF_ONE,
@@ -101,19 +101,6 @@ class LappedNetwork(nn.Module):
         level = (rate / UNIT)[:, None]
         places = PLACES_PER_OCTAVE * (self.side_scale[0] + self.side_scale[1] * level) + PLACE_OF_ONE
         return bounded(places, 0, PLACES - 1)[:, None, None]
-
-    def forward(self, x: Tensor, rate: Tensor, *, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-        """Reconstructions (B, H, W, 3) of images, and bits of y and of z, each (B,).
-
-        Args:
-            x: (B, H, W, 3), H and W multiples of 16.
-            rate: (B,) whole numbers.
-            hard: price what is rounded, instead of noise.
-        """
-        t = (rate / RATE_MAX)[:, None, None, None]
-        yq = self.transforms.analysis(x, t)
-        y_hat, bits_y, bits_z = self.price(yq, rate, hard=hard)
-        return self.reconstruct(y_hat, t), bits_y, bits_z
 
     def reconstruct(self, y: Tensor, t: Tensor) -> Tensor:
         """The image of y, (B, H, W, 3), as decoders show it but neither clamped nor rounded."""
