@@ -48,7 +48,7 @@ def readings(node: addnodes.pending_xref) -> Iterator[str]:
     parent = node.parent
     while parent is not None:
         if isinstance(parent, addnodes.desc):
-            described = parent[0].get("ids", [""])[0]
+            described = (parent[0].get("ids") or [""])[0]
             yield f"{described}.{target}"
             yield f"{getattr(find(described), '__module__', around)}.{target}"
         parent = parent.parent

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lof.api import decode, encode, optimize, optimize_batch, repack
     from lof.codecs import load_codec
     from lof.errors import LofError
+    from lof.pictures.picture import Picture
     from lof.pictures.reading import read_picture
     from lof.profiles import load_profile
     from lof.results import Measured, Result, Target
@@ -33,6 +34,7 @@ except PackageNotFoundError:  # imported from a source tree that is not installe
 _HOMES = {
     "LofError": "lof.errors",
     "Measured": "lof.results",
+    "Picture": "lof.pictures.picture",
     "Result": "lof.results",
     "Target": "lof.results",
     "decode": "lof.api",
@@ -48,6 +50,7 @@ _HOMES = {
 __all__ = [
     "LofError",
     "Measured",
+    "Picture",
     "Result",
     "Target",
     "__version__",

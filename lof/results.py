@@ -133,7 +133,14 @@ class Measured:
 
 @dataclass(frozen=True)
 class TracePoint:
-    """The best true cost known after some work, in the search's own (unwritten) measure."""
+    """The best true cost known after some work, in the search's own (unwritten) measure.
+
+    Attributes:
+        evaluations: gradient evaluations so far.
+        stage: its kind, as in the profile.
+        cost: ``bpp + λ·distortion``.
+        distortion: mean squared error in grey levels squared, or 1 - MS-SSIM.
+    """
 
     evaluations: int
     stage: str
@@ -146,10 +153,17 @@ class TracePoint:
 class Result:
     """One image, optimised. ``data`` is the file; everything else is about it.
 
-    ``kept`` is ``"search"``, or ``"plain"`` where the search did not lower the cost and the plain
-    encoding is what ``data`` holds. ``note`` says what the search started from, where that is not the plain encoding.
     With a ``target``, the baseline is the best plain encoding that meets it, whatever its quality, or the nearest to it
     where none does.
+
+    Attributes:
+        pixels, baseline_pixels: (H, W, 3) uint8 RGB, as the decoder makes them of the file and of the plain encoding.
+        lmbda: λ of the search, bits per pixel for a unit of distortion.
+        kept: ``"search"``, or ``"plain"`` where the search did not lower the cost and ``data`` is the plain encoding.
+        evaluations: gradient evaluations.
+        seconds: of wall-clock time, writing and measuring included; images of a batch share theirs evenly.
+        trace: how the cost fell.
+        note: what the search started from, where that is not the plain encoding.
     """
 
     data: bytes

@@ -20,12 +20,12 @@ def resolve_device(name: str = "auto") -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise UsageError(f"--device {name}: unknown; use auto, cpu, cuda or cuda:N") from None
+        raise UsageError(f"device {name!r}: unknown; use auto, cpu, cuda or cuda:N") from None
     if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name}: not supported; use auto, cpu, cuda or cuda:N")
+        raise UsageError(f"device {name!r}: not supported; use auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
+            f"device {name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu"
         )
     return device
 

@@ -18,8 +18,11 @@ from lof.search.relaxations import NoiseSource
 class Progress:
     """Where a search is: reported after every gradient evaluation.
 
-    ``gain`` is each image's relative change of cost so far (negative is better), in the window at hand where there are
-    several.
+    Attributes:
+        stage, stages: the one at hand, from 1, and how many there are.
+        evaluations, budget: gradient evaluations done and planned, over all windows.
+        gain: each image's relative change of cost so far (-0.1 is 10 % lower), in the window at hand.
+        window, windows: the one at hand, from 1, and how many there are.
     """
 
     stage: int

@@ -266,5 +266,5 @@ def test_what_stops_the_job_stops_its_workers(tmp_path: Path) -> None:
 def test_an_error_of_a_worker_that_loads_the_codec_is_the_jobs_error(tmp_path: Path) -> None:
     save(tmp_path / "in/a.png")
     sources = find([str(tmp_path / "in")]).sources
-    with pytest.raises(LofError, match="--device cuda:63"):
+    with pytest.raises(LofError, match="device 'cuda:63': this machine has"):
         run_job(sources, tmp_path / "out", replace(QUICK, device="cuda:63"), jobs=2)
