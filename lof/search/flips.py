@@ -9,6 +9,7 @@ from lof.codecs import Coded
 from lof.profiles import GreedyFlipStage
 from lof.search.objective import Evaluation
 from lof.search.relaxations import RELAXATIONS
+from lof.search.sensitivity import probed
 from lof.search.state import Search
 
 
@@ -39,11 +40,7 @@ def run_greedy_flip(state: Search, stage: GreedyFlipStage) -> None:
 
 
 def _differentiate(state: Search) -> tuple[Evaluation, dict[str, Tensor], dict[str, Tensor]]:
-    """Cost, its gradient and a curvature probe at the best symbols, all under hard rounding.
-
-    The probe is Hutchinson's estimate of the Gauss-Newton diagonal of the distortion: the squared
-    gradient of the decoded image against random signs.
-    """
+    """Cost, its gradient and a probe of the distortion's curvature at the best symbols, all under hard rounding."""
     values = {name: tensor.clone().requires_grad_() for name, tensor in state.best.items()}
     straight = RELAXATIONS["ste"]
     state.evaluations += 1
@@ -55,11 +52,10 @@ def _differentiate(state: Search) -> tuple[Evaluation, dict[str, Tensor], dict[s
     distortion = state.objective.distortion(visible)
     cost = bpp + state.objective.lmbda * distortion
     names = list(values)
-    signs = 2 * torch.round(state.noise.uniform(visible.shape)) - 1
-    probing = signs * state.objective.error_curvature(visible).sqrt()
+    probe = probed(visible, state.objective, state.noise)
     inputs = [values[name] for name in names]
     # Without predicted means the image does not depend on the side latents: their probe is 0.
-    probes = torch.autograd.grad((visible * probing).sum(), inputs, retain_graph=True, materialize_grads=True)
+    probes = torch.autograd.grad(probe, inputs, retain_graph=True, materialize_grads=True)
     gradients = torch.autograd.grad(cost.sum(), inputs)
     return (
         Evaluation(bpp, distortion, cost, coded),

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lof.codecs import Latents
 from lof.search.expected import decoded, expected_bits
-from lof.search.relaxations import soft_round
+from lof.search.objective import Objective
+from lof.search.relaxations import NoiseSource, soft_round
 from lof.search.state import Search, Sensitivity
 
 _STEEPEST: Final = 1e12
@@ -70,18 +71,24 @@ def natural_steps(state: Search, latents: Latents, curvature: Latents, side: flo
 def distortion_curvature(state: Search, latents: Latents) -> Latents:
     """Estimate of ``λ·∂²D/∂value²`` of each element of the synthesised latents, (B, C, h, w) by name.
 
-    One Hutchinson probe of the Gauss-Newton diagonal (the squared gradient of the decoded image against random
-    signs), smoothed as the product of a channel's mean and a place's mean, since one probe is noisy.
-    Counts as one gradient evaluation.
+    One probe, smoothed as the product of a channel's mean and a place's mean, since one probe is noisy. Counts as one
+    gradient evaluation.
     """
     state.evaluations += 1
     with torch.no_grad():
         coded = state.codec.code(latents, lambda _, residual: residual)
     values, image = decoded(state, coded)
-    signs = 2 * torch.round(state.noise.uniform(image.shape)) - 1
-    probing = signs * state.objective.error_curvature(image).sqrt()
-    probes = torch.autograd.grad((image * probing).sum(), list(values.values()))
+    probes = torch.autograd.grad(probed(image, state.objective, state.noise), list(values.values()))
     return {name: smoothed(probe.square()) for name, probe in zip(values, probes, strict=True)}
+
+
+def probed(image: Tensor, objective: Objective, noise: NoiseSource) -> Tensor:
+    """A decoded image, (B, 3, H, W), against random signs: its gradient, squared, estimates ``λ·∂²D/∂value²``.
+
+    Hutchinson's probe of the Gauss-Newton diagonal.
+    """
+    signs = 2 * torch.round(noise.uniform(image.shape)) - 1
+    return (image * signs * objective.error_curvature(image).sqrt()).sum()
 
 
 def smoothed(raw: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from lof.codecs import Codec, Coded, Latents
 from lof.search.objective import Objective
 from lof.search.relaxations import NoiseSource
-from lof.search.sensitivity import smoothed
+from lof.search.sensitivity import probed, smoothed
 
 _LEAST = 0.05
 """Bits of a change that is worth the name. What costs next to nothing, as a step of a table, moves far more than is
@@ -85,9 +85,7 @@ def trades(
     visible = codec.crop(image, objective.height, objective.width)
     bits = torch.stack([part.bits.sum() for part in coded.values()]).sum()
     distortion = objective.lmbda * objective.distortion(visible)[0]
-    # One probe of the Gauss-Newton diagonal, as for a search of flips.
-    signs = 2 * torch.round(NoiseSource([seed], codec.device).uniform(visible.shape)) - 1
-    probe = (visible * signs * objective.error_curvature(visible).sqrt()).sum()
+    probe = probed(visible, objective, NoiseSource([seed], codec.device))
     slopes, variables = [], [leaf for parts in leaves.values() for leaf in parts]
     for of in (bits, distortion, probe):
         found = torch.autograd.grad(of, variables, retain_graph=True, materialize_grads=True)
@@ -97,8 +95,8 @@ def trades(
     names = [name for name in codec.latents if name in codec.synthesised]
     least = _LEAST / (objective.height * objective.width if cheaper else 1)  # λ·D is in bits per pixel
     for name in names:
-        of_bits, of_distortion, probed = (_arranged(each[name], places[name]) for each in slopes)
-        curvature, sides = smoothed(probed.square()), []
+        of_bits, of_distortion, of_probe = (_arranged(each[name], places[name]) for each in slopes)
+        curvature, sides = smoothed(of_probe.square()), []
         # What tells nothing is no part of the file, such as blocks of halved colour planes in JPEGs.
         told = (places[name] > 0) & ((of_bits != 0) | (of_distortion != 0))
         for sign, change in zip((1, -1), _changes(coded[name], of_bits), strict=True):
