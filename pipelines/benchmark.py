@@ -1,6 +1,6 @@
 """Methods side by side on a folder of images, in one run: plain encoding, reference SGA, profiles.
 
-    python -m pipelines.benchmark KODAK -o RUN --crops 8 --size 256
+    python -m pipelines.benchmark KODAK -o RUN --count 8 --crop 256
     python -m pipelines.benchmark KODAK -o RUN --qualities 2,4,6 --profiles fast,medium --sga-steps 0
 
 Every file is written, decoded by the standard decoder and measured. Each finished row goes to
@@ -32,6 +32,7 @@ from pipelines.benchmark_plots import gain_against_evaluations, rate_distortion
 from pipelines.command import (
     CodecName,
     Count,
+    Crop,
     DeviceName,
     Folder,
     Precision,
@@ -52,8 +53,8 @@ def main(
     qualities: Annotated[str, typer.Option(help="Rate points, as 2,4,6; all if empty.")] = "",
     profiles: Annotated[str, typer.Option(help="Names or TOML files, by commas.")] = ",".join(BUILT_IN),
     sga_steps: Annotated[int, typer.Option(min=0, help="Of the reference SGA; 0 leaves it out.")] = SGA_STEPS,
-    crops: Count = None,
-    size: Annotated[int, typer.Option(min=16, help="Side of a crop, in pixels.")] = 256,
+    count: Count = None,
+    crop: Crop = None,
     batch: Annotated[int, typer.Option(min=1, help="Images searched at once, of one size.")] = 1,
     weights: Annotated[Path | None, typer.Option(help="Folder with weights.")] = None,
     device: DeviceName = "auto",
@@ -65,9 +66,8 @@ def main(
     """Compare plain encoding, reference SGA and profiles on real files."""
     if threads is not None:
         torch.set_num_threads(threads)
-    crop = None if crops is None else size
     methods = _methods(profiles, sga_steps)
-    sources = spread(find([folder], exclude=out).sources, crops)
+    sources = spread(find([folder], exclude=out).sources, count)
     codecs = [
         load_codec(codec, quality, weights=weights, device=device, precision=precision)
         for quality in _qualities(codec, qualities)

@@ -2,7 +2,7 @@
 
     python -m pipelines.compare_codecs KODAK -o OUT --codecs mean-scale-96,msp-fast,msp-base,msp-high
     python -m pipelines.compare_codecs KODAK -o OUT --codecs hyperprior=mean-scale-96:WEIGHTS,msp-high \\
-        --profile fast --crops 6 --size 256
+        --profile fast --count 6 --crop 256
 
 A codec is a name of ``lof codecs``, ``NAME:FOLDER`` for weights of one's own (as ``lof export-weights`` leaves
 them), ``LABEL=NAME:FOLDER`` to call it something. The first is the anchor of all BD-rates. Decoding is timed on the
@@ -32,7 +32,7 @@ from lof.report.records import Record
 from lof.training.measure import measure
 from pipelines import comparison
 from pipelines.benchmark_report import PLAIN
-from pipelines.command import Count, Folder, Results, Threads, qualities_of, run
+from pipelines.command import Count, Crop, Folder, Results, Threads, qualities_of, run
 from pipelines.methods import Journal
 
 ROUNDS = 3
@@ -54,17 +54,16 @@ def main(
     qualities: Annotated[str, typer.Option(help="Rate points, by commas.")] = "2,4,5,6",
     profile: Annotated[str, typer.Option(help="Search with it as well.")] = "",
     only_plain: Annotated[str, typer.Option(help="Labels, by commas, that are not searched.")] = "",
-    crops: Count = None,
-    size: Annotated[int, typer.Option(min=16, help="Side of a crop, in pixels.")] = 256,
+    count: Count = None,
+    crop: Crop = None,
     threads: Threads = 1,
 ) -> None:
     """Measure and write table and plot."""
     torch.set_num_threads(threads)
-    crop = None if crops is None else size
     method = load_profile(profile) if profile else None
     entries = [_entry(text.strip(), qualities_of(qualities)) for text in codecs.split(",")]
     journal = Journal(out / "rows.jsonl")
-    sources = spread(find([folder], exclude=out).sources, crops)
+    sources = spread(find([folder], exclude=out).sources, count)
     rows: list[Record] = []
     for images in batches(sources, crop, len(sources)):
         for entry in entries:
@@ -75,7 +74,7 @@ def main(
     whole = next(batches(sources[:1], None, 1))[0]
     seconds = {entry.label: _timed(journal, entry, whole, threads) for entry in entries}
     compared = comparison.compare(rows, seconds)
-    what = f"{len(sources)} whole images" if crop is None else f"{len(sources)} centre crops of {size}×{size}"
+    what = f"{len(sources)} whole images" if crop is None else f"{len(sources)} centre crops of {crop}×{crop}"
     text = f"{what}; {threads} CPU thread{'s' * (threads > 1)}.\n\n{comparison.table(compared)}"
     write_atomically(out / "codecs.md", text.encode())
     write_atomically(out / "codecs.png", comparison.plot(compared))

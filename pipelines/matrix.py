@@ -1,6 +1,6 @@
 """A search over a matrix of codecs: what reference SGA and each profile gain in every cell.
 
-    python -m pipelines.matrix PHOTOS -o RUN --crops 4 --size 192
+    python -m pipelines.matrix PHOTOS -o RUN --count 4 --crop 192
     python -m pipelines.matrix PHOTOS -o RUN --cells mean-scale-96:4,lapped:4:lambda*4 --sga-steps 500
 
 A cell is a codec at a quality, perhaps under a variant that makes any fixed step size wrong
@@ -45,8 +45,8 @@ def main(
     ),
     profiles: Annotated[str, typer.Option(help="Names or TOML files, by commas.")] = "fast,medium,high",
     sga_steps: Annotated[int, typer.Option(min=0, help="Of the reference SGA; 0 leaves it out.")] = SGA_STEPS,
-    crops: Annotated[int, typer.Option(min=1, help="Centre crops, evenly over the folder.")] = 4,
-    size: Annotated[int, typer.Option(min=16, help="Side of a crop, in pixels.")] = 192,
+    count: Annotated[int, typer.Option(min=1, help="Pictures, evenly over the folder.")] = 4,
+    crop: Annotated[int, typer.Option(min=16, help="Side of a crop, in pixels.")] = 192,
     device: DeviceName = "auto",
     precision: Precision = "auto",
     threads: Threads = 1,
@@ -56,16 +56,16 @@ def main(
     torch.set_num_threads(threads)
     methods = [sga(sga_steps)] if sga_steps else []
     methods += [load_profile(name.strip()) for name in profiles.split(",") if name.strip()]
-    sources = spread(find([folder], exclude=out).sources, crops)
-    images, *others = batches(sources, size, len(sources))
+    sources = spread(find([folder], exclude=out).sources, count)
+    images, *others = batches(sources, crop, len(sources))
     if others:
-        raise UsageError(f"{folder}: pictures are smaller than {size}×{size}; name a smaller --size")
+        raise UsageError(f"{folder}: pictures are smaller than {crop}×{crop}; name a smaller --crop")
     journal = Journal(out / "results.jsonl")
     found: list[matrix_report.Cell] = []
     for name in dict.fromkeys(text.strip() for text in cells.split(",")):
         codec = variant(name, device=device, precision=precision)
         settings = {
-            "crop": size,
+            "crop": crop,
             "seed": seed,
             "batch": len(images),
             "device": device_name(codec.device),
@@ -78,7 +78,7 @@ def main(
             typer.echo(f"{name}  {done}", err=True)
         found.append(matrix_report.cell(name, runner.rows, [method.name for method in methods]))
         text = matrix_report.table(found, methods[0].name if sga_steps else None)
-        about = f"{len(images)} centre crops of {size}×{size}; {settings['device']}, seed {seed}.\n\n"
+        about = f"{len(images)} centre crops of {crop}×{crop}; {settings['device']}, seed {seed}.\n\n"
         write_atomically(out / "matrix.md", (about + text).encode())
         if sga_steps:
             write_atomically(out / "matrix.png", matrix_report.plot(found, methods[0].name))

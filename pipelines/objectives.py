@@ -1,7 +1,7 @@
 """What a search brings where a part of the picture counts more, and for MS-SSIM instead of the squared error.
 
     python -m pipelines.objectives KODAK -o RUN --profile medium
-    python -m pipelines.objectives KODAK -o RUN --profile fast --count 6 --size 256 --aimed-quality 5
+    python -m pipelines.objectives KODAK -o RUN --profile fast --count 6 --crop 256 --aimed-quality 5
 
 For each picture a search for the squared error. Then a search in which the middle quarter counts 8, for a file of the
 same size: by how many dB that quarter is better. And a search for MS-SSIM, for a file of the same MS-SSIM: how many
@@ -49,7 +49,9 @@ def main(
     ] = None,
     profile: ProfileName = "medium",
     count: Count = None,
-    size: Annotated[int | None, typer.Option(min=161, help="Side of their centre; all of them.")] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=161, help="Side of centre crops, in pixels; else whole pictures.")
+    ] = None,
     threads: Threads = 1,
 ) -> None:
     """Measure what the journal lacks, and write the table."""
@@ -58,10 +60,10 @@ def main(
     loaded, rows = load_codec(codec, quality), []
     for source in spread(find([folder], exclude=out).sources, count):
         name = str(source.relative)
-        key = f"{codec} {loaded.quality} {loaded.fingerprint.hex()[:8]} {plan.digest} {size} {name}"
+        key = f"{codec} {loaded.quality} {loaded.fingerprint.hex()[:8]} {plan.digest} {crop} {name}"
         key += "" if aimed_quality is None else f" {aimed_quality}"
         if key not in journal.rows:
-            pixels = centre_crop(read_picture(source.path), size).pixels
+            pixels = centre_crop(read_picture(source.path), crop).pixels
             options: dict[str, Any] = {"codec": codec, "profile": plan}
             free = lof.optimize(pixels, codec=loaded, profile=plan)
             aimed = lof.optimize(

@@ -1,7 +1,7 @@
 """Sizes and qualities that are asked for: how close the files come, and what it takes.
 
     python -m pipelines.targets KODAK -o RUN --profile medium
-    python -m pipelines.targets KODAK -o RUN --codec jpeg --crops 6 --size 256
+    python -m pipelines.targets KODAK -o RUN --codec jpeg --count 6 --crop 256
 
 For each picture a search without a target, then two with: its size, and its PSNR, as targets. So the table also says
 what a target costs in quality or bytes. Time is processor time. Each row goes to ``RUN/results.jsonl``; the same
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Any
 
 import torch
 import typer
@@ -26,7 +26,7 @@ from lof.files.inputs import find
 from lof.pictures.batches import Image, centre_crop, spread
 from lof.pictures.reading import read_picture
 from lof.profiles import Profile, load_profile
-from pipelines.command import CodecName, Count, Folder, ProfileName, Results, Threads, run
+from pipelines.command import CodecName, Count, Crop, Folder, ProfileName, Results, Threads, run
 from pipelines.methods import Journal
 
 BELOW, ABOVE = 1.0, 0.02
@@ -43,18 +43,18 @@ def main(
     out: Results,
     codec: CodecName = DEFAULT_CODEC,
     profile: ProfileName = "medium",
-    crops: Count = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Side of their centre; all of them.")] = None,
+    count: Count = None,
+    crop: Crop = None,
     threads: Threads = 1,
 ) -> None:
     """Measure what the journal lacks, and write the table."""
     torch.set_num_threads(threads)
     journal, plan = Journal(out / "results.jsonl"), load_profile(profile)
     lines = []
-    for source in spread(find([folder], exclude=out).sources, crops):
-        picture = centre_crop(read_picture(source.path), size)
+    for source in spread(find([folder], exclude=out).sources, count):
+        picture = centre_crop(read_picture(source.path), crop)
         image = Image(str(source.relative), picture, "")
-        key = f"{codec} {plan.digest} {size} {image.name}"
+        key = f"{codec} {plan.digest} {crop} {image.name}"
         if f"{key} size" not in journal.rows:
             for row in _measured(image, codec, plan):
                 journal.append({"key": f"{key} {row['kind']}", "image": image.name} | row)

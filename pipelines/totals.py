@@ -1,7 +1,7 @@
 """One size for all pictures: how many bytes it saves against the same bits per pixel for each.
 
     python -m pipelines.totals CID22 -o RUN
-    python -m pipelines.totals CID22 -o RUN --codec jpeg --size 256
+    python -m pipelines.totals CID22 -o RUN --codec jpeg --crop 256
 
 Plain encodings of each picture at eight qualities give its size and its error for every λ between them. At several
 rates: what all pictures have at so many bits per pixel each, and how few bytes together reach the same with shares of a
@@ -44,7 +44,7 @@ def main(
     out: Results,
     codec: CodecName = DEFAULT_CODEC,
     count: Count = None,
-    size: Crop = None,
+    crop: Crop = None,
     threads: Threads = 1,
 ) -> None:
     """Measure what the journal lacks, and print the table."""
@@ -55,10 +55,10 @@ def main(
     qualities = [list(ladder.lmbdas)[place] for place in places]
     curves = []
     for source in spread(find([folder], exclude=out).sources, count):
-        picture, points = centre_crop(read_picture(source.path), size), []
+        picture, points = centre_crop(read_picture(source.path), crop), []
         for quality in qualities:
             loaded = ladder.load(quality)
-            key = f"{codec} {quality} {loaded.fingerprint.hex()[:8]} {size} {source.relative}"
+            key = f"{codec} {quality} {loaded.fingerprint.hex()[:8]} {crop} {source.relative}"
             if key not in journal.rows:
                 journal.append({"key": key} | _measured(loaded, picture))
             points.append(journal.rows[key])

@@ -42,8 +42,8 @@ def tune(
         typer.Option(help="Rate points by commas, as 2,4,6.", show_default="three over the codec's range"),
     ] = "",
     metric: options.Metric = "mse",
-    crops: Annotated[int, typer.Option(min=1, help="How many images, evenly over all.")] = 4,
-    size: Annotated[
+    count: Annotated[int, typer.Option(min=1, help="How many images, evenly over all.")] = 4,
+    crop: Annotated[
         int, typer.Option(min=16, help="Side of the centre that is cut from each, in pixels.")
     ] = 192,
     weights: options.Weights = None,
@@ -88,7 +88,7 @@ def tune(
         raise UsageError(f"{place}: is there already; remove it, or name another file with -o")
     pictures = [
         torch.cat([tensor_of(one.picture) for one in batch])
-        for batch in batches(spread(find(images).sources, crops), size, crops)
+        for batch in batches(spread(find(images).sources, count), crop, count)
     ]
     for rate in codecs:
         steps = half_bits(rate, pictures[0], metric)
@@ -108,7 +108,7 @@ def tune(
     if first is None or best is None or best is first:
         said = "nothing is better by more than chance; no profile is written"
     else:
-        about = f"cost {percent(best.cost)} instead of {percent(first.cost)} on {plural(crops, 'crop')} with {codec}"
+        about = f"cost {percent(best.cost)} instead of {percent(first.cost)} on {plural(count, 'crop')} with {codec}"
         name = f"{start.name}-{codec}"[:64]
         tuned = best.profile.model_copy(update={"name": name, "summary": about})
         write_atomically(place, f"{profile_toml(tuned)}\n".encode())

@@ -180,7 +180,7 @@ def run(*arguments: object) -> str:
 def test_a_run_leaves_its_results_and_a_second_one_repeats_no_search(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = (folder, "-o", out, "--codec", "tiny", "--profiles", "fast", "--sga-steps", 5)
-    first = run(*options, "--crops", 2, "--size", 64)
+    first = run(*options, "--count", 2, "--crop", 64)
     assert "tiny (" in first
     assert "2 centre crops of 64×64" in first
     written = (out / "results.jsonl").read_bytes()
@@ -199,16 +199,16 @@ def test_a_run_leaves_its_results_and_a_second_one_repeats_no_search(folder: Pat
     for name in ("table.md", "bd-rate.png", "rd.png"):
         assert (out / name).stat().st_size > 0
 
-    assert run(*options, "--crops", 2, "--size", 64) == first
+    assert run(*options, "--count", 2, "--crop", 64) == first
     assert (out / "results.jsonl").read_bytes() == written
 
     (out / "results.jsonl").write_bytes(written[:-10])
-    run(*options, "--crops", 2, "--size", 64)
+    run(*options, "--count", 2, "--crop", 64)
     mended = (out / "results.jsonl").read_bytes().splitlines()
     assert mended[:-1] == written.splitlines()[:-1]
     assert json.loads(mended[-1])["method"] == "plain"
 
-    run(*options, "--crops", 2, "--size", 48)
+    run(*options, "--count", 2, "--crop", 48)
     assert len((out / "results.jsonl").read_bytes().splitlines()) == 12
 
 
@@ -222,7 +222,7 @@ def test_images_in_a_batch_are_measured_one_by_one(folder: Path, tmp_path: Path)
 
 
 def test_the_default_codec_gains_in_bd_rate_on_a_photograph(folder: Path, tmp_path: Path) -> None:
-    options = "--crops", 1, "--size", 96, "--qualities", "2,4,6", "--profiles", "fast", "--sga-steps", 0
+    options = "--count", 1, "--crop", 96, "--qualities", "2,4,6", "--profiles", "fast", "--sga-steps", 0
     run(folder, "-o", tmp_path / "out", *options)
     rows = [json.loads(line) for line in (tmp_path / "out" / "results.jsonl").read_bytes().splitlines()]
     found = report.summarise(rows, ["plain", "fast"], None)

@@ -83,7 +83,7 @@ def test_the_pipeline_goes_on_where_it_stopped(
     (tmp_path / "in").mkdir()
     Image.fromarray(photograph[64:128, 160:224]).save(tmp_path / "in" / "a.png")
     (tmp_path / "p.toml").write_text('name = "p"\n[[stage]]\nkind = "mean-field"\nevaluations = 2\n')
-    arguments = ["matrix", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--size", "64"]
+    arguments = ["matrix", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--crop", "64"]
     arguments += ["--profiles", str(tmp_path / "p.toml"), "--sga-steps", "3"]
     for cells in ("tiny:4", "tiny:4,tiny:4:z/8"):
         monkeypatch.setattr("sys.argv", [*arguments, "--cells", cells])

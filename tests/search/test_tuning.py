@@ -67,7 +67,7 @@ def test_the_command_writes_a_profile_once(
 ) -> None:
     def run(*more: str) -> tuple[object, str, str]:
         monkeypatch.setattr(
-            sys, "argv", ["lof", "tune", "tiny", "a.png", "--profile", "timid.toml", "--size", "64", *more]
+            sys, "argv", ["lof", "tune", "tiny", "a.png", "--profile", "timid.toml", "--crop", "64", *more]
         )
         with pytest.raises(SystemExit) as stopped:
             main()
