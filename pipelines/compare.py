@@ -21,8 +21,6 @@ import typer
 
 from lof.api import encode, optimize_batch
 from lof.codecs import DEFAULT_CODEC, Codec, load_codec
-from lof.containers import container as container_of
-from lof.containers import unpack
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
 from lof.metrics import bpp, ms_ssim, mse, psnr
@@ -31,6 +29,7 @@ from lof.pictures.formats import Format, decode
 from lof.profiles import Profile, load_profile
 from lof.report.records import Record, distinct
 from lof.results import Pixels
+from lof.training.measure import decoded
 from pipelines.benchmark_report import PLAIN
 from pipelines.command import CodecName, Count, Crop, Folder, Results, Threads, bar, qualities_of, run
 from pipelines.compare_report import plot, series_of, to_markdown
@@ -118,9 +117,7 @@ def _measured(
             if key not in journal.rows:
                 if method is None:
                     data = encode(image.picture, codec=codec)
-                    parsed = unpack(data)
-                    decoded = codec.decompress(parsed.strings, parsed.height, parsed.width).image
-                    pixels = container_of(parsed.container).to_pixels(decoded)
+                    pixels = decoded(codec, data, *image.picture.pixels.shape[:2])
                     _keep(journal, key, image, len(data), pixels, metric)
                 else:
                     result = optimize_batch([image.picture], codec, method, metric=metric)[0]

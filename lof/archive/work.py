@@ -237,7 +237,7 @@ def _columns(
     measured = result.optimised
     height, width = result.pixels.shape[:2]
     parsed = unpack(result.data)
-    symbols = codec.decompress(parsed.strings, height, width).symbols
+    symbols = codec.for_size(height, width).decompress(parsed.strings, height, width).symbols
     return {
         "container": parsed.container,
         "suffix": container(parsed.container).suffix,

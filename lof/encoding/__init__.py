@@ -89,7 +89,7 @@ def arrays_of(codec: Codec, symbols: Symbols) -> dict[str, np.ndarray[Any, Any]]
 def codec_of(
     stream: Stream, *, name: str = "stream", weights: str | Path | None = None, download: bool = False
 ) -> Codec:
-    """The codec that a file asks for, checked against the fingerprint in the file.
+    """The codec that a file asks for, for pictures of its size, checked against the fingerprint in the file.
 
     Raises:
         StreamError: the weights at hand are not those that the file was written with.
@@ -104,7 +104,7 @@ def codec_of(
             weights=weights,
             device="cpu",
             download=download,
-        )
+        ).for_size(stream.height, stream.width)
     except LofError as error:
         raise type(error)(f"{name}: {error}") from error
     if stream.fingerprint and codec.fingerprint[:4] != stream.fingerprint:

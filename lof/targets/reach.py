@@ -101,10 +101,10 @@ class _Reach:
         self.started = time.perf_counter()
         self.picture, self.target, self.ladder, self.profile = picture, target, ladder, profile
         self.seed, self.region, self.portable, self.on_progress = seed, region, portable, on_progress
-        first = ladder.load(ladder.start)
+        height, width = picture.pixels.shape[:2]
+        first = ladder.load(ladder.start).for_size(height, width)
         self.metric = metric or first.metric
         self.offset = container(format).pixel_offset
-        height, width = picture.pixels.shape[:2]
         self.windows = [] if memory is None else windows_for(first, height, width, memory, HELD_FOR_TARGET)
         needed = memory if memory and self.windows else first.memory_needed(height, width)
         require_memory(needed, first.device, f"a {width}×{height} image")

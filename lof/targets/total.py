@@ -34,8 +34,8 @@ def plain_sizes(
         memory: bytes that this process may take.
     """
     cost = TrueCost(picture.pixels, ladder.lmbdas[ladder.start], metric)
-    codec = ladder.load(ladder.start)
     height, width = picture.pixels.shape[:2]
+    codec = ladder.load(ladder.start).for_size(height, width)
     plains = Plains(
         ladder,
         Aim(Target(size=1), picture.pixels),

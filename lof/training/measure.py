@@ -70,7 +70,8 @@ def measure(codec: Codec, pictures: Iterable[Picture]) -> list[Measured]:
 def decoded(codec: Codec, data: bytes, height: int, width: int) -> Pixels:
     """The picture of a file, (height, width, 3) uint8, through the codec that wrote it."""
     parsed = unpack(data)
-    return container(parsed.container).to_pixels(codec.decompress(parsed.strings, height, width).image)
+    image = codec.for_size(height, width).decompress(parsed.strings, height, width).image
+    return container(parsed.container).to_pixels(image)
 
 
 def summarise(measured: Sequence[Measured]) -> Means:

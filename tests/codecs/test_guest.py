@@ -50,6 +50,25 @@ print(json.dumps(result.record()))
 """
 
 
+# A codec that pads large pictures further than small ones.
+SIZED = """
+import copy
+from dataclasses import replace
+from lof.codecs import register
+from lof_cosine import SPEC, CosineCodec
+
+class SizedCodec(CosineCodec):
+    def for_size(self, height, width):
+        sized = copy.copy(self)
+        sized.stride = 32 if height * width > 64 * 64 else 8
+        return sized
+
+@register(replace(SPEC, name="sized"))
+def load(request):
+    return SizedCodec(request)
+"""
+
+
 def python_blocks() -> list[str]:
     """The Python in the documentation: a codec, and how to check it."""
     return re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
@@ -88,7 +107,9 @@ def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return install(tmp_path_factory.mktemp("guest"), "lof_cosine", python_blocks()[0])
+    folder = tmp_path_factory.mktemp("guest")
+    install(folder, "lof_sized", SIZED)
+    return install(folder, "lof_cosine", python_blocks()[0])
 
 
 def test_the_lines_of_the_documentation_are_what_is_installed(site: Path) -> None:
@@ -135,6 +156,25 @@ def test_it_is_listed_searched_decoded_and_inspected(
     with Image.open(picture) as image:
         error = np.square(np.asarray(image, float) - photograph[:100, 100:231]).mean()
     assert error == pytest.approx(record["optimised"]["mse"], rel=1e-6)
+
+
+def test_what_a_codec_for_the_size_of_the_picture_wrote_is_read_everywhere(
+    site: Path, photograph: NDArray[np.uint8], tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(photograph[:70, 100:201]).save(tmp_path / "photos" / "photo.png")
+    photos, out, archive = (str(tmp_path / name) for name in ("photos", "out", "archive"))
+    options = "--codec", "sized", "--profile", "fast"
+    commands = [
+        ["optimize", photos, *options, "--json", "-o", out],
+        ["verify", out],
+        ["decode", f"{out}/photo.png.lof", "-o", str(tmp_path / "again.png")],
+        ["archive", "create", photos, archive, *options],
+        ["archive", "verify", archive],
+    ]
+    outcome = run(site, "-c", BOTH, json.dumps(commands))
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    assert json.loads(outcome.stdout.splitlines()[0])["kept"] == "search"
 
 
 def test_a_search_by_misleading_bits_counts_the_strings_and_loses_nothing(
