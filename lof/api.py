@@ -383,7 +383,7 @@ def decode_stream(
     except StreamError as error:
         raise StreamError(f"{name}: {error}") from error
     symbols = arrays_of(codec, decoded.symbols)
-    check_digest(stream, symbols, name)
+    check_digest(stream, symbols, name, portable=codec.portable)
     return Picture(container(stream.container).to_pixels(decoded.image), stream.boxes), symbols
 
 

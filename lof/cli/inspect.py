@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json as json_format
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,11 +15,9 @@ from lof.cli import app
 from lof.cli._consoles import make_console
 from lof.cli._streams import read_stream
 from lof.containers import SUFFIXES, Stream, container, unpack
+from lof.containers.digest import NO_WEIGHTS
 from lof.errors import LofError
 from lof.report.figures import count, printable
-
-_NO_WEIGHTS = hashlib.sha256().hexdigest()[:8]
-"""What files of a codec without weights have as their fingerprint."""
 
 _HELP = (
     "Show what is in a stream: its codec, its size, and the bytes of every string and box.\n\n"
@@ -123,7 +120,7 @@ def _lines(found: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _weights(found: dict[str, Any]) -> str:
-    if found["fingerprint"] == _NO_WEIGHTS:
+    if found["fingerprint"] == NO_WEIGHTS.hex():
         return "none needed" + (f"; less is shown: {found['problem']}" if found["problem"] else "")
     stated = f"fingerprint {found['fingerprint']}" if found["fingerprint"] else "not stated in this format"
     if found["problem"]:

@@ -17,6 +17,8 @@ from lof.containers.base import Stream
 from lof.errors import StreamError
 
 SIZE: Final = 4
+NO_WEIGHTS: Final = hashlib.sha256().digest()[:4]
+"""What files of a codec without weights have as their fingerprint."""
 
 
 def symbols_digest(symbols: Mapping[str, NDArray[np.integer[Any]]]) -> bytes:
@@ -50,22 +52,28 @@ def symbols_digest(symbols: Mapping[str, NDArray[np.integer[Any]]]) -> bytes:
     return digest.digest()[:SIZE]
 
 
-def check_digest(stream: Stream, symbols: Mapping[str, NDArray[np.integer[Any]]], name: str) -> None:
+def check_digest(
+    stream: Stream, symbols: Mapping[str, NDArray[np.integer[Any]]], name: str, *, portable: bool = False
+) -> None:
     """Refuse symbols that are not those that were written. A container without a digest cannot tell.
 
     Args:
         symbols: what the codec read from ``stream``, as for :func:`symbols_digest`.
+        portable: whether every CPU reads the same symbols of this codec, so that the CPU is not to blame.
 
     Raises:
         StreamError: they are others; the message starts with ``name``.
     """
     if stream.digest and symbols_digest(symbols) != stream.digest:
-        if not stream.fingerprint:  # no weights, hence no tables that a CPU might compute otherwise
-            what = "is damaged, or was changed by another program: other symbols come out than were written"
-            raise StreamError(f"{name}: {what}; copy it again from its source")
+        # Without weights there are no tables that a CPU might compute otherwise.
+        if portable or stream.fingerprint in (b"", NO_WEIGHTS):
+            raise StreamError(
+                f"{name}: other symbols come out than were written: it is damaged, was changed by another program, or "
+                f"was written by another version of {stream.codec}; copy it again from its source, or use that version"
+            )
         raise StreamError(
             f"{name}: decodes to noise here, since other symbols come out than were written: this CPU computes the "
             f"entropy tables of {stream.codec} a little differently from the writer's, or the file was damaged before "
-            "it was sealed; decode it on a machine like the writer's, or write it again with --portable or a "
-            "portable codec"
+            "it was sealed; decode it on a machine like the writer's, or write it again without --no-portable, or with "
+            "a codec that every CPU reads"
         )

@@ -198,6 +198,15 @@ class TestDigest:
             check_digest(written, {"z": SYMBOLS["z"], "y": SYMBOLS["y"] + 1}, "a.lof")
         assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("fingerprint", "portable"), [(STREAM.fingerprint, True), (hashlib.sha256().digest()[:4], False)]
+    )
+    def test_no_cpu_is_blamed_where_it_cannot_be_the_cause(self, fingerprint: bytes, portable: bool) -> None:
+        written = replace(STREAM, digest=symbols_digest(SYMBOLS), fingerprint=fingerprint)
+        with pytest.raises(StreamError, match=r"^a\.lof: other symbols .* version of mbt2018-mean; ") as caught:
+            check_digest(written, {name: -one for name, one in SYMBOLS.items()}, "a.lof", portable=portable)
+        assert "CPU" not in str(caught.value)
+
     @pytest.mark.parametrize("codec", ["tiny", "msp-tiny"])
     def test_every_stream_carries_the_digest_of_what_its_decoder_reads(
         self, codec: str, crop: NDArray[np.uint8]
