@@ -303,7 +303,7 @@ def encode(
     picture = image if isinstance(image, Picture) else picture_of(image)
     codec = codec.for_size(*picture.pixels.shape[:2])
     format = format or container_for(codec.name)
-    symbols = codec.symbols(codec.begin(picture).plain)
+    symbols = codec.symbols(begin(codec, picture, ()).plain)
     writer = Writer(codec, picture, format, TrueCost(picture.pixels, codec.lmbda, codec.metric))
     return writer.pack(codec.widen(symbols) if portable else symbols)
 
@@ -380,9 +380,9 @@ def decode_stream(
     require_memory(needed, None, f"{name}: a {stream.width}×{stream.height} image", "decode")
     try:
         decoded = codec.decompress(stream.strings, stream.height, stream.width)
+        symbols = arrays_of(codec, decoded.symbols)
     except StreamError as error:
         raise StreamError(f"{name}: {error}") from error
-    symbols = arrays_of(codec, decoded.symbols)
     check_digest(stream, symbols, name, portable=codec.portable)
     return Picture(container(stream.container).to_pixels(decoded.image), stream.boxes), symbols
 

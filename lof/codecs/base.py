@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lof.codecs.checks import strings_of
 from lof.errors import UsageError
 from lof.pictures.picture import Picture
 from lof.profiles import Profile
@@ -273,11 +274,14 @@ class Codec(ABC):
 
         Args:
             symbols: rounded residuals, (B, C, h, w), integers in any dtype.
+
+        Raises:
+            SearchError: they cannot be written.
         """
         lengths = []
         for index in range(len(next(iter(symbols.values())))):
             one = {name: tensor[index : index + 1] for name, tensor in symbols.items()}
-            lengths.append(8 * sum(map(len, self.compress(one))))
+            lengths.append(8 * sum(map(len, strings_of(self, one))))
         return torch.tensor(lengths, dtype=torch.float64)
 
     def widen(self, symbols: Mapping[str, Tensor]) -> dict[str, Tensor]:

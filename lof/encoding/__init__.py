@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from lof.codecs import Codec, Latents, load_codec
+from lof.codecs.checks import strings_of
 from lof.containers import Stream, container, unpack
 from lof.containers.digest import symbols_digest
-from lof.errors import LofError, StreamError
+from lof.errors import LofError, SearchError, StreamError
 from lof.measure import TrueCost
 from lof.pictures.picture import Picture
 from lof.results import Measured, Pixels
@@ -47,6 +48,7 @@ class Writer:
 
         Raises:
             UsageError: the format cannot hold the codec's streams.
+            SearchError: the codec cannot write the symbols.
         """
         kind = container(self.format)
         kind.require(self.codec.name)
@@ -57,7 +59,7 @@ class Writer:
             metric=self.codec.metric,
             height=height,
             width=width,
-            strings=tuple(self.codec.compress(symbols)),
+            strings=tuple(strings_of(self.codec, symbols)),
             fingerprint=self.codec.fingerprint[:4],
             digest=symbols_digest(arrays_of(self.codec, symbols)),
             boxes={box: data for box, data in self.picture.boxes.items() if kind.keeps(box, data)},
@@ -72,8 +74,20 @@ class Writer:
         )
 
     def measured(self, data: bytes) -> Written:
-        """A file, read back and measured."""
-        pixels = self.read(data)
+        """A file, read back and measured.
+
+        Raises:
+            SearchError: the codec reads other symbols than were written.
+            StreamError: it reads none, or no integers.
+        """
+        stream = unpack(data)
+        found = self.codec.decompress(stream.strings, stream.height, stream.width)
+        if stream.digest and symbols_digest(arrays_of(self.codec, found.symbols)) != stream.digest:
+            raise SearchError(
+                f"codec {self.codec.name}: reads other symbols than it has written; where compress cannot write large "
+                "ones, say so with symbol_limit, and let lof.testing.check_codec look at it"
+            )
+        pixels = container(self.format).to_pixels(found.image)
         return Written(data, pixels, self.cost.measure(len(data), pixels))
 
     def write(self, symbols: Symbols) -> Written:
@@ -82,8 +96,18 @@ class Writer:
 
 
 def arrays_of(codec: Codec, symbols: Symbols) -> dict[str, np.ndarray[Any, Any]]:
-    """Symbols in decoding order, as the digest takes them."""
-    return {name: symbols[name].cpu().numpy() for name in codec.latents}
+    """Symbols in decoding order, as the digest takes them.
+
+    Raises:
+        StreamError: they are no integers.
+    """
+    arrays = {name: symbols[name].cpu().numpy() for name in codec.latents}
+    for name, array in arrays.items():
+        if not np.issubdtype(array.dtype, np.integer):
+            raise StreamError(
+                f"codec {codec.name}: its symbols of {name} are {array.dtype}, not integers; correct its decompress"
+            )
+    return arrays
 
 
 def codec_of(

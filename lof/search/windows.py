@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lof.codecs import Begun, Codec, Coded, Latents, Quantize
+from lof.codecs.checks import require_finite
 from lof.errors import LowMemoryError
 from lof.machine.memory import give_back
 from lof.pictures.picture import Picture
@@ -191,11 +192,19 @@ def analyse_in_windows(codec: Codec, pixels: Pixels, windows: Sequence[Window]) 
 
 
 def begin(codec: Codec, picture: Picture, windows: Sequence[Window]) -> Begun:
-    """:meth:`Codec.begin`, window by window where there are some."""
-    if not windows:
-        return codec.begin(picture)
-    guess = analyse_in_windows(codec, picture.pixels, windows)
-    return Begun(guess, guess)
+    """:meth:`Codec.begin`, window by window where there are some.
+
+    Raises:
+        SearchError: latents are not finite.
+    """
+    if windows:
+        guess = analyse_in_windows(codec, picture.pixels, windows)
+        begun = Begun(guess, guess)
+    else:
+        begun = codec.begin(picture)
+    for latents in (begun.plain, begun.start):
+        require_finite(codec, latents)
+    return begun
 
 
 def _places(box: Box, stride: int, within: Box | None = None, *, entire: bool = False) -> tuple[slice, slice]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import zipfile
@@ -12,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from guest import README, python_blocks
 from numpy.typing import NDArray
 from PIL import Image
-
-README = Path(__file__).parents[2] / "lof" / "codecs" / "README.md"
-
 
 # Commands of lof one after the other, until one fails.
 BOTH = """
@@ -67,11 +64,6 @@ class SizedCodec(CosineCodec):
 def load(request):
     return SizedCodec(request)
 """
-
-
-def python_blocks() -> list[str]:
-    """The Python in the documentation: a codec, and how to check it."""
-    return re.findall(r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
 
 
 def install(folder: Path, name: str, source: str) -> Path:

@@ -203,7 +203,9 @@ class TestDigest:
     )
     def test_no_cpu_is_blamed_where_it_cannot_be_the_cause(self, fingerprint: bytes, portable: bool) -> None:
         written = replace(STREAM, digest=symbols_digest(SYMBOLS), fingerprint=fingerprint)
-        with pytest.raises(StreamError, match=r"^a\.lof: other symbols .* version of mbt2018-mean; ") as caught:
+        with pytest.raises(
+            StreamError, match=r"^a\.lof: other symbols .* version of mbt2018-mean; "
+        ) as caught:
             check_digest(written, {name: -one for name, one in SYMBOLS.items()}, "a.lof", portable=portable)
         assert "CPU" not in str(caught.value)
 
