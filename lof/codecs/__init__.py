@@ -94,7 +94,7 @@ def load_codec(
     name: str = DEFAULT_CODEC,
     quality: float | None = None,
     *,
-    metric: str = "mse",
+    metric: str | None = None,
     weights: str | Path | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -105,7 +105,7 @@ def load_codec(
     Args:
         name: as ``lof codecs`` lists them.
         quality: rate point, 1 (smallest) to 8 for most codecs; the codec's default if ``None``.
-        metric: what the codec was trained for, ``mse`` or ``ms-ssim``.
+        metric: what the codec was trained for, ``mse`` or ``ms-ssim``; ``mse`` if ``None``, or else its only one.
         weights: a folder with weights; see ``lof codecs`` for the file names. Without it: lof's own
             folder, then the one in ``LOF_WEIGHTS_DIR``, then CompressAI's zoo.
         device: where the search runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N``. Files are always written
@@ -121,6 +121,7 @@ def load_codec(
     check_arguments(quality=quality)
     spec = codec_spec(name)
     quality = spec.default_quality if quality is None else float(quality)
+    metric = spec.made_for("mse") if metric is None else metric
     spec.rate_point(metric, quality)
     folder = str(Path(weights).resolve()) if weights is not None else None
     return _load(name, quality, metric, folder, device, precision, download)

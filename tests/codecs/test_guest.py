@@ -66,6 +66,20 @@ def load(request):
 """
 
 
+# Beside it one that is made for MS-SSIM alone.
+SIMILAR = """
+from dataclasses import replace
+import lof, lof_cosine, numpy
+from lof.codecs import Continuous, register
+from lof.containers import unpack
+
+rates = Continuous(1, 8, (2.4, 220.0), metric="ms-ssim")
+register(replace(lof_cosine.SPEC, name="similar", rates=rates))(lof_cosine.load)
+file = lof.encode(numpy.zeros((8, 8, 3), numpy.uint8), codec="similar")
+print("made for", load_codec("similar").metric, unpack(file).metric, lof.decode(file).pixels.shape)
+"""
+
+
 def install(folder: Path, name: str, source: str) -> Path:
     """Install a package of one module that registers codecs; returns where. The wheel is what a back end would make."""
     about = f"{name}-1.0.dist-info"
@@ -114,14 +128,20 @@ def test_the_lines_of_the_documentation_are_what_is_installed(site: Path) -> Non
 
 @pytest.fixture(scope="module")
 def outcome(site: Path) -> subprocess.CompletedProcess[str]:
-    """Of one process that checks the contract and then searches by misleading bits."""
+    """Of one process that checks the contract, asks for no metric, and then searches by misleading bits."""
     checks = python_blocks()[1]
     contract = "for quality in (1, 4.25, 8): check_codec(load_codec('cosine', quality))\nprint('kept')\n"
-    return run(site, "-c", checks + contract + MISLED)
+    return run(site, "-c", checks + contract + SIMILAR + MISLED)
 
 
 def test_it_keeps_the_contract_at_every_quality(outcome: subprocess.CompletedProcess[str]) -> None:
     assert outcome.stdout.startswith("kept\n"), outcome.stderr
+
+
+def test_a_codec_for_ms_ssim_alone_is_had_without_naming_the_metric(
+    outcome: subprocess.CompletedProcess[str],
+) -> None:
+    assert "made for ms-ssim ms-ssim (8, 8, 3)" in outcome.stdout.splitlines(), outcome.stderr
 
 
 def test_it_is_listed_searched_decoded_and_inspected(
