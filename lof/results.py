@@ -41,7 +41,7 @@ def checked_lambda(lmbda: float) -> float:
     least, most = _LAMBDAS
     if not least <= lmbda <= most:
         raise UsageError(f"lambda {lmbda:g}: must be a number above 0, from {least:g} to {most:g}")
-    return lmbda
+    return float(lmbda)
 
 
 STEEPEST = 1.2

@@ -113,7 +113,7 @@ class _Describe(Work[_Item, None, dict[str, Any]]):
             "quality_64": round(64 * stream.quality),
             "metric": stream.metric,
             "fingerprint": codec.fingerprint.hex(),
-            "lmbda": codec.lmbda,
+            "lmbda": float(codec.lmbda),
             "height": stream.height,
             "width": stream.width,
             "pixels_sha256": pixels_digest(picture.pixels),

@@ -252,8 +252,8 @@ class Codec(ABC):
         if metric not in ("mse", "ms-ssim"):
             raise UsageError(f"metric {metric!r}: unknown; it is mse or ms-ssim")
         if metric == self.metric:
-            return self.lmbda
-        return self.lmbda * _MS_SSIM_LAMBDA if metric == "ms-ssim" else self.lmbda / _MS_SSIM_LAMBDA
+            return float(self.lmbda)  # a number of NumPy or torch has no place in JSON
+        return float(self.lmbda * _MS_SSIM_LAMBDA if metric == "ms-ssim" else self.lmbda / _MS_SSIM_LAMBDA)
 
     def rounded(self, name: str, residual: Tensor) -> Tensor:
         """The quantiser of the written file, as a :class:`Quantize`: to the nearest symbol that can be written."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -17,6 +18,7 @@ import lof
 from lof import encoding
 from lof.codecs import Codec, Decoded
 from lof.errors import LofError, SearchError, StreamError
+from lof.jobs import JobSettings
 from lof.profiles import parse_profile
 
 Cosine: Any = guest().CosineCodec
@@ -94,6 +96,16 @@ def test_symbols_that_are_no_integers_are_one_error_of_decoding_that_names_the_f
     monkeypatch.setattr(encoding, "load_codec", lambda *args, **options: loaded(FloatSymbols))
     with pytest.raises(StreamError, match=r"^face\.lof: codec cosine: its symbols of luma are float32"):
         lof.decode(data, name="face.lof")
+
+
+def test_a_lambda_may_be_a_number_of_numpy(crop: NDArray[np.uint8]) -> None:
+    codec, plain = loaded(Cosine), loaded(Cosine)
+    codec.lmbda = np.float32(2**-6)  # type: ignore[assignment]
+    plain.lmbda = 2**-6
+    settings = JobSettings("cosine", PROFILE)
+    assert settings.digest(codec) == settings.digest(plain)
+    record = lof.optimize(crop, codec=codec, profile=PROFILE).record()
+    assert json.loads(json.dumps(record))["lambda"] == 2**-6
 
 
 def test_a_latent_that_is_not_finite_has_no_plain_encoding() -> None:
