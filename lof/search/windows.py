@@ -111,7 +111,7 @@ def windows_for(codec: Codec, height: int, width: int, memory: int, held: int = 
 
 def _grid_and_margin(codec: Codec) -> tuple[int, int]:
     assert codec.locality is not None
-    grid = codec.locality.grid
+    grid = math.lcm(codec.locality.grid, codec.stride)  # analyse takes multiples of the stride alone
     return grid, -(-codec.locality.reach // grid) * grid
 
 

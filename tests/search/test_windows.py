@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 import lof
-from lof.codecs import Codec, load_codec
+from lof.codecs import Codec, Latents, Locality, load_codec
 from lof.containers import container
 from lof.errors import LowMemoryError, TargetError
 from lof.metrics import mse, psnr
@@ -96,6 +96,24 @@ def test_parts_are_analysed_as_the_whole_is(name: str, picture: NDArray[np.uint8
     whole, parts = codec.analyse(codec.pad(pixels)), analyse_in_windows(codec, picture, windows)
     for latent in codec.latents:
         assert float((whole[latent] - parts[latent]).abs().max()) < 0.1
+
+
+def test_sides_of_parts_are_multiples_of_a_stride_that_is_coarser_than_the_grid(
+    picture: NDArray[np.uint8],
+) -> None:
+    codec, seen = copy.copy(hungry("lapped-tiny")), list[tuple[int, ...]]()
+    codec.stride, codec.locality = 48, Locality(grid=16, reach=32)  # type: ignore[misc]
+    analyse = codec.analyse
+
+    def watched(images: torch.Tensor) -> Latents:
+        seen.append(tuple(images.shape[2:]))
+        return analyse(images)
+
+    codec.analyse = watched  # type: ignore[method-assign]
+    windows = windows_for(codec, *picture.shape[:2], least_memory(codec, *picture.shape[:2]))
+    analyse_in_windows(codec, picture, windows)
+    assert len(seen) > 1
+    assert all(side % 48 == 0 for sides in seen for side in sides)
 
 
 @pytest.mark.parametrize("name", ["tiny", "lapped-tiny", "msp-tiny"])
