@@ -13,14 +13,20 @@ With pytest, each check is a test of its own::
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lof.api import encode
 from lof.codecs import QUALITY_UNIT, Codec, hard_rounding
-from lof.errors import StreamError
+from lof.containers import unpack
+from lof.containers.digest import symbols_digest
+from lof.encoding import arrays_of
+from lof.errors import LofError, StreamError
 from lof.results import Pixels
 
 Symbols = Mapping[str, Tensor]
@@ -63,6 +69,8 @@ def check_attributes(codec: Codec, image: Pixels) -> None:
     assert set(codec.held) <= set(codec.latents), "held: holds a name that latents lacks"
     assert not set(codec.held) & set(codec.synthesised), "held: holds a name that synthesised has too"
     assert len(set(codec.latents)) == len(codec.latents), "latents: each name once"
+    for name in codec.latents:
+        assert re.fullmatch(r"[ -~]{1,255}", name), f"latents: {name!r} is not 1 to 255 ASCII characters"
     assert codec.quality * QUALITY_UNIT % 1 == 0, f"quality {codec.quality}: no multiple of 1/{QUALITY_UNIT}"
     assert codec.metric in ("mse", "ms-ssim"), f"metric {codec.metric!r}: neither mse nor ms-ssim"
     assert codec.lmbda > 0, f"lmbda {codec.lmbda}: not above 0"
@@ -71,18 +79,42 @@ def check_attributes(codec: Codec, image: Pixels) -> None:
     assert codec.decoding_memory(256, 256) > 0, "decoding_memory: not above 0"
 
 
+def check_latents_are_finite_and_without_a_history(codec: Codec, image: Pixels) -> None:
+    """What ``analyse`` gives of a picture, and of flat ones, can be rounded."""
+    flat = [np.full_like(image[:64, :64], level) for level in (0, 128, 255)]
+    for pixels, what in ((image, "a picture"), *((one, "a flat picture") for one in flat)):
+        for name, tensor in codec.analyse(codec.pad(_batch(pixels))).items():
+            assert not tensor.requires_grad, "analyse: run it under torch.no_grad()"
+            assert bool(tensor.isfinite().all()), f"analyse: latents of {name} are not finite for {what}"
+
+
+def check_files_are_read(codec: Codec, image: Pixels) -> None:
+    """What :func:`lof.encode` writes at every size, and of a flat picture, is read by the codec for its size."""
+    flat = np.full_like(image[:64, :64], 128)
+    for part in (*(image[:height, :width] for height, width in SIZES), flat):
+        height, width = part.shape[:2]
+        try:
+            stream = unpack(encode(part, codec=codec))
+            sized = codec.for_size(height, width)
+            found = arrays_of(sized, sized.decompress(stream.strings, height, width).symbols)
+        except LofError as error:
+            raise AssertionError(f"a file of a {width}×{height} image: {error}") from error
+        same = not stream.digest or symbols_digest(found) == stream.digest
+        assert same, f"decompress: other symbols than a file has ({width}×{height})"
+
+
 def check_decoding_is_the_exact_synthesis(codec: Codec, image: Pixels) -> None:
     """Invariants 1, 2 and 5: strings decode to the exact synthesis of their symbols, at every size."""
     for height, width in SIZES:
         part = image[:height, :width]
-        codec = codec.for_size(height, width)
-        latents = codec.analyse(codec.pad(_batch(part)))
+        sized = codec.for_size(height, width)
+        latents = sized.analyse(sized.pad(_batch(part)))
         with torch.no_grad():
-            coded = codec.code(latents, hard_rounding, exact=True)
+            coded = sized.code(latents, hard_rounding, exact=True)
             values = {name: c.value for name, c in coded.items()}
-            exact = codec.crop(codec.synthesise(values, exact=True), height, width)[0].clamp(0, 1)
+            exact = sized.crop(sized.synthesise(values, exact=True), height, width)[0].clamp(0, 1)
         symbols = {name: torch.round(c.residual).to(torch.int32) for name, c in coded.items()}
-        decoded = codec.decompress(codec.compress(symbols), height, width)
+        decoded = sized.decompress(sized.compress(symbols), height, width)
         size = f"{width}×{height}"
         assert decoded.image.shape == (3, height, width), f"decompress: a {size} image has another shape"
         assert torch.equal(decoded.image, exact.cpu()), (
@@ -179,7 +211,7 @@ def check_widened_symbols_can_be_written(codec: Codec, image: Pixels) -> None:
 def check_gradients_reach_every_latent(codec: Codec, image: Pixels) -> None:
     """A search can move every latent tensor but those that are held."""
     found = codec.analyse(codec.pad(_batch(image)))
-    latents = {name: tensor.clone().requires_grad_() for name, tensor in found.items()}
+    latents = {name: tensor.detach().clone().requires_grad_() for name, tensor in found.items()}
     coded = codec.code(latents, lambda name, residual: residual - 0.4 * (name in codec.held))
     decoded = codec.synthesise({name: c.value for name, c in coded.items()})
     (torch.stack([c.bits.sum() for c in coded.values()]).sum() + decoded.square().sum()).backward()
@@ -208,6 +240,52 @@ def check_residuals_are_what_was_quantised(codec: Codec, image: Pixels) -> None:
         told = torch.allclose(numbers, whole, rtol=0, atol=0.25) and float(whole.max()) < asked[name]
         same = told and len(whole.unique()) == len(whole)
         assert same, f"residual: that of {name} is not what quantize gave"
+
+
+def check_latents_and_values_are_in_steps_of_the_quantiser(codec: Codec, image: Pixels) -> None:
+    """Where nothing is rounded the values are the latents, and one more in a residual is one more in its value."""
+    latents = codec.analyse(codec.pad(_batch(image)))
+    with torch.no_grad():
+        coded = codec.code(latents, lambda name, residual: residual)
+        more = codec.code(latents, lambda name, residual: residual + (name not in codec.held))
+    remedy = "latents and values are in steps of the quantiser; put the step into synthesise"
+    for name, one in coded.items():
+        same = torch.allclose(one.value, latents[name].to(one.value), rtol=1e-3, atol=0.01)
+        assert same, f"value: that of {name} is not the latent, though nothing was rounded; {remedy}"
+        rise, told = more[name].value - one.value, more[name].residual != one.residual
+        whole = (rise - 1).abs() <= 0.01 + 1e-3 * one.value.abs()
+        assert bool((whole | ~told).all()), (
+            f"value: that of {name} does not rise by 1 with its residual; {remedy}"
+        )
+
+
+def check_parts_are_as_in_the_whole(codec: Codec, image: Pixels) -> None:
+    """``locality``: beyond ``reach`` of its cut, a part that begins on the grid is as in the whole."""
+    if codec.locality is None:
+        return
+    grid = math.lcm(codec.locality.grid, codec.stride)
+    length = 2 * grid - (-codec.locality.reach // grid) * grid
+    tiles = -(-grid // image.shape[0]), -(-length // image.shape[1]), 1
+    pixels = _batch(np.tile(image, tiles)[:grid, :length])
+    whole, part = codec.analyse(pixels), codec.analyse(pixels[..., grid:])
+    places = {}  # in one step of the grid
+    for name, tensor in whole.items():
+        stride = length / tensor.shape[-1]
+        assert grid % stride == 0, (
+            f"locality: grid is no multiple of the {stride:g} pixels of a place of {name}"
+        )
+        places[name] = int(grid / stride)
+    cut = {name: tensor[..., places[name] :] for name, tensor in whole.items()}
+    with torch.no_grad():
+        coded, of_cut = (codec.code(each, lambda name, residual: residual) for each in (whole, cut))
+    for name, far in places.items():
+        pairs = {
+            "analyse": (whole[name], part[name]),
+            "code": (coded[name].residual, of_cut[name].residual),
+        }
+        for verb, (one, other) in pairs.items():
+            apart = float((one[..., -far:] - other[..., -far:]).abs().mean())
+            assert apart < 0.01, f"locality: {verb} gives another {name} in a part than in the whole"
 
 
 def check_pixels_come_from_synthesised(codec: Codec, image: Pixels) -> None:
@@ -256,6 +334,8 @@ def check_other_strings_are_refused(codec: Codec, image: Pixels) -> None:
 
 CHECKS: tuple[Check, ...] = (
     check_attributes,
+    check_latents_are_finite_and_without_a_history,
+    check_files_are_read,
     check_decoding_is_the_exact_synthesis,
     check_bits_are_those_of_the_strings,
     check_strings_are_repeatable,
@@ -264,6 +344,8 @@ CHECKS: tuple[Check, ...] = (
     check_widened_symbols_can_be_written,
     check_gradients_reach_every_latent,
     check_residuals_are_what_was_quantised,
+    check_latents_and_values_are_in_steps_of_the_quantiser,
+    check_parts_are_as_in_the_whole,
     check_pixels_come_from_synthesised,
     check_images_of_a_batch_are_independent,
     check_other_strings_are_refused,

@@ -43,7 +43,8 @@ class Coded:
 
     Attributes:
         residual: (B, C, h, w) float32, what the entropy coder codes once rounded: ``y - μ`` or ``z - median``.
-        value: (B, C, h, w) float32, ``residual`` plus its centre: what the synthesis receives.
+        value: (B, C, h, w) float32, ``residual`` plus its centre, in the same unit, which is the quantiser's step: what
+            the synthesis receives, and multiplies by a step that is not 1.
         bits_of: (B, C, h, w) float32, cost in bits of each element of any residual of this shape, under this
             walk's entropy parameters; differentiable by the residual and through the parameters.
         whole: the same for residuals that are whole, where that can be had faster, as from a table; differentiable
@@ -144,7 +145,8 @@ class Codec(ABC):
     2. ``code(..., exact=True)`` with hard rounding gives the symbols that ``compress`` writes.
     3. The sum of ``bits`` with hard rounding is within 1 % + 512 bits of the length of the strings, if ``exact_bits``.
     4. Equal symbols give equal strings, in every process and at every thread count.
-    5. The symbols of ``decompress(compress(symbols), ...)`` equal ``symbols``.
+    5. The symbols of ``decompress(compress(symbols), ...)`` equal ``symbols``, and are integers.
+    6. Where ``quantize`` rounds nothing, the values of ``code`` are the latents.
     """
 
     latents: ClassVar[tuple[str, ...]]
@@ -185,7 +187,7 @@ class Codec(ABC):
 
     @abstractmethod
     def analyse(self, images: Tensor) -> Latents:
-        """The encoder network's guess: unrounded latents, float32.
+        """The encoder network's guess: unrounded latents in steps of the quantiser, float32, finite, without a graph.
 
         Args:
             images: (B, 3, H, W) float32 in [0, 1]; H and W multiples of ``stride``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,10 +17,11 @@ from torch import Tensor
 
 import lof
 from lof import encoding
-from lof.codecs import Codec, Decoded
+from lof.codecs import Codec, Coded, Decoded, Locality, Request
 from lof.errors import LofError, SearchError, StreamError
 from lof.jobs import JobSettings
 from lof.profiles import parse_profile
+from lof.testing import check_codec, check_parts_are_as_in_the_whole, picture
 
 Cosine: Any = guest().CosineCodec
 FLAT = np.zeros((64, 64, 3), np.uint8)
@@ -111,3 +113,103 @@ def test_a_lambda_may_be_a_number_of_numpy(crop: NDArray[np.uint8]) -> None:
 def test_a_latent_that_is_not_finite_has_no_plain_encoding() -> None:
     with pytest.raises(SearchError, match="its latents of luma are not finite"):
         lof.encode(FLAT, codec=loaded(NotFinite))
+
+
+class Histories(Cosine):
+    def analyse(self, images: Tensor) -> dict[str, Tensor]:
+        return super().analyse(images * torch.ones(1, requires_grad=True))
+
+
+class Unscaled(Cosine):
+    """Latents and values in units of the transform, so that a step in a residual is none in the value."""
+
+    def analyse(self, images: Tensor) -> dict[str, Tensor]:
+        return {name: tensor * self.step for name, tensor in super().analyse(images).items()}
+
+    def code(self, latents: Mapping[str, Tensor], quantize: Any, *, exact: bool = False) -> dict[str, Coded]:
+        coded = super().code({n: tensor / self.step for n, tensor in latents.items()}, quantize)
+        return {name: replace(one, value=one.value * self.step) for name, one in coded.items()}
+
+    def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
+        return super().synthesise({name: value / self.step for name, value in values.items()})
+
+    def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Decoded:
+        found = super().decompress(strings, height, width)
+        values = {name: value * self.step for name, value in found.values.items()}
+        return Decoded(
+            self.crop(self.synthesise(values), height, width)[0].clamp(0, 1), found.symbols, values
+        )
+
+
+class HalfScaled(Unscaled):
+    def analyse(self, images: Tensor) -> dict[str, Tensor]:
+        return {name: tensor / self.step for name, tensor in super().analyse(images).items()}
+
+    def code(self, latents: Mapping[str, Tensor], quantize: Any, *, exact: bool = False) -> dict[str, Coded]:
+        return super().code({n: tensor * self.step for n, tensor in latents.items()}, quantize)
+
+
+class Accented(Cosine):
+    latents = synthesised = ("ŷ",)
+
+
+class Many(Cosine):
+    def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
+        return [*super().compress(symbols), *[b"x"] * 15]
+
+
+class Nameless(Cosine):
+    def __init__(self, request: Request) -> None:
+        super().__init__(request)
+        self.name = "a name"
+
+
+class Global(Cosine):
+    """All is told as a difference to the first column."""
+
+    locality = Locality(grid=8, reach=16)
+
+    def analyse(self, images: Tensor) -> dict[str, Tensor]:
+        return super().analyse(images - images[..., :1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        (NotFinite, "analyse: latents of luma are not finite for a flat picture"),
+        (Histories, r"analyse: run it under torch\.no_grad\(\)"),
+        (FloatSymbols, "its symbols of luma are float32, not integers"),
+        (Losing, r"decompress: other symbols than a file has \(128×128\)"),
+        (Nested, "compress gives a list where a string of bytes belongs"),
+        (Unscaled, "value: that of luma does not rise by 1 with its residual; .* into synthesise"),
+        (HalfScaled, "value: that of luma is not the latent, though nothing was rounded; .* into synthesise"),
+        (Accented, "latents: 'ŷ' is not 1 to 255 ASCII characters"),
+        (Many, "a file of a 128×128 image: .* 17 strings instead of 1 to 16"),
+        (Nameless, "a file of a 128×128 image: .* the codec name 'a name' is not"),
+        (Global, "locality: analyse gives another luma in a part than in the whole"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_the_checks_of_the_contract_find_it(kind: type[Codec], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        check_codec(loaded(kind))
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "message"),
+    [
+        ("jointiq-tiny", 64, "code gives another y in a part than in the whole"),
+        ("lapped-tiny", 32, "grid is no multiple of the 64 pixels of a place of z"),
+    ],
+)
+def test_the_checks_know_grids_that_are_too_fine(name: str, grid: int, message: str) -> None:
+    codec = copy.copy(lof.load_codec(name, device="cpu"))
+    codec.locality = Locality(grid=grid, reach=128)
+    with pytest.raises(AssertionError, match=f"^locality: {message}"):
+        check_parts_are_as_in_the_whole(codec, picture())
+
+
+def test_a_part_that_is_as_in_the_whole_may_have_any_grid_and_stride() -> None:
+    codec = loaded(Cosine)
+    codec.stride, codec.locality = 48, Locality(grid=32, reach=8)  # type: ignore[misc]
+    check_codec(codec)
