@@ -23,10 +23,11 @@ from torch import Tensor
 
 from lof.api import encode
 from lof.codecs import QUALITY_UNIT, Codec, hard_rounding
+from lof.codecs.checks import strings_of
 from lof.containers import unpack
 from lof.containers.digest import symbols_digest
 from lof.encoding import arrays_of
-from lof.errors import LofError, StreamError
+from lof.errors import LofError, SearchError, StreamError
 from lof.results import Pixels
 
 Symbols = Mapping[str, Tensor]
@@ -85,6 +86,9 @@ def check_latents_are_finite_and_without_a_history(codec: Codec, image: Pixels) 
     for pixels, what in ((image, "a picture"), *((one, "a flat picture") for one in flat)):
         for name, tensor in codec.analyse(codec.pad(_batch(pixels))).items():
             assert not tensor.requires_grad, "analyse: run it under torch.no_grad()"
+            assert tensor.dtype == torch.float32, (
+                f"analyse: latents of {name} are {tensor.dtype}, not float32"
+            )
             assert bool(tensor.isfinite().all()), f"analyse: latents of {name} are not finite for {what}"
 
 
@@ -189,11 +193,15 @@ def check_outliers(codec: Codec, image: Pixels) -> None:
     for name in codec.synthesised:
         flat = symbols[name].view(-1)
         flat[:2] = codec.rounded(name, far).int()[: len(flat)]
-    decoded = codec.decompress(codec.compress(symbols), *image.shape[:2])
+    try:
+        strings = strings_of(codec, symbols)
+    except SearchError as error:
+        raise AssertionError(str(error)) from error
+    decoded = codec.decompress(strings, *image.shape[:2])
     assert bool(decoded.image.isfinite().all()), "decompress: an image that is not finite"
     for name in codec.latents:
         same = torch.equal(decoded.symbols[name].to(torch.int32), symbols[name].cpu())
-        assert same, f"decompress: symbols of {name} as large as they may be are not read back"
+        assert same, f"decompress: symbols of {name} as large as symbol_limit allows are not read back"
 
 
 def check_widened_symbols_can_be_written(codec: Codec, image: Pixels) -> None:

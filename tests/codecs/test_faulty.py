@@ -52,6 +52,21 @@ class Refusing(Cosine):
         return super().compress(symbols)
 
 
+class Limited(Cosine):
+    symbol_limit = None
+
+    def compress(self, symbols: Mapping[str, Tensor]) -> list[bytes]:
+        for tensor in symbols.values():
+            if int(tensor.abs().max()) > 9999:
+                raise OverflowError("out of the table")
+        return super().compress(symbols)
+
+
+class Double(Cosine):
+    def analyse(self, images: Tensor) -> dict[str, Tensor]:
+        return {name: tensor.double() for name, tensor in super().analyse(images).items()}
+
+
 class Nested(Cosine):
     def compress(self, symbols: Mapping[str, Tensor]) -> Any:
         return [[string] for string in super().compress(symbols)]
@@ -177,6 +192,8 @@ class Global(Cosine):
     ("kind", "message"),
     [
         (NotFinite, "analyse: latents of luma are not finite for a flat picture"),
+        (Double, r"analyse: latents of luma are torch\.float64, not float32"),
+        (Limited, "compress fails on symbols of up to ±20000 .* symbol_limit"),
         (Histories, r"analyse: run it under torch\.no_grad\(\)"),
         (FloatSymbols, "its symbols of luma are float32, not integers"),
         (Losing, r"decompress: other symbols than a file has \(128×128\)"),
