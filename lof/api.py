@@ -179,7 +179,7 @@ def optimize_batch(
     Raises:
         UsageError: the images differ in size, λ is not a positive number, or there is no such metric.
         StreamError: a warm start is no stream, or one of another codec or size.
-        SearchError: a region does not fit its image.
+        SearchError: a region does not fit its image, or the codec cannot write, or not read again, what it is given.
         LowMemoryError: too little memory is free, or ``memory`` is too little for any window.
     """
     started = time.perf_counter()
