@@ -10,13 +10,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lof.codecs.rates import QUALITY_UNIT, Continuous, Points, RatePoint
 from lof.codecs.registry import (
     DEFAULT_CODEC,
-    QUALITY_UNIT,
     CodecSpec,
-    Continuous,
-    Points,
-    RatePoint,
     Request,
     codec_for,
     codec_spec,

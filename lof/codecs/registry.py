@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import importlib
-import math
 import pkgutil
 import sys
 import warnings
@@ -18,8 +17,9 @@ from importlib.metadata import entry_points
 from multiprocessing import parent_process
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from lof.codecs.rates import Continuous, Key, Points, RatePoint
 from lof.errors import UnknownCodecError, WeightsError
 
 if TYPE_CHECKING:
@@ -29,107 +29,6 @@ if TYPE_CHECKING:
 DEFAULT_CODEC = "lapped"
 ENTRY_POINTS = "lof.codecs"
 """Group of the entry points that name modules of other packages; importing such a module registers its codecs."""
-QUALITY_UNIT = 64
-"""Qualities are multiples of 1/64, so that a file can state them exactly."""
-
-Key = tuple[str, float]
-"""A rate point's name inside its codec: (metric, quality)."""
-
-
-@dataclass(frozen=True)
-class RatePoint:
-    """One trained rate.
-
-    Attributes:
-        lmbda: λ of the training loss ``bpp + λ·D``; D is ``255²·MSE``, or ``1 - MS-SSIM``.
-        fingerprint: SHA-256 of the weights that ship (hexadecimal), checked at every load; ``None`` for
-            weights that come from elsewhere, and for codecs without weights.
-    """
-
-    lmbda: float
-    fingerprint: str | None = None
-
-
-@dataclass(frozen=True)
-class Points:
-    """Rates of a codec that has a network for each of a few qualities, or one for all of them.
-
-    Attributes:
-        one_network: whether the same weights serve all.
-    """
-
-    points: Mapping[Key, RatePoint]
-    one_network: bool = False
-
-    def at(self, codec: str, metric: str, quality: float) -> RatePoint:
-        """The rate point of that name.
-
-        Raises:
-            UnknownCodecError: there is none; the message lists those that exist.
-        """
-        if (metric, quality) in self.points:
-            return self.points[metric, quality]
-        metrics = sorted({known for known, _ in self.points})
-        if metric not in metrics:
-            raise UnknownCodecError(f"codec {codec}: no metric {metric!r}; it has {', '.join(metrics)}")
-        known = sorted(quality for m, quality in self.points if m == metric)
-        gapless = len(known) > 9 and known[-1] - known[0] == len(known) - 1
-        ends = f"{known[0]:.10g} to {known[-1]:.10g}"
-        qualities = ends if gapless else ", ".join(f"{q:.10g}" for q in known)
-        raise UnknownCodecError(f"codec {codec}: no quality {quality:.10g}; it has {qualities}")
-
-    def qualities(self, metric: str) -> list[float]:
-        """Every quality that there is for a metric, lowest first."""
-        return sorted(quality for known, quality in self.points if known == metric)
-
-    def listed(self) -> dict[Key, RatePoint]:
-        """All rate points, in the order in which they were registered."""
-        return dict(self.points)
-
-
-@dataclass(frozen=True)
-class Continuous:
-    """Rates of a codec whose one network serves every quality from ``lowest`` to ``highest``.
-
-    Attributes:
-        lmbda: λ at the lowest and at the highest quality; between them log λ is linear in the quality.
-        fingerprint: as in :class:`RatePoint`; one for all qualities.
-    """
-
-    lowest: float
-    highest: float
-    lmbda: tuple[float, float]
-    metric: str = "mse"
-    fingerprint: str | None = None
-    one_network: ClassVar[bool] = True
-
-    def at(self, codec: str, metric: str, quality: float) -> RatePoint:
-        """The rate point at a quality.
-
-        Raises:
-            UnknownCodecError: the quality is out of range or no multiple of 1/64, or the codec was not trained for
-                the metric.
-        """
-        if metric != self.metric:
-            raise UnknownCodecError(f"codec {codec}: no metric {metric!r}; it has {self.metric}")
-        if not self.lowest <= quality <= self.highest or quality * QUALITY_UNIT % 1:
-            raise UnknownCodecError(
-                f"codec {codec}: no quality {quality:.10g}; it has every multiple of 1/{QUALITY_UNIT} "
-                f"from {self.lowest:.10g} to {self.highest:.10g}"
-            )
-        share = (quality - self.lowest) / (self.highest - self.lowest)
-        low, high = map(math.log, self.lmbda)
-        return RatePoint(math.exp(low + share * (high - low)), self.fingerprint)
-
-    def qualities(self, metric: str) -> list[float]:
-        """Every quality that there is for a metric, lowest first."""
-        ends = math.ceil(self.lowest * QUALITY_UNIT), math.floor(self.highest * QUALITY_UNIT)
-        return [n / QUALITY_UNIT for n in range(ends[0], ends[1] + 1)] if metric == self.metric else []
-
-    def listed(self) -> dict[Key, RatePoint]:
-        """Rate points at the whole qualities, for lists and examples."""
-        whole = range(math.ceil(self.lowest), math.floor(self.highest) + 1)
-        return {(self.metric, float(quality)): self.at("", self.metric, quality) for quality in whole}
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from lof.codecs.registry import CodecSpec, Key, Points, RatePoint, Request, register, register_training
+from lof.codecs.rates import Key, Points, RatePoint
+from lof.codecs.registry import CodecSpec, Request, register, register_training
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lof.codecs.registry import CodecSpec, Points, RatePoint, Request, register, register_training
+from lof.codecs.rates import Points, RatePoint
+from lof.codecs.registry import CodecSpec, Request, register, register_training
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec

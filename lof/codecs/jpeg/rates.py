@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-from lof.codecs.registry import Points, RatePoint
+from lof.codecs.rates import Points, RatePoint
 
 # Chosen on pictures of CID22's validation set: quality and λ, between which log λ is linear.
 _KNOTS = (

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lof.codecs.registry import CodecSpec, Continuous, Request, register, register_training
+from lof.codecs.rates import Continuous
+from lof.codecs.registry import CodecSpec, Request, register, register_training
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec

@@ -16,7 +16,8 @@ from lof.codecs.lapped.config import CONFIGS, RATE_MAX, LappedConfig
 from lof.codecs.lapped.network import LappedNetwork
 from lof.codecs.lapped.prior import FORMULA_BITS, OCTAVE
 from lof.codecs.lapped.transforms import BLOCK, lap, unshuffle
-from lof.codecs.registry import Continuous, codec_spec
+from lof.codecs.rates import Continuous
+from lof.codecs.registry import codec_spec
 from lof.codecs.training import Aim, Losses, ParameterGroup, Shipped, Source, State, Task, with_sizes
 from lof.errors import TrainingError
 

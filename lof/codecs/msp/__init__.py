@@ -12,15 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from lof.codecs.msp.config import TIERS
-from lof.codecs.registry import (
-    CodecSpec,
-    Points,
-    RatePoint,
-    Request,
-    register,
-    register_tiers,
-    register_training,
-)
+from lof.codecs.rates import Points, RatePoint
+from lof.codecs.registry import CodecSpec, Request, register, register_tiers, register_training
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec

@@ -25,7 +25,8 @@ from lof.codecs.jpeg.files import Sampling
 from lof.codecs.jpeg.latents import PLANES, levels_of, used_blocks
 from lof.codecs.jpeg.planes import gains
 from lof.codecs.jpeg.search import LARGEST_STEP, STEP, TURNS, Point, about, quantised
-from lof.codecs.registry import Points, codec_spec
+from lof.codecs.rates import Points
+from lof.codecs.registry import codec_spec
 
 _CUT: Final = 0.3
 """The share of batches that are cut and not scaled down: photographs are softer at their full size than smaller."""
