@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lof.codecs.rates import QUALITY_UNIT, Continuous, Points, RatePoint
+from lof.codecs.rates import Continuous, Points, RatePoint
 from lof.codecs.registry import (
     DEFAULT_CODEC,
     CodecSpec,
@@ -25,6 +25,7 @@ from lof.codecs.registry import (
     tiers_of,
     trainable,
 )
+from lof.containers.lof import QUALITY_UNIT
 from lof.results import check_arguments
 
 if TYPE_CHECKING:

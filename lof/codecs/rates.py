@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lof.containers.base import METRICS
+from lof.containers.lof import MAX_QUALITY, QUALITY_UNIT
 from lof.errors import UnknownCodecError
-
-QUALITY_UNIT = 64
-"""Qualities are multiples of 1/64, so that a file can state them exactly."""
 
 Key = tuple[str, float]
 """A rate point's name inside its codec: (metric, quality)."""
@@ -97,7 +96,7 @@ class Continuous:
                 f"codec {codec}: no quality {quality:.10g}; it has every multiple of 1/{QUALITY_UNIT} "
                 f"from {self.lowest:.10g} to {self.highest:.10g}"
             )
-        share = (quality - self.lowest) / (self.highest - self.lowest)
+        share = (quality - self.lowest) / ((self.highest - self.lowest) or 1)
         low, high = map(math.log, self.lmbda)
         return RatePoint(math.exp(low + share * (high - low)), self.fingerprint)
 
@@ -107,6 +106,33 @@ class Continuous:
         return [n / QUALITY_UNIT for n in range(ends[0], ends[1] + 1)] if metric == self.metric else []
 
     def listed(self) -> dict[Key, RatePoint]:
-        """Rate points at the whole qualities, for lists and examples."""
-        whole = range(math.ceil(self.lowest), math.floor(self.highest) + 1)
-        return {(self.metric, float(quality)): self.at("", self.metric, quality) for quality in whole}
+        """Rate points at the whole qualities, or at the lowest where there is none, for lists and examples."""
+        every = self.qualities(self.metric)
+        whole = [quality for quality in every if quality % 1 == 0]
+        return {(self.metric, quality): self.at("", self.metric, quality) for quality in whole or every[:1]}
+
+
+def check_rates(rates: Points | Continuous) -> None:
+    """Refuse qualities that no file can state, and λ that no search can work with.
+
+    Raises:
+        ValueError: there are some, or no qualities at all.
+    """
+    if isinstance(rates, Continuous):
+        ends = zip((rates.lowest, rates.highest), rates.lmbda, strict=True)
+        points = [(rates.metric, quality, lmbda) for quality, lmbda in ends]
+    else:
+        points = [(metric, quality, point.lmbda) for (metric, quality), point in rates.points.items()]
+    for metric, quality, lmbda in points:
+        if metric not in METRICS:
+            raise ValueError(f"metric {metric!r}: no file can state it; it is {' or '.join(METRICS)}")
+        whole = isinstance(rates, Continuous) or quality * QUALITY_UNIT % 1 == 0
+        if not (1 / QUALITY_UNIT <= quality <= MAX_QUALITY and whole):
+            raise ValueError(
+                f"quality {quality:.10g}: no file can state it; take multiples of 1/{QUALITY_UNIT}, "
+                f"from 1/{QUALITY_UNIT} to {MAX_QUALITY}"
+            )
+        if not 0 < lmbda < math.inf:
+            raise ValueError(f"quality {quality:.10g}: its λ must be a positive number, not {lmbda:.10g}")
+    if not any(map(rates.qualities, METRICS)):
+        raise ValueError(f"has no quality that is a multiple of 1/{QUALITY_UNIT}")

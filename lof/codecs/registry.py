@@ -19,7 +19,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
-from lof.codecs.rates import Continuous, Key, Points, RatePoint
+from lof.codecs.rates import Continuous, Key, Points, RatePoint, check_rates
+from lof.containers.lof import NAME_PATTERN
 from lof.errors import UnknownCodecError, WeightsError
 
 if TYPE_CHECKING:
@@ -140,13 +141,16 @@ def register(*specs: CodecSpec) -> Callable[[_L], _L]:
     """Register codecs that the decorated function loads.
 
     Raises:
-        ValueError: a codec of that name is registered already.
+        ValueError: a codec of that name is registered already, or no file can state its name or one of its qualities.
     """
 
     def decorate(loader: _L) -> _L:
         for spec in specs:
-            if spec.name in _specs or spec.name in _tiers:
-                raise ValueError(f"codec {spec.name!r} is registered already; choose another name")
+            _check_name(spec.name)
+            try:
+                check_rates(spec.rates)
+            except ValueError as error:
+                raise ValueError(f"codec {spec.name!r}: {error}") from error
             _specs[spec.name], _loaders[spec.name] = spec, loader
         return loader
 
@@ -160,10 +164,9 @@ def register_tiers(name: str, by_profile: Mapping[str, str]) -> None:
         by_profile: codec by profile name, cheapest first; ``medium`` decides for all other profiles.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: the name is taken, or none that a codec may have.
     """
-    if name in _specs or name in _tiers:
-        raise ValueError(f"codec {name!r} is registered already; choose another name")
+    _check_name(name)
     _tiers[name] = MappingProxyType(dict(by_profile))
 
 
@@ -259,6 +262,13 @@ def _find_families() -> None:
                 f"the codecs of {package} cannot be used ({type(error).__name__}: {error}); update or remove it",
                 stacklevel=2,
             )
+
+
+def _check_name(name: str) -> None:
+    if not NAME_PATTERN.fullmatch(name):
+        raise ValueError(f"codec {name!r}: no file can state the name; take 1 to 64 of A-Z a-z 0-9 . _ -")
+    if name in _specs or name in _tiers:
+        raise ValueError(f"codec {name!r} is registered already; choose another name")
 
 
 def _hint(name: str) -> str:

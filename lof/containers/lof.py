@@ -101,6 +101,8 @@ CRITICAL_BOXES: Final[frozenset[bytes]] = frozenset()
 
 QUALITY_UNIT: Final = 64
 MAX_QUALITY: Final = 1000
+NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+"""Names of codecs."""
 MAX_STRINGS: Final = 16
 MAX_BOXES: Final = 64
 OVERHEAD_LIMIT: Final = 32
@@ -109,7 +111,6 @@ OVERHEAD_LIMIT: Final = 32
 
 _VARINT_LIMIT: Final = 2**32
 _NAMES: Final = {number: name for name, number in CODEC_NUMBERS.items()}
-_NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _KIND_PATTERN: Final = re.compile(rb"[A-Za-z][A-Za-z0-9]{3}")
 _HEAD: Final = len(MAGIC) + 1
 _CRC_SIZE: Final = 4
@@ -194,7 +195,7 @@ def _check_frame(data: bytes, name: str) -> None:
 
 
 def _check(stream: Stream, name: str, max_pixels: int) -> None:
-    if not _NAME_PATTERN.fullmatch(stream.codec):
+    if not NAME_PATTERN.fullmatch(stream.codec):
         raise _malformed(name, f"the codec name {stream.codec!r} is not 1 to 64 of A-Z a-z 0-9 . _ -")
     units = stream.quality * QUALITY_UNIT
     if not (1 <= units <= MAX_QUALITY * QUALITY_UNIT and units == int(units)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -37,6 +38,34 @@ def test_a_second_codec_of_one_name_is_refused() -> None:
         register_tiers("tiny", {"medium": "tiny"})
 
 
+@pytest.mark.parametrize("name", ["of a test", "", "x" * 65, "ü", "line\n"])
+def test_a_name_that_no_file_can_state_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no file can state the name; take 1 to 64 of A-Z a-z 0-9"):
+        register(CodecSpec(name, Continuous(1, 8, (0.0018, 0.18)), 4, "from a test"))(never)
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        (
+            Points({("mse", 0.4): RatePoint(0.01)}),
+            "quality 0.4: no file can state it; take multiples of 1/64",
+        ),
+        (Points({("mse", 1000.5): RatePoint(0.01)}), "quality 1000.5: no file can state it; .*to 1000"),
+        (Continuous(0, 1, (0.0018, 0.18)), "quality 0: no file can state it; .*from 1/64"),
+        (Continuous(1, math.inf, (0.0018, 0.18)), "quality inf: no file can state it"),
+        (Points({("vmaf", 1): RatePoint(0.01)}), "metric 'vmaf': no file can state it; it is mse or ms-ssim"),
+        (Points({("mse", 1): RatePoint(0.0)}), "quality 1: its λ must be a positive number, not 0"),
+        (Continuous(8, 1, (0.0018, 0.18)), "has no quality"),
+        (Points({}), "has no quality"),
+    ],
+)
+def test_qualities_that_no_file_can_state_are_refused(rates: Points | Continuous, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^codec 'refused': {message}"):
+        register(CodecSpec("refused", rates, 1, "from a test"))(never)
+    assert "refused" not in [spec.name for spec in codec_specs()]
+
+
 def test_an_unknown_codec_names_the_nearest() -> None:
     with pytest.raises(UnknownCodecError, match=r"'mbt2018-maen': unknown; did you mean mbt2018-mean\?"):
         codec_spec("mbt2018-maen")
@@ -66,6 +95,12 @@ class TestContinuousQuality:
 
     def test_whole_qualities_are_listed(self) -> None:
         assert list(self.RATES.listed()) == [("mse", float(quality)) for quality in range(1, 9)]
+
+    def test_a_range_may_be_a_single_quality_or_have_no_whole_one(self) -> None:
+        assert Continuous(4, 4, (0.013, 0.013)).listed() == {("mse", 4.0): RatePoint(pytest.approx(0.013))}
+        spec = CodecSpec("between", Continuous(0.25, 0.75, (0.0018, 0.18)), 0.5, "from a test")
+        assert list(spec.rate_points) == [("mse", 0.25)]
+        assert spec.made_for("ms-ssim") == "mse"
 
     def test_another_metric_is_refused(self) -> None:
         with pytest.raises(UnknownCodecError, match="no metric 'ms-ssim'; it has mse"):
