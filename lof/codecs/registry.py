@@ -10,18 +10,19 @@ import importlib
 import pkgutil
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from multiprocessing import parent_process
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lof.codecs.rates import Continuous, Key, Points, RatePoint, check_rates
 from lof.containers.lof import NAME_PATTERN
-from lof.errors import UnknownCodecError, WeightsError
+from lof.errors import UnknownCodecError, WeightsError, one_line
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec
@@ -132,6 +133,7 @@ _specs: dict[str, CodecSpec] = {}
 _loaders: dict[str, Loader] = {}
 _tiers: dict[str, Mapping[str, str]] = {}
 _trainables: dict[str, Callable[[str], Trainable]] = {}
+_REGISTERED: tuple[dict[str, Any], ...] = (_specs, _loaders, _tiers, _trainables)
 
 _L = TypeVar("_L", bound=Loader)
 _T = TypeVar("_T", bound="Callable[[str], Trainable]")
@@ -252,16 +254,35 @@ def _find_families() -> None:
         if module.ispkg:
             importlib.import_module(module.name)
     for entry in entry_points(group=ENTRY_POINTS):
+        before = [known.copy() for known in _REGISTERED]
         try:
-            entry.load()
-        except Exception as error:  # a broken package of somebody else must not take lof with it
+            with _torch_left_alone():
+                entry.load()
+        except (Exception, SystemExit) as error:
+            # A broken package of somebody else must not take lof with it.
+            for known, earlier in zip(_REGISTERED, before, strict=True):
+                known.clear()
+                known.update(earlier)
             if parent_process() is not None:
                 continue  # what started this worker has said it
             package = entry.dist.name if entry.dist else entry.value
+            what = f"{type(error).__name__}: {one_line(error)}"
             warnings.warn(
-                f"the codecs of {package} cannot be used ({type(error).__name__}: {error}); update or remove it",
-                stacklevel=2,
+                f"the codecs of {package} cannot be used ({what}); update or remove it", stacklevel=2
             )
+
+
+@contextmanager
+def _torch_left_alone() -> Iterator[None]:
+    """Undo what the import of a package changes for every codec; torch itself is not imported for that."""
+    torch = sys.modules.get("torch")
+    gradients, dtype = (torch.is_grad_enabled(), torch.get_default_dtype()) if torch else (True, None)
+    try:
+        yield
+    finally:
+        if torch := sys.modules.get("torch"):
+            torch.set_grad_enabled(gradients)
+            torch.set_default_dtype(dtype or torch.float32)
 
 
 def _check_name(name: str) -> None:

@@ -199,11 +199,37 @@ def test_a_search_by_misleading_bits_counts_the_strings_and_loses_nothing(
     assert record["optimised"]["cost"] <= record["baseline"]["cost"]
 
 
+# One codec of a good name, and another that is taken.
+CLASH = """
+from lof.codecs import CodecSpec, Continuous, register
+
+for name in ("clash-one", "lapped"):
+    register(CodecSpec(name, Continuous(1, 8, (0.0018, 0.18)), 4, "from a test"))(lambda request: None)
+"""
+
+
 def test_a_broken_package_is_one_warning_that_names_it_and_lof_works_on(tmp_path: Path) -> None:
     site = install(tmp_path, "broken_codec", "import nothing_of_that_name\n")
+    install(tmp_path, "ending_codec", "import sys\n\nsys.exit('no license\\nfor this machine')\n")
+    install(tmp_path, "clashing_codec", CLASH)
     outcome = run(site, "-m", "lof", "codecs")
     assert outcome.returncode == 0, outcome.stderr
     assert "mean-scale-96" in outcome.stdout
-    (line,) = outcome.stderr.splitlines()
-    assert line.replace("_", "-").startswith("lof: the codecs of broken-codec cannot be used")
-    assert "nothing_of_that_name" in line
+    lines = sorted(outcome.stderr.splitlines())
+    packages = ("broken-codec", "clashing-codec", "ending-codec")
+    for line, package in zip(lines, packages, strict=True):
+        assert line.replace("_", "-").startswith(f"lof: the codecs of {package} cannot be used (")
+    assert "nothing_of_that_name" in lines[0]
+    assert "'lapped' is registered already" in lines[1]
+    assert "(SystemExit: no license for this machine); update or remove it" in lines[2]
+    assert "clash-one" not in outcome.stdout
+
+
+def test_what_a_package_does_to_torch_when_it_is_imported_concerns_no_other_codec(tmp_path: Path) -> None:
+    rude = "import torch\n\ntorch.set_grad_enabled(False)\ntorch.set_default_dtype(torch.float64)\n"
+    site = install(tmp_path, "rude_codec", rude)
+    look = "print(torch.is_grad_enabled(), torch.get_default_dtype())\n"
+    codec_specs = "from lof.codecs import codec_specs\ncodec_specs()\n"
+    assert run(site, "-c", f"{codec_specs}import torch\n{look}").stdout == "True torch.float32\n"
+    own = "import torch\ntorch.set_grad_enabled(False)\ntorch.set_default_dtype(torch.float16)\n"
+    assert run(site, "-c", f"{own}{codec_specs}{look}").stdout == "False torch.float16\n"
