@@ -113,8 +113,8 @@ def load_codec(
 
     Raises:
         UnknownCodecError: no such codec, quality or metric.
-        WeightsError: the weights cannot be had or are not this codec's.
-        UsageError: the quality is no number.
+        WeightsError: the weights cannot be had or are not this codec's, or its loader fails.
+        UsageError: the quality is no number, or the loader gives another codec than was asked for.
     """
     check_arguments(quality=quality)
     spec = codec_spec(name)

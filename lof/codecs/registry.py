@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from lof.codecs.rates import Continuous, Key, Points, RatePoint, check_rates
 from lof.containers.lof import NAME_PATTERN
-from lof.errors import UnknownCodecError, WeightsError, one_line
+from lof.errors import LofError, UnknownCodecError, UsageError, WeightsError, one_line
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec
@@ -118,9 +118,18 @@ class CodecSpec:
         quality = self.default_quality if quality is None else float(quality)
         point = self.rate_point(metric, quality) if lmbda is None else RatePoint(lmbda)
         folder = None if weights is None else Path(weights).resolve()
-        codec = _loaders[self.name](
-            Request(self, metric, quality, point, folder, device, precision, download)
-        )
+        request = Request(self, metric, quality, point, folder, device, precision, download)
+        try:
+            codec = _loaders[self.name](request)
+        except LofError:
+            raise
+        except Exception as error:
+            what = f"{type(error).__name__}: {one_line(error)}"
+            raise WeightsError(
+                f"codec {self.name} quality {quality:.10g}: its loader failed ({what}); "
+                "check its weights and its package"
+            ) from error
+        _check_loaded(codec, request)
         if folder is None and point.fingerprint not in (None, codec.fingerprint.hex()):
             raise WeightsError(
                 f"weights of {self.name} quality {quality:.10g}: damaged (their fingerprint is another one "
@@ -283,6 +292,22 @@ def _torch_left_alone() -> Iterator[None]:
         if torch := sys.modules.get("torch"):
             torch.set_grad_enabled(gradients)
             torch.set_default_dtype(dtype or torch.float32)
+
+
+def _check_loaded(codec: object, request: Request) -> None:
+    """Refuse what a file of the codec that was asked for could not be read with."""
+    from lof.codecs.base import Codec
+
+    whose = f"codec {request.spec.name}: its loader gives"
+    if not isinstance(codec, Codec):
+        raise UsageError(f"{whose} {type(codec).__name__} instead of a lof.codecs.Codec; correct the loader")
+    asked = {"name": request.spec.name, "quality": request.quality, "metric": request.metric}
+    for field, wanted in asked.items():
+        found = getattr(codec, field, None)
+        if found != wanted:
+            raise UsageError(
+                f"{whose} a codec of {field} {found!r} instead of {wanted!r}; correct the loader"
+            )
 
 
 def _check_name(name: str) -> None:
