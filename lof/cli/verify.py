@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_format
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from lof.cli import _options as options
 from lof.cli import app
 from lof.cli._streams import Inputs, find_streams, read_stream
 from lof.containers import MAX_PIXELS, container, unpack
-from lof.errors import LofError, LowMemoryError
+from lof.errors import LofError, LowMemoryError, one_line
 from lof.files.storage import Location
 from lof.report.figures import printable
 
@@ -71,5 +72,10 @@ def _check(path: Location, weights: Path | None, download: bool, max_pixels: int
         return "unchecked", str(error)
     except LofError as error:
         return verdict, str(error)
+    except MemoryError:
+        return "unchecked", f"{name}: not enough memory; close other programs"
+    except Exception as error:  # whatever a library raises ends no other stream
+        logging.getLogger("lof").debug("the error arose here", exc_info=True)
+        return verdict, f"{name}: cannot be decoded ({one_line(error)}); report this"
     whole = container(parsed.container).checksum
     return "ok", name if whole else f"{name}: it decodes; this format has no checksum"

@@ -6,6 +6,7 @@ import json
 import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from command_line import DAMAGED, ICC, Run, files, put
 from PIL import Image
 
 import lof
-from lof.codecs import load_codec
+from lof.codecs import Codec, load_codec
 from lof.containers import container, unpack
 from lof.pictures.picture import Picture
 from lof.profiles import (
@@ -146,6 +147,27 @@ def test_verify_names_every_stream_and_fails_at_the_end(run: Run, folder: Path) 
     ]
     assert outcome.err == "2 ok, 1 damaged, 0 unchecked\n"
     assert files(folder / "in") == ["a.jpg.lof", "b.jpg.lof", "deep/c.jpg.lof", "notes.txt"]
+
+
+def test_verify_goes_on_after_what_a_decoder_raises(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = type(load_codec("tiny", device="cpu"))
+    decompress, errors = kind.decompress, [RuntimeError("my\ndecoder failed")]
+
+    def fails_once(codec: Codec, *arguments: Any) -> Any:
+        if errors:
+            raise errors.pop()
+        return decompress(codec, *arguments)
+
+    monkeypatch.setattr(kind, "decompress", fails_once)
+    outcome = run("verify", "in/a.jpg.lof", "in/deep/c.jpg.lof")
+    assert outcome.code == 1
+    assert outcome.lines == [
+        "damaged    in/a.jpg.lof: cannot be decoded (my decoder failed); report this",
+        "ok         in/deep/c.jpg.lof",
+    ]
+    assert outcome.err == "1 ok, 1 damaged, 0 unchecked\n"
 
 
 def test_verify_tells_missing_weights_from_damage(
