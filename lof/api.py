@@ -299,7 +299,7 @@ def encode(
         LofError: as for :func:`optimize`.
     """
     if not isinstance(codec, Codec):
-        codec = load_codec(codec, quality, device="cpu")
+        codec = load_codec(codec_for(codec, "medium"), quality, device="cpu")
     picture = image if isinstance(image, Picture) else picture_of(image)
     codec = codec.for_size(*picture.pixels.shape[:2])
     format = format or container_for(codec.name)

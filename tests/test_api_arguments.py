@@ -55,6 +55,11 @@ def test_arguments_are_checked_where_several_images_or_plain_encodings_are_asked
         lof.load_codec("tiny", "high")  # type: ignore[arg-type]
 
 
+def test_a_name_of_several_codecs_is_encoded_as_profile_medium_selects() -> None:
+    one, other = (lof.encode(PICTURE, codec=name) for name in ("msp", "msp-base"))
+    assert one == other
+
+
 def test_numbers_of_numpy_are_numbers(tiny: Codec) -> None:
     one, other = (
         lof.optimize(PICTURE, codec="tiny", quality=q, profile=SHORT, seed=s, lmbda=by).data

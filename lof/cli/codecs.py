@@ -67,6 +67,8 @@ def _describe(spec: CodecSpec) -> dict[str, Any]:
 def _print(found: list[dict[str, Any]]) -> None:
     from rich.markup import escape
 
+    from lof.codecs import codec_tiers
+
     console = make_console(soft_wrap=True)
     for codec in found:
         default = ", the default" if codec["default"] else ""
@@ -77,6 +79,8 @@ def _print(found: list[dict[str, Any]]) -> None:
         for metric, qualities, lambdas in _rates(codec["rate_points"], codec["continuous"]):
             console.print(f"  {metric:8} quality {qualities:10}  λ {lambdas}")
         console.print()
+    for name, tiers in codec_tiers().items():
+        console.print(f"[bold]{name}[/]  {', '.join(tiers)}: the one that suits the profile\n")
     console.print(_WEIGHTS)
 
 

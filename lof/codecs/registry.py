@@ -204,11 +204,13 @@ def codec_spec(name: str) -> CodecSpec:
     """The codec of that name.
 
     Raises:
-        UnknownCodecError: there is none; the message names the nearest.
+        UnknownCodecError: there is none, or several; the message names them, or the nearest.
     """
     _find_families()
     if name in _specs:
         return _specs[name]
+    if name in _tiers:
+        raise UnknownCodecError(f"codec {name!r}: stands for {', '.join(tiers_of(name))}; name one")
     raise UnknownCodecError(f"codec {name!r}: unknown; {_hint(name)}")
 
 
@@ -232,6 +234,12 @@ def tiers_of(name: str | None) -> tuple[str, ...]:
     if name is None or name not in _tiers:
         return (name or DEFAULT_CODEC,)
     return tuple(dict.fromkeys(_tiers[name].values()))
+
+
+def codec_tiers() -> dict[str, tuple[str, ...]]:
+    """The names that stand for several codecs, and which these are, cheapest first."""
+    _find_families()
+    return {name: tiers_of(name) for name in _tiers}
 
 
 def trainable(name: str) -> Trainable:
@@ -318,5 +326,5 @@ def _check_name(name: str) -> None:
 
 
 def _hint(name: str) -> str:
-    near = difflib.get_close_matches(name, [*_specs, *_tiers], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, _specs, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else f"known: {', '.join(s.name for s in codec_specs())}"

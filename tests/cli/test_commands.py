@@ -109,6 +109,7 @@ def test_codecs_lists_what_is_registered_and_where_weights_go(run: Run) -> None:
         assert f"{spec.name}  {source}" in outcome.out
         assert spec.summary in outcome.out
     assert "tiny" not in outcome.out
+    assert "msp  msp-fast, msp-base, msp-high: the one that suits the profile" in outcome.lines
     assert "lapped  bundled, the default" in outcome.lines
     assert "  mse      quality 2, 4, 5, 6  λ 0.0035–0.0483" in outcome.lines
     assert "  ms-ssim  quality 1–8         λ 2.4–220" in outcome.lines

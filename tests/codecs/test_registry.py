@@ -18,6 +18,7 @@ from lof.codecs import (
     codec_for,
     codec_spec,
     codec_specs,
+    codec_tiers,
     load_codec,
     register,
     register_tiers,
@@ -114,6 +115,16 @@ def test_the_profile_selects_the_tier() -> None:
     assert codec_for("tiny", "high") == "tiny"
     assert codec_for(None, "high") == tiers_of(None)[0]
     assert tiers_of("msp") == ("msp-fast", "msp-base", "msp-high")
+
+
+def test_a_name_of_several_codecs_names_them_where_one_is_needed() -> None:
+    with pytest.raises(
+        UnknownCodecError, match=r"^codec 'msp': stands for msp-fast, msp-base, msp-high; name one$"
+    ):
+        load_codec("msp")
+    with pytest.raises(UnknownCodecError, match=r"^codec 'ms': unknown; (?!did you mean msp\?)"):
+        codec_spec("ms")
+    assert codec_tiers() == {"msp": tiers_of("msp")}
 
 
 def test_a_codec_that_lof_cannot_train_says_which_it_can() -> None:
