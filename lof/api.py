@@ -21,7 +21,7 @@ from lof.measure import TrueCost, region_of
 from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import Profile, load_profile
-from lof.results import Result, Target, check_arguments, checked_lambda
+from lof.results import Result, Target, check_arguments, check_batch, check_quality, checked_lambda
 from lof.search import Progress, begin, search, search_in_windows, windows_for
 from lof.targets import Ladder, reach_target
 
@@ -56,7 +56,7 @@ def optimize(
         image: PIL image, (H, W, 3) uint8 array, (3, H, W) float tensor in [0, 1], or a :class:`Picture`,
             whose boxes (ICC profile, EXIF, XMP, …) travel in the file.
         codec: name of a codec or of several (``msp``, of which the profile selects one), or a loaded one
-            (``quality`` and ``device`` are then its own).
+            (``quality`` and ``device`` are then its own; another quality is refused).
         quality: rate point of the codec; its default if ``None``.
         metric: what is optimised, ``mse`` or ``ms-ssim``: by a codec made for it, where there is one of that name, or
             else by one made for the other. What a loaded codec was made for, or ``mse``, if ``None``.
@@ -82,6 +82,7 @@ def optimize(
             where no file meets it, and ``UsageError`` beside ``lmbda`` or ``warm_start``.
     """
     check_arguments(quality=quality, metric=metric, lmbda=lmbda, seed=seed, target=target, memory=memory)
+    check_quality(codec, quality)
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
     if target is not None:
         if lmbda is not None or warm_start is not None or never_bigger:
@@ -177,7 +178,8 @@ def optimize_batch(
     """:func:`optimize` for several images of one size at once; the seconds are shared out evenly.
 
     Raises:
-        UsageError: the images differ in size, λ is not a positive number, or there is no such metric.
+        UsageError: there are no images, they differ in size, or there are other numbers of regions or warm starts;
+            λ is not a positive number, or there is no such metric.
         StreamError: a warm start is no stream, or one of another codec or size.
         SearchError: a region does not fit its image, or the codec cannot write, or not read again, what it is given.
         LowMemoryError: too little memory is free, or ``memory`` is too little for any window.
@@ -187,8 +189,7 @@ def optimize_batch(
     seed = int(seed)  # torch takes no NumPy number
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
     pictures = [image if isinstance(image, Picture) else picture_of(image) for image in images]
-    if len({picture.pixels.shape for picture in pictures}) != 1:
-        raise UsageError("a batch holds images of one size")
+    check_batch([picture.pixels.shape for picture in pictures], regions=regions, warm_starts=warm_starts)
     metric = metric or codec.metric
     suited = codec.lambda_for(metric)
     lmbda = checked_lambda(suited if lmbda is None else lmbda)
@@ -298,6 +299,7 @@ def encode(
     Raises:
         LofError: as for :func:`optimize`.
     """
+    check_quality(codec, quality)
     if not isinstance(codec, Codec):
         codec = load_codec(codec_for(codec, "medium"), quality, device="cpu")
     picture = image if isinstance(image, Picture) else picture_of(image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from numbers import Integral, Real
@@ -249,6 +250,32 @@ def check_arguments(
         raise UsageError(f"seed {seed!r}: must be a whole number from 0 to {_MOST_SEED}")
     if not isinstance(target, Target | None):
         raise UsageError(f"target {target!r}: must be a lof.Target, such as lof.Target(psnr=38)")
+
+
+def check_quality(codec: Any, quality: float | None) -> None:
+    """Check the quality that is asked for beside a codec, which may be a loaded one or a name.
+
+    Raises:
+        UsageError: the codec is loaded, and has another.
+    """
+    own = getattr(codec, "quality", quality)
+    if quality is not None and quality != own:
+        raise UsageError(
+            f"quality {quality}: the loaded codec has quality {own:.10g}; load that one, or name the codec"
+        )
+
+
+def check_batch(shapes: Sequence[tuple[int, ...]], **given: Sequence[Any] | None) -> None:
+    """Check the shapes of a batch's images, and by its name whatever else there is one of for each image.
+
+    Raises:
+        UsageError: there are no images or images of several sizes, or not as many of the others.
+    """
+    if len(set(shapes)) != 1:
+        raise UsageError("a batch holds images of one size" if shapes else "a batch holds at least one image")
+    for name, others in given.items():
+        if others is not None and len(others) != len(shapes):
+            raise UsageError(f"{name}: {len(others)} for {len(shapes)} images; give one for each")
 
 
 def _is_number(value: Any) -> bool:

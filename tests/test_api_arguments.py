@@ -55,6 +55,26 @@ def test_arguments_are_checked_where_several_images_or_plain_encodings_are_asked
         lof.load_codec("tiny", "high")  # type: ignore[arg-type]
 
 
+def test_another_quality_than_that_of_a_loaded_codec_is_refused(tiny: Codec) -> None:
+    message = r"^quality 7: the loaded codec has quality 4; load that one, or name the codec$"
+    with pytest.raises(UsageError, match=message):
+        lof.optimize(PICTURE, codec=tiny, quality=7, profile=SHORT)
+    with pytest.raises(UsageError, match=message):
+        lof.optimize(PICTURE, codec=tiny, quality=7, profile=SHORT, target=Target(size=1000))
+    with pytest.raises(UsageError, match=message):
+        lof.encode(PICTURE, codec=tiny, quality=7)
+    assert lof.encode(PICTURE, codec=tiny, quality=4) == lof.encode(PICTURE, codec=tiny)
+
+
+def test_a_batch_has_images_and_one_region_and_one_start_for_each(tiny: Codec) -> None:
+    with pytest.raises(UsageError, match=r"^a batch holds at least one image$"):
+        lof.optimize_batch([], tiny, SHORT)
+    with pytest.raises(UsageError, match=r"^regions: 1 for 2 images; give one for each$"):
+        lof.optimize_batch([PICTURE, PICTURE], tiny, SHORT, regions=[np.ones((8, 8))])
+    with pytest.raises(UsageError, match=r"^warm_starts: 3 for 2 images; give one for each$"):
+        lof.optimize_batch([PICTURE, PICTURE], tiny, SHORT, warm_starts=[None] * 3)
+
+
 def test_a_name_of_several_codecs_is_encoded_as_profile_medium_selects() -> None:
     one, other = (lof.encode(PICTURE, codec=name) for name in ("msp", "msp-base"))
     assert one == other
