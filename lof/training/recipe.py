@@ -18,8 +18,8 @@ from lof.errors import TrainingError, UnknownCodecError
 from lof.machine.devices import resolve_precision
 from lof.profiles import describe_validation, read_toml
 
-MS_SSIM_MIN_CROP = 176
-"""Five scales of an 11-pixel window need more than 160 pixels; crops are multiples of 16."""
+MS_SSIM_MIN_CROP = 192
+"""Five scales of an 11-pixel window need more than 160 pixels; crops are multiples of 64."""
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -97,6 +97,14 @@ def test_rates_that_cannot_be_validated_are_refused_as_the_recipe_is_read(
     assert str(caught.value).startswith(words)
 
 
+def test_the_smallest_crop_that_ms_ssim_is_said_to_need_can_be_set() -> None:
+    rung = {"steps": 1, "quality": 4, "lmbda": 16.6}
+    content = {"name": "test", "codec": "tiny", "metric": "ms-ssim", "crop": 128, "rung": [rung]}
+    with pytest.raises(TrainingError, match=r"crop: ms-ssim needs at least 192$"):
+        parse_recipe(content)
+    assert parse_recipe(content | {"crop": 192}).crop == 192
+
+
 @pytest.mark.parametrize(
     ("codec", "rung", "network", "words"),
     [
