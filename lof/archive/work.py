@@ -34,6 +34,7 @@ from lof.results import Pixels, Result
 if TYPE_CHECKING:
     from lof.codecs import Codec
     from lof.search import Progress
+    from lof.targets import Ladder
 
 NOT_SMALLER, BELOW_FLOOR = "stream not smaller", "below the quality floor"
 FOR_TARGET, FOR_REGION = "made for a target of ", "made for a region"
@@ -117,17 +118,20 @@ class SearchItem:
 
 
 @dataclass(frozen=True)
-class Search(Work[SearchItem, None, Streamed | Kept]):
+class Search(Work[SearchItem, "Ladder | None", Streamed | Kept]):
     """Search latents for an image; with the settings of the item, if it has some."""
 
     settings: JobSettings
     floors: Floors = Floors()
 
-    def open(self) -> None:
-        """Load the codec; codecs stay loaded."""
+    def open(self) -> Ladder | None:
+        """Load the codec, which stays loaded; its qualities are what is needed, where a target is asked for."""
         self.settings.load()
+        return None if self.settings.target is None else self.settings.ladder()
 
-    def do(self, tool: None, item: SearchItem, report: Callable[[Progress], None]) -> Streamed | Kept:
+    def do(
+        self, tool: Ladder | None, item: SearchItem, report: Callable[[Progress], None]
+    ) -> Streamed | Kept:
         """Search; what is wrong with the image becomes the outcome, and the job goes on."""
         started = time.perf_counter()
 
@@ -135,7 +139,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
             return Kept(LOST, error=error, seconds=time.perf_counter() - started)
 
         try:
-            return self._search(item, throttled(report), started)
+            return self._search(item, tool, throttled(report), started)
         except ConnectionError:  # nobody is left to tell
             raise
         except ImageError as error:
@@ -157,7 +161,7 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
         return f"archive {item.path}"
 
     def _search(
-        self, item: SearchItem, report: Callable[[Progress], None], started: float
+        self, item: SearchItem, ladder: Ladder | None, report: Callable[[Progress], None], started: float
     ) -> Streamed | Kept:
         from lof.api import optimize, optimize_to
 
@@ -170,10 +174,11 @@ class Search(Work[SearchItem, None, Streamed | Kept]):
                 f"{item.path}: its plain encodings failed, so it has no share of the total; run the command again"
             )
         if settings.target is not None:
+            assert ladder is not None
             result = optimize_to(
                 picture,
                 settings.target,
-                settings.ladder(),
+                ladder,
                 settings.profile,
                 metric=settings.metric,
                 seed=settings.seed,

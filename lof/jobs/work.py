@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from lof.codecs import Codec
     from lof.results import Result
     from lof.search import Progress
+    from lof.targets import Ladder
 
 OnProgress = Callable[[tuple[tuple[int, ...], "Progress"]], None]
 
@@ -49,7 +50,15 @@ class _Opened:
 
 
 @dataclass(frozen=True)
-class Optimise(Work[Batch, "Codec", list[Record]]):
+class Tools:
+    """What a worker has for all of its images: the codec, and its qualities where a target is asked for."""
+
+    codec: Codec
+    ladder: Ladder | None = None
+
+
+@dataclass(frozen=True)
+class Optimise(Work[Batch, Tools, list[Record]]):
     """A job's work, as the pools take it: a batch's outcome is a record for each of its images.
 
     What it reports: which images of the batch (their places in it), and their search's progress, a few times per second
@@ -67,12 +76,13 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
     known: Mapping[str, Record] = field(default_factory=dict)
     shares: Mapping[str, int] = field(default_factory=dict)
 
-    def open(self) -> Codec:
+    def open(self) -> Tools:
         """The codec, on the job's device; this process may be on a machine that cannot write the other formats."""
         require_formats(self.settings.against, "--against")
-        return self.settings.load()
+        codec = self.settings.load()
+        return Tools(codec, None if self.settings.target is None else self.settings.ladder())
 
-    def do(self, tool: Codec, item: Batch, report: OnProgress) -> list[Record]:
+    def do(self, tool: Tools, item: Batch, report: OnProgress) -> list[Record]:
         """Read, search together, write; the records say how it went, in the order of the batch.
 
         A bad image costs that image alone: those that turn out to be of other sizes, or whose batch fails, are searched
@@ -125,7 +135,7 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
         stream = output_path(source, self.out, self.settings.suffix)
         return stream, crop_path(self.out, source.relative)
 
-    def _search(self, group: dict[int, _Opened], codec: Codec, on_progress: OnProgress) -> dict[int, Record]:
+    def _search(self, group: dict[int, _Opened], tool: Tools, on_progress: OnProgress) -> dict[int, Record]:
         """Images of one size at once; records by their places in the batch."""
         from lof.api import optimize_batch
         from lof.search import StopSearch
@@ -146,9 +156,9 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
                 raise StopSearch
 
         try:
-            results = self._to_target(images, progressed) or optimize_batch(
+            results = self._to_target(images, tool.ladder, progressed) or optimize_batch(
                 [opened.picture for opened in images],
-                codec,
+                tool.codec,
                 self.settings.profile,
                 metric=self.settings.metric,
                 lmbda=self.settings.lmbda,
@@ -190,14 +200,16 @@ class Optimise(Work[Batch, "Codec", list[Record]]):
         found = {name: bytes_at(picture.pixels, psnr, FORMATS[name]) for name in missing}
         return {"against": {**known, **found}}
 
-    def _to_target(self, images: list[_Opened], on_progress: Callable[[Progress], None]) -> list[Result]:
+    def _to_target(
+        self, images: list[_Opened], ladder: Ladder | None, on_progress: Callable[[Progress], None]
+    ) -> list[Result]:
         """Files of the size or the quality that is asked for; none where nothing is."""
         from lof.api import optimize_to
 
         settings = self.settings
         if settings.target is None:
             return []
-        ladder = settings.ladder()
+        assert ladder is not None
         return [
             optimize_to(
                 opened.picture,

@@ -43,7 +43,7 @@ class Ladder:
     def of(cls, spec: CodecSpec, metric: str, load: Callable[[float], Codec]) -> Ladder:
         """All qualities of a registered codec that was made for a metric."""
         points = {quality: spec.rate_point(metric, quality).lmbda for quality in spec.rates.qualities(metric)}
-        if spec.source not in ("none", "bundled"):  # of weights from elsewhere, a few may be at hand
+        if spec.source not in ("none", "bundled") and not spec.rates.one_network:  # a few may be at hand
             points = {quality: points[quality] for quality in _at_hand(points, load)}
         return cls(points, load, min(points, key=lambda quality: abs(quality - spec.default_quality)))
 
