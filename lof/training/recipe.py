@@ -138,7 +138,7 @@ class Recipe(_Model):
             raise ValueError("init: has no place beside frozen, which brings the transforms")
         if self.frozen and self.varied:
             raise ValueError("varied: has no place beside frozen, which keeps the latents of the pictures")
-        if self.metric == "ms-ssim" and self.crop < MS_SSIM_MIN_CROP:
+        if self.metric == "ms-ssim" and min(self.crop_sides) < MS_SSIM_MIN_CROP:
             raise ValueError(f"crop: ms-ssim needs at least {MS_SSIM_MIN_CROP}")
         return self
 
@@ -161,7 +161,12 @@ class Recipe(_Model):
     @property
     def largest_crop(self) -> int:
         """No picture that is trained on may be smaller."""
-        return max([self.crop, *(crops.crop for rung in self.rung for crops in rung.then)])
+        return max(self.crop_sides)
+
+    @property
+    def crop_sides(self) -> list[int]:
+        """Of all crops, in pixels."""
+        return [self.crop, *(crops.crop for rung in self.rung for crops in rung.then)]
 
     @property
     def checkpoints(self) -> list[str]:

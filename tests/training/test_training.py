@@ -103,6 +103,9 @@ def test_the_smallest_crop_that_ms_ssim_is_said_to_need_can_be_set() -> None:
     with pytest.raises(TrainingError, match=r"crop: ms-ssim needs at least 192$"):
         parse_recipe(content)
     assert parse_recipe(content | {"crop": 192}).crop == 192
+    later = rung | {"then": [{"after": 0.5, "crop": 128, "batch": 1}]}
+    with pytest.raises(TrainingError, match=r"crop: ms-ssim needs at least 192$"):
+        parse_recipe(content | {"crop": 192, "rung": [later]})
 
 
 @pytest.mark.parametrize(
