@@ -12,6 +12,9 @@ Of the study:
 - ``weights``: fingerprints of the codec's weights by quality, 16 hexadecimal digits each.
 - ``images``: digests of the pixels by name, 16 hexadecimal digits each.
 
+The format comes last, after the points that are tried first: the making of a study without it was interrupted, and the
+next call goes on with it.
+
 Of a trial:
 
 - ``profile``: the whole profile that it stands for.
@@ -66,19 +69,27 @@ def create_or_load(study: Study, storage: BaseStorage, bench: Bench) -> optuna.S
         )
     except optuna.exceptions.DuplicatedStudyError:
         found = _wait_until_made(study.name, storage)
-        before, stored = _read(found), found.user_attrs
-        _refuse_change(
-            study.name,
-            _deciding(before) | {key: stored[key] for key in measured_with},
-            _deciding(study) | measured_with,
-        )
-        return found
+        stored, unfinished = found.user_attrs, _is_unfinished(found)
+        if unfinished and SETTINGS not in stored:
+            before, now = len(found.directions), len(study.objectives)
+            _refuse_change(study.name, {"objectives": before}, {"objectives": now})
+        else:
+            _refuse_change(
+                study.name,
+                _deciding(_settings_in(found) if unfinished else _read(found))
+                | {key: stored[key] for key in measured_with},
+                _deciding(study) | measured_with,
+            )
+        if not unfinished:
+            return found
+    # The settings before the first point, or other points could come to those of a killed call. The format last:
+    # other processes wait for it, and then find the rest.
+    settings = study.model_dump(mode="json", exclude=_PLACES)
+    for key, value in (measured_with | {SETTINGS: settings}).items():
+        found.set_user_attr(key, value)
     for point in study.points:
         found.enqueue_trial(point, skip_if_exists=True)
-    settings = study.model_dump(mode="json", exclude=_PLACES)
-    # The format last: other processes wait for it, and then find the rest.
-    for key, value in (measured_with | {SETTINGS: settings, FORMAT: VERSION}).items():
-        found.set_user_attr(key, value)
+    found.set_user_attr(FORMAT, VERSION)
     return found
 
 
@@ -146,17 +157,36 @@ def pruner_of(study: Study, steps: int) -> optuna.pruners.BasePruner:
 
 def _read(found: optuna.Study) -> Study:
     name, version = found.study_name, found.user_attrs.get(FORMAT)
+    if version is None and _is_unfinished(found):
+        raise StudyError(
+            f"study {name}: is still being made, or that was interrupted; `lof study run` goes on"
+        )
     if version is None:
         raise StudyError(f"study {name}: not made by lof; choose another with --name")
     if version > VERSION:
         raise StudyError(
             f"study {name}: has study format {version}, this lof reads up to {VERSION}; install a newer lof"
         )
+    return _settings_in(found)
+
+
+def _settings_in(found: optuna.Study) -> Study:
     try:
         return Study.model_validate(found.user_attrs[SETTINGS])
     except (KeyError, ValidationError) as error:
         why = describe_validation(error) if isinstance(error, ValidationError) else "no settings"
-        raise StudyError(f"study {name}: what it holds is damaged ({why}); start another study") from error
+        raise StudyError(
+            f"study {found.study_name}: what it holds is damaged ({why}); start another study"
+        ) from error
+
+
+def _is_unfinished(found: optuna.Study) -> bool:
+    """Whether its making was interrupted: it holds nothing but what lof puts there before the format."""
+    return (
+        found.user_attrs.keys() <= {WEIGHTS, IMAGES, SETTINGS}
+        and {direction.name for direction in found.directions} == {"MINIMIZE"}
+        and all(trial.state.name == "WAITING" for trial in found.get_trials(deepcopy=False))
+    )
 
 
 def _wait_until_made(name: str, storage: BaseStorage) -> optuna.Study:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import optuna
 import pytest
-from study_tools import BASE, HOPELESS, finished, trials_of
+from study_tools import BASE, HOPELESS, RATE, finished, trials_of
 
 from lof.errors import StudyError
 from lof.study import (
@@ -40,6 +43,55 @@ def test_a_study_of_format_1_is_resumed(write: Callable[..., Path]) -> None:
     (best,) = best_profiles(open_storage(study.url))
     assert best.trial != 1  # the hopeless one; the third is drawn at random
     assert best.profile.stage[0].evaluations == 3
+
+
+def test_a_study_that_was_killed_while_it_was_made_is_made_to_its_end(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = load_study(write(enqueue=["base", {RATE["path"]: RATE["low"]}]))
+    bench, held = Bench(study, read_images(study)), open_storage(study.url)
+    writes = [0]
+
+    def dying(name: str) -> Callable[..., Any]:
+        real = getattr(optuna.Study, name)
+
+        def write_or_die(*arguments: Any, **named: Any) -> Any:
+            writes[0] -= 1
+            if not writes[0]:
+                raise KeyboardInterrupt
+            return real(*arguments, **named)
+
+        return write_or_die
+
+    for name in ("set_user_attr", "enqueue_trial"):
+        monkeypatch.setattr(optuna.Study, name, dying(name))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # waits for a process that may be at work
+    for last in range(1, 7):
+        one = study.model_copy(update={"name": f"killed-{last}"})
+        writes[0] = last
+        with pytest.raises(KeyboardInterrupt):
+            create_or_load(one, held, bench)
+        with pytest.raises(StudyError, match="still being made, or that was interrupted"):
+            study_status(held, one.name)
+        other = one.model_copy(update={"objectives": ["cost", "seconds"]})
+        with pytest.raises(StudyError, match=r"objectives.*; give the changed study another name"):
+            create_or_load(other, held, bench)
+        found = create_or_load(one, held, bench)
+        assert found.user_attrs.keys() == {FORMAT, "settings", "weights", "images"}
+        assert [trial.state.name for trial in found.trials] == ["WAITING"] * 2
+        assert create_or_load(one, held, bench).user_attrs == found.user_attrs
+
+
+def test_a_study_of_somebody_else_is_never_taken_over(
+    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    study = load_study(write())
+    bench, held = Bench(study, read_images(study)), open_storage(study.url)
+    foreign = optuna.create_study(storage=held, study_name=study.name, direction="maximize")
+    with pytest.raises(StudyError, match="not made by lof; choose another with --name"):
+        create_or_load(study, held, bench)
+    assert (foreign.user_attrs, foreign.trials) == ({}, [])
 
 
 def test_a_study_of_a_later_format_is_refused(write: Callable[..., Path]) -> None:
