@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -230,12 +231,15 @@ class _Restore:
     flying: dict[str, tuple[Row, Path]] = field(default_factory=dict)
 
     def folders(self) -> None:
-        """Make the folders; their times and modes come last."""
+        """Make the folders, and let this process write into those that an earlier call has finished."""
         for row in self._rows("folder"):
             with self._one(row):
                 place = self.target.place(self.names.of(row.path))
                 if not place.is_dir() or place.is_symlink():
                     place.mkdir()
+                mode = place.stat().st_mode
+                if mode & stat.S_IRWXU != stat.S_IRWXU:
+                    place.chmod(stat.S_IMODE(mode) | stat.S_IRWXU)
 
     def items(self) -> Iterator[DecodeItem]:
         """The streams to decode; stored files are copied on the way."""
@@ -276,11 +280,19 @@ class _Restore:
 
     def folder_times(self) -> None:
         """Times and modes of folders, after everything has been written into them."""
+        closed: list[tuple[Path, Row]] = []
         for row in self._rows("folder"):
             with self._one(row):
                 place = self.target.place(self.names.of(row.path))
-                if place.is_dir() and not place.is_symlink():
+                if not place.is_dir() or place.is_symlink():
+                    continue
+                if row.mode & stat.S_IXUSR:
                     set_status(place, row)
+                else:
+                    closed.append((place, row))
+        for place, row in reversed(closed):  # what is in it first: nobody looks into it after this
+            with self._one(row):
+                set_status(place, row)
 
     def _rows(self, kind: str) -> Iterator[Row]:
         return self.manifest.rows("kind = ? AND state != 'failed'", kind)
@@ -344,6 +356,9 @@ class _Restore:
             if isinstance(error, OSError) and error.errno in _NOWHERE:
                 raise cannot_write(self.target.out, error) from error
             reason = getattr(error, "strerror", None) or error
+            if isinstance(error, PermissionError):
+                self._wrong(row, f"cannot be written there ({reason}); allow it or restore to another place")
+                return
             self._wrong(row, f"cannot have that name here ({reason}); give it another one with --rename")
 
     def _wrong(self, row: Row, error: str) -> None:
@@ -352,12 +367,12 @@ class _Restore:
 
 
 def set_status(place: Path, row: Row) -> None:
-    """Give a file or folder the times and permission bits of its source.
+    """Give a file or folder the times and permission bits of its source, a folder the sticky bit too.
 
     Raises:
         OSError, OverflowError: the file system does not take them.
     """
-    os.chmod(place, row.mode & 0o777)
+    os.chmod(place, row.mode & (0o1777 if row.kind == "folder" else 0o777))  # never setuid, setgid
     os.utime(place, ns=(row.mtime_ns, row.mtime_ns))
 
 

@@ -52,7 +52,8 @@ MaxRatio = Annotated[
 _CREATE = (
     "Recompress folders, tar and zip files into the archive DST; the sources are only read.\n\n"
     "Images become streams. What is no image, would not get smaller or misses a floor is stored byte for byte. "
-    "EXIF, ICC profiles, times, permission bits, empty folders and links travel.\n\n"
+    "EXIF, ICC profiles, times, permission bits, empty folders and links travel. Owners, access lists, extended "
+    "attributes, and the setuid and setgid bits do not; hard links of a folder become separate files.\n\n"
     "[bold]A stream is not its source[/]: `restore` gives the decoded image, not the original bytes. lof never "
     "deletes a source; whether you do is up to you, after `lof archive verify`. Every CPU reads all "
     "streams but those of mean-scale-96, mbt2018, mbt2018-mean and bmshj2018-hyperprior, of which another kind of CPU "

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from lof.archive import Manifest, Row, Summary, create, open_sources, verify
@@ -63,3 +67,17 @@ def tree(folder: Path) -> dict[str, tuple[str, int, int]]:
             status.st_mtime_ns,
         )
     return found
+
+
+def without_privileges(program: str, *arguments: object) -> str:
+    """What a program in Python prints when run by somebody to whom permissions apply, which they do not to root."""
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root without setpriv reads everything")
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -10,15 +10,13 @@ import os
 import random
 import shutil
 import sqlite3
-import subprocess
-import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import QUICK, archive, findings, rows, save, tree
+from archives import QUICK, archive, findings, rows, save, tree, without_privileges
 
 from lof.archive import Manifest, Planned, Policy, Unchanged, open_sources, plan, restore, verify
 from lof.errors import ArchiveError, LofError, UsageError
@@ -79,17 +77,9 @@ notes.write_text(json.dumps(found))
 
 
 def create_twice_without_privileges(source: Path, dst: Path) -> list[Any]:
-    """What ``TWICE`` notes when run by somebody to whom permissions apply, which they do not to root."""
+    """What ``TWICE`` notes when run by somebody to whom permissions apply."""
     notes = dst.with_name("notes.json")
-    command = [sys.executable, "-c", TWICE, str(source), str(dst), str(notes)]
-    if os.geteuid() == 0:
-        if shutil.which("setpriv") is None:
-            pytest.skip("root without setpriv reads everything")
-        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    without_privileges(TWICE, source, dst, notes)
     noted: list[Any] = json.loads(notes.read_text())
     return noted
 
