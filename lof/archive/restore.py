@@ -19,7 +19,7 @@ from lof.archive.events import Checked, OnEvent, Outcome, listener
 from lof.archive.manifest import Manifest
 from lof.archive.names import is_safe, stays_inside
 from lof.archive.schema import Row
-from lof.archive.store import reading
+from lof.archive.store import locked, reading
 from lof.archive.weights import kept_weights
 from lof.archive.work import FORMATS, LOST, Decode, Decoded, DecodeItem
 from lof.errors import ArchiveError, UsageError
@@ -84,7 +84,7 @@ def restore(
     Raises:
         UsageError: ``out`` and the archive lie in one another, or a path of ``rename`` is not there or not free.
         ArchiveError: there is no archive, or its manifest is damaged or holds what lof never writes.
-        OutputError: ``out`` cannot be written, or a process is at work in the archive.
+        OutputError: ``out`` cannot be written, or another process is at work there or in the archive.
     """
     started = time.perf_counter()
     if _within(out, dst) or _within(dst, out / _PRIVATE):
@@ -92,7 +92,7 @@ def restore(
     with reading(dst) as manifest:
         lost = {row.path for row in manifest.rows() if row.why == LOST}  # and no row is refused after this
         names = _Names(manifest, rename or {})
-        with _Target(out, overwrite) as target:
+        with locked(out, _PRIVATE) as private, _Target(out, private, overwrite) as target:
             job = _Restore(dst, manifest, target, names, form, all_links, weights, on_event)
             job.folders()
             pool.run(job.items(), Decode(), listener(on_event, job.write_image))
@@ -134,14 +134,13 @@ class _Names:
 class _Target:
     """The folder that is written, and the journal of what has been. What it cannot write is an ``OSError``."""
 
-    def __init__(self, out: Path, overwrite: bool) -> None:
-        self.out, self.overwrite, self.finished = out, overwrite, False
-        self.private = out / _PRIVATE
+    def __init__(self, out: Path, private: Path, overwrite: bool) -> None:
+        self.out, self.private, self.overwrite, self.finished = out, private, overwrite, False
         try:
-            make_folders(self.private)
             self.real = Path(os.path.realpath(out))
             journal = self.private / _JOURNAL
-            lines = journal.read_text().splitlines() if journal.exists() else []
+            # What damage makes of a line is the key of no file, which is then made again and compared.
+            lines = journal.read_text(errors="replace").splitlines() if journal.exists() else []
             self.done = {line for line in lines if len(line) == 64}
             self.journal = journal.open("a")
         except OSError as error:

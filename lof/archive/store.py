@@ -178,13 +178,13 @@ def _names_in(archive: Path, folder: str) -> frozenset[str]:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[Path]:
-    """Keep other processes out of an archive whose manifest need not be there; gives its private folder.
+def locked(folder: Path, name: str = PRIVATE) -> Iterator[Path]:
+    """Keep other processes out of a folder, which need not be an archive; gives its private folder of that name.
 
     Raises:
         OutputError: the folder cannot be written, or another process is at work in it.
     """
-    private = folder / PRIVATE
+    private = folder / name
     try:
         make_folders(private)
         lock = _lock(folder, fcntl.LOCK_EX, private / "lock")
@@ -220,6 +220,8 @@ def _lock(folder: Path, kind: int, path: Path) -> int:
     handle = os.open(path, os.O_RDWR | os.O_CREAT if exclusive else os.O_RDONLY, 0o644)
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        if not os.fstat(handle).st_nlink:
+            raise BlockingIOError("whoever was at work has just taken its private folder away")
     except OSError as error:
         os.close(handle)
         if isinstance(error, BlockingIOError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import stat
 import tarfile
@@ -12,6 +13,8 @@ import pytest
 from archives import archive, without_privileges
 
 from lof.archive import restore
+from lof.archive.store import locked
+from lof.errors import OutputError
 from lof.pools import ThisProcess
 
 RESTORE = """
@@ -91,3 +94,34 @@ def test_the_sticky_bit_of_folders_travels_and_setuid_and_setgid_never_do(
     assert restore(tmp_path / "dst", tmp_path / "out", ThisProcess()).errors == []
     assert modes(tmp_path / "out/photos")["fixed"] == 0o1775
     assert modes(tmp_path / "out/photos/fixed")["a"] == 0o755
+
+
+def test_a_second_restore_into_a_folder_waits_for_its_turn(photos: Path, tmp_path: Path) -> None:
+    dst, out = tmp_path / "dst", tmp_path / "out"
+    archive(photos, dst=dst)
+    with locked(out, ".lof-restore"), pytest.raises(OutputError, match="out: another lof is at work there"):
+        restore(dst, out, ThisProcess())
+    assert restore(dst, out, ThisProcess()).stored == 3
+    assert [path.name for path in out.iterdir()] == ["photos"]
+
+
+def test_a_lock_that_was_removed_while_it_was_waited_for_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+
+    def late(handle: int, kind: int) -> None:
+        (tmp_path / "private/lock").unlink()
+        lock(handle, kind)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(OutputError, match="another lof is at work there"), locked(tmp_path, "private"):
+        pass
+
+
+def test_damage_to_the_journal_costs_a_second_look_at_most(photos: Path, tmp_path: Path) -> None:
+    archive(photos, dst=tmp_path / "dst")
+    private = tmp_path / "out/.lof-restore"
+    private.mkdir(parents=True)
+    (private / "done").write_bytes(b"\xff\xfe\0\n" + b"\xe9" * 64)
+    assert restore(tmp_path / "dst", tmp_path / "out", ThisProcess()).stored == 3
