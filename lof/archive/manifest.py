@@ -65,6 +65,15 @@ class DamagedManifest(ArchiveError):
     """A manifest that cannot be read any more, or holds what lof never writes."""
 
 
+def no_archive(folder: Path) -> ArchiveError:
+    """The error for a folder without a manifest, which may be that of an archive all the same."""
+    if any((folder / area).is_dir() for area in (STREAMS, STORED)):
+        return ArchiveError(
+            f"{folder}: has no {NAME}; if it is an archive that has lost it, `lof archive rebuild` makes a new one"
+        )
+    return ArchiveError(f"{folder}: holds no archive (no {NAME} in it); check the name")
+
+
 _WORDS = [(name, get_args(words)) for name, words in (("kind", Kind), ("origin", Origin), ("state", State))]
 
 
@@ -82,7 +91,7 @@ class Manifest:
     def __init__(self, folder: Path, *, write: bool = False) -> None:
         self.path = folder / NAME
         if not write and not self.path.is_file():
-            raise ArchiveError(f"{folder}: holds no archive (no {NAME} in it); check the name")
+            raise no_archive(folder)
         with self._errors_mapped():
             self._database = (
                 sqlite3.connect(self.path, isolation_level=None) if write else _to_read(self.path)
@@ -318,15 +327,16 @@ class Manifest:
 
 
 def _to_read(path: Path) -> sqlite3.Connection:
-    # A reader of a WAL database wants to write its index beside it. Where it may not and no journal is left,
-    # nobody is writing, and the file can be read as it is.
+    # A reader of a WAL database wants to write its index beside it. Where it cannot (a full disk, a folder of others)
+    # and no journal is left, or the empty one of such an attempt, the file can be read as it is.
     place = "file:" + "".join(f"%{byte:02x}" for byte in to_bytes(str(path.absolute())))
     database = sqlite3.connect(f"{place}?mode=ro", uri=True, isolation_level=None)
     try:
         database.execute("SELECT 1 FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
         database.close()
-        if path.with_name(f"{NAME}-wal").exists():
+        journal = path.with_name(f"{NAME}-wal")
+        if journal.exists() and journal.stat().st_size:
             raise
         database = sqlite3.connect(f"{place}?mode=ro&immutable=1", uri=True, isolation_level=None)
     except BaseException:

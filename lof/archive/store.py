@@ -30,12 +30,12 @@ from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 
-from lof.archive.manifest import NAME, STORED, STREAMS, Manifest
+from lof.archive.manifest import NAME, STORED, STREAMS, Manifest, no_archive
 from lof.archive.names import hashed_name, object_name
 from lof.archive.objects import is_whole
 from lof.archive.schema import Row
 from lof.archive.walk import OWN as PRIVATE
-from lof.errors import ArchiveError, OutputError
+from lof.errors import OutputError
 from lof.files.atomic import Staged, cannot_write, make_folders, stage
 
 _LONGEST = 4000  # bytes of a path; most systems take 4096
@@ -57,7 +57,7 @@ class Store:
         self._private = folder / PRIVATE
         self._temporary = self._private / "tmp"
         if not create and not (folder / NAME).is_file():
-            raise ArchiveError(f"{folder}: holds no archive (no {NAME} in it); check the name")
+            raise no_archive(folder)
         try:
             self._prepare(create)
             self._lock = _lock(folder, fcntl.LOCK_EX, self._private / "lock")
@@ -121,6 +121,8 @@ class Store:
         if create:
             make_folders(self.folder)
             there = {name for name in os.listdir(self.folder) if name not in (PRIVATE, "lost+found")}
+            if NAME not in there and there & {STREAMS, STORED}:
+                raise no_archive(self.folder)
             if there and NAME not in there:
                 raise OutputError(f"{self.folder}: is no archive and not empty; choose a new folder")
         make_folders(self._temporary)

@@ -201,7 +201,10 @@ def checksums(
     """The SHA-256 of every file in the archive, as text: `sha256sum --check` in DST reads it, without lof."""
     from lof.archive import Manifest
     from lof.archive.names import to_bytes
+    from lof.errors import OutputError
 
+    if sys.stdout is None:
+        raise OutputError("the standard output is closed; send the checksums to a file")
     with Manifest(dst) as manifest:
         for row in manifest.rows("kind = 'file'"):
             digest, name = (row.sha256, row.path) if sources else (row.object_sha256, row.object)

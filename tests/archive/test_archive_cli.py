@@ -96,6 +96,13 @@ def test_checksums_are_read_by_sha256sum(tmp_path: Path, run: Run) -> None:
         )
 
 
+def test_checksums_without_an_output_are_one_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", None)  # what Python makes of `>&-`
+    ended = run("checksums", str(ARCHIVE))
+    assert (ended.code, ended.err.count("\n")) == (1, 1)
+    assert "the standard output is closed; send the checksums to a file" in ended.err
+
+
 def test_without_a_codec_streams_are_such_as_every_cpu_reads(run: Run) -> None:
     lines = run("create", "photos", "dst", "--profile", "quick.toml", "--json").out.splitlines()
     rows = [json.loads(line) for line in lines]

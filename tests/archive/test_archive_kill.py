@@ -189,6 +189,29 @@ def test_a_full_disk_is_one_error_and_the_next_call_continues(photos: Path, tmp_
     assert verify(tmp_path / "dst", ThisProcess()).findings == []
 
 
+def _read_on_a_full_disk(pipe: Connection, dst: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # SQLite cannot give its index its size
+    try:
+        with Manifest(dst) as manifest:
+            pipe.send([row.path for row in manifest.rows()])
+    except LofError as error:
+        pipe.send(str(error))
+
+
+@pytest.mark.parametrize("journal", [None, b""])
+def test_an_archive_on_a_full_disk_can_be_read(photos: Path, tmp_path: Path, journal: bytes | None) -> None:
+    archive(photos, tmp_path / "dst")
+    if journal is not None:
+        (tmp_path / f"dst/{NAME}-wal").write_bytes(journal)
+    here, there = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(
+        target=_read_on_a_full_disk, args=(there, tmp_path / "dst")
+    )
+    process.start()
+    assert here.recv() == ["photos", "photos/0", "photos/1", "photos/2"]
+    process.join()
+
+
 def test_a_destination_that_cannot_be_written_is_one_error(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(OutputError, match="cannot be written"):

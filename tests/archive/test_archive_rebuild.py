@@ -15,7 +15,7 @@ from PIL import Image
 
 import lof
 from lof.archive import rebuild, restore
-from lof.archive.store import locked
+from lof.archive.store import Store, locked
 from lof.errors import ArchiveError, OutputError
 from lof.pools import ThisProcess
 
@@ -71,6 +71,13 @@ def test_the_new_manifest_names_all_that_is_there(dst: Path, made: Path, tmp_pat
     with Image.open(tmp_path / "out/photos/below/b.jpg.png") as image:
         stream = (dst / "streams/photos/below/b.jpg.lof").read_bytes()
         assert np.array_equal(np.asarray(image), lof.decode(stream).pixels)
+
+
+def test_an_archive_without_its_manifest_names_the_command_that_makes_one(dst: Path, made: Path) -> None:
+    (dst / "manifest.sqlite").unlink()
+    for use in (lambda: archive(made / "photos", dst=dst), lambda: findings(dst), lambda: Store(dst).close()):
+        with pytest.raises(ArchiveError, match="`lof archive rebuild` makes a new one"):
+            use()
 
 
 def test_what_is_damaged_gets_no_row_and_all_else_does(dst: Path) -> None:
