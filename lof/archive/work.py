@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from lof.archive.schema import Row
 from lof.containers import container, unpack
-from lof.errors import ImageError, LofError, LowMemoryError, SearchError, one_line
+from lof.errors import ImageError, LofError, LowMemoryError, SearchError, UsageError, one_line
 from lof.jobs import JobSettings
 from lof.jobs.work import throttled
 from lof.pictures.picture import Picture
@@ -68,10 +68,18 @@ class Floors:
     Attributes:
         psnr: in dB.
         ms_ssim: 0…1. Images too small for MS-SSIM miss it.
+
+    Raises:
+        UsageError: one of them is no finite number.
     """
 
     psnr: float | None = None
     ms_ssim: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, floor in (("psnr", self.psnr), ("ms-ssim", self.ms_ssim)):
+            if floor is not None and not math.isfinite(floor):
+                raise UsageError(f"--min-{name} {floor}: is no finite number; give one")
 
     def missed_by(self, psnr: float, ms_ssim: float | None) -> str | None:
         """What misses which floor, in words."""

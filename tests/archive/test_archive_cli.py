@@ -16,7 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lof.archive import Floors
 from lof.cli import main
+from lof.errors import UsageError
 
 QUICK = '[[stage]]\nkind = "greedy-flip"\nevaluations = 1\n'
 MORE = '[[stage]]\nkind = "mean-field"\nevaluations = 12\ncheck_every = 4\n'
@@ -101,6 +103,15 @@ def test_checksums_without_an_output_are_one_error(run: Run, monkeypatch: pytest
     ended = run("checksums", str(ARCHIVE))
     assert (ended.code, ended.err.count("\n")) == (1, 1)
     assert "the standard output is closed; send the checksums to a file" in ended.err
+
+
+@pytest.mark.parametrize("floor", ["nan", "inf"])
+def test_a_floor_that_is_no_number_is_wrong_usage(run: Run, floor: str) -> None:
+    ended = run(*CREATE, "--min-psnr", floor)
+    assert (ended.code, ended.err) == (2, f"lof: --min-psnr {floor}: is no finite number; give one\n")
+    assert not Path("dst").exists()
+    with pytest.raises(UsageError, match="--min-ms-ssim"):
+        Floors(ms_ssim=float(floor))
 
 
 def test_without_a_codec_streams_are_such_as_every_cpu_reads(run: Run) -> None:
