@@ -17,7 +17,7 @@ from lof.archive.manifest import NAME, Manifest, SourceRow
 from lof.archive.objects import LARGEST
 from lof.archive.schema import Row
 from lof.archive.store import Store
-from lof.archive.total import find_shares
+from lof.archive.total import find_shares, share_anew
 from lof.archive.weights import keep_weights
 from lof.archive.work import NO_IMAGE, TOO_LARGE, Floors, Kept, Search, SearchItem, Streamed, format_of
 from lof.errors import ArchiveError, UsageError
@@ -120,6 +120,8 @@ def plan(
         if manifest is not None:
             _refuse_other_sources(manifest, sources, moved)
         decider = Decider(manifest, digest, policy)
+        if settings.total:
+            share_anew(sources, decider)
         for source in sources:
             try:
                 for decision in decider.decide(source):

@@ -37,7 +37,8 @@ class Policy:
     """What counts as done.
 
     Attributes:
-        redo: not what was done with other settings.
+        redo: not what was done with other settings. Where all streams share a size and an image is to be searched, not
+            what was done with the same settings either: :func:`lof.archive.total.share_anew`.
         recheck: only what is whole, which means to read every object.
     """
 
@@ -51,7 +52,12 @@ class Decider:
     Args:
         manifest: ``None`` if there is no archive yet.
         digest: of the settings of now.
+
+    Attributes:
+        anew: whether every stream is to be searched again.
     """
+
+    anew = False
 
     def __init__(self, manifest: Manifest | None, digest: str, policy: Policy) -> None:
         self.manifest, self.digest, self.policy = manifest, digest, policy
@@ -63,7 +69,7 @@ class Decider:
         Most files of a folder are done, as an outline of their row tells: they come many at once, and of the
         others alone is more looked up.
         """
-        if self.manifest is None or not isinstance(source, FolderSource) or self.policy.recheck:
+        if self.manifest is None or not isinstance(source, FolderSource) or self.policy.recheck or self.anew:
             yield from map(self._about, source.entries())
             return
         files = size = 0
@@ -92,7 +98,8 @@ class Decider:
             return "done" if same and entry.link == row.link and not row.error else "look"
         other = row.settings != self.digest
         by_settings = row.why in (NOT_SMALLER, BELOW_FLOOR, LOST)
-        if row.error or (other and by_settings) or (other and self.policy.redo and not row.why):
+        again = self.anew or (other and self.policy.redo)
+        if row.error or (other and by_settings) or (again and not row.why):
             return "redo"
         if not self._has(row.object) or (self.policy.recheck and not self._is_whole(row)):
             return "redo"

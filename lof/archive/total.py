@@ -44,6 +44,11 @@ class _Survey(Work[SearchItem, "Ladder", "Sizes | None"]):
         return f"survey {item.path}"
 
 
+def share_anew(sources: Sequence[Source], decider: Decider) -> None:
+    """Have all streams searched again where that is asked for and an image is to be searched anyway."""
+    decider.anew = decider.policy.redo and next(_images(sources, decider), None) is not None
+
+
 def find_shares(
     manifest: Manifest,
     sources: Sequence[Source],
@@ -61,6 +66,7 @@ def find_shares(
     """
     from lof.targets import shares
 
+    share_anew(sources, decider)
     found: dict[str, Sizes | None] = {}
 
     def note(event: PoolEvent) -> None:

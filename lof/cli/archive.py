@@ -95,7 +95,11 @@ def create(
     min_psnr: MinPsnr = None,
     min_ms_ssim: MinMsSsim = None,
     redo: Annotated[
-        bool, options.flag("--redo", "Search again for streams that were made with other settings.")
+        bool,
+        options.flag(
+            "--redo",
+            "Search again for streams that were made with other settings; with --total, for all, if an image is new.",
+        ),
     ] = False,
     recheck: Annotated[
         bool, options.flag("--recheck", "Read every file of the archive, and replace damaged ones.")

@@ -11,7 +11,7 @@ import pytest
 from archives import archive, findings, rows, save
 from PIL import Image
 
-from lof.archive import Event, Settled, Surveyed, improve, open_sources
+from lof.archive import Event, Planned, Policy, Settled, Surveyed, improve, open_sources, plan
 from lof.errors import UsageError
 from lof.jobs import JobSettings
 from lof.metrics import mse
@@ -62,6 +62,21 @@ def test_a_size_for_all_streams_is_kept_to_also_when_interrupted_and_continued(t
     assert findings(dst) == [("failed", "photos/3.png")]
     with pytest.raises(UsageError, match=r"--total: 2 of 2 bytes are left for 4 images; ask for more"):
         archive(photos, dst=tmp_path / "none", settings=replace(settings, target=Target(size=2)))
+
+
+def test_redo_shares_a_size_for_all_out_anew_when_an_image_is_new(tmp_path: Path) -> None:
+    photos, dst = tmp_path / "photos", tmp_path / "dst"
+    settings, redo = replace(JPEG, target=Target(size=4000), total=True), Policy(redo=True)
+    for number in range(2):
+        save(photos / f"{number}.png", number)
+    archive(photos, dst=dst, settings=settings)
+    assert archive(photos, dst=dst, settings=settings, policy=redo).streamed == 0
+    save(photos / "2.png", 2)
+    planned = plan(open_sources([str(photos)], dst), dst, settings, policy=redo)
+    assert [item.do for item in planned if isinstance(item, Planned)] == ["search"] * 3
+    summary = archive(photos, dst=dst, settings=settings, policy=redo)
+    assert (summary.streamed, summary.errors) == (3, [])
+    assert 0.9 * 4000 < streams(dst) <= 4000
 
 
 def test_a_region_decides_where_the_bytes_go_and_improve_leaves_it_alone(tmp_path: Path) -> None:
