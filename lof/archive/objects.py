@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from lof.archive.entries import chunks
+from lof.archive.manifest import STORED, STREAMS
 from lof.archive.schema import Row
+from lof.archive.walk import walk
 from lof.errors import ArchiveError
 
 LARGEST = 256 << 20
@@ -67,6 +69,14 @@ def is_whole(folder: Path, row: Row) -> bool:
         return all(map(lambda _: True, content(folder, row)))
     except ObjectError:
         return False
+
+
+def names_in(folder: Path) -> Iterator[str]:
+    """The names of all files that lie where objects belong, with whatever else is no folder."""
+    for area in (STREAMS, STORED):
+        for name, mode, *_ in walk(str(folder / area), area, lambda path: False):
+            if mode and not stat.S_ISDIR(mode):  # without a mode is what cannot be read, or is not there
+                yield name
 
 
 @contextmanager

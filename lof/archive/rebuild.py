@@ -137,15 +137,11 @@ class _Rebuild:
 
     def items(self) -> Iterator[_Item]:
         """The streams; stored files are put down on the way."""
-        for area in (STREAMS, STORED):
-            for folder, folders, names in os.walk(self.dst / area):
-                folders.sort()
-                for name in sorted(names):
-                    place = Path(folder, name).relative_to(self.dst).as_posix()
-                    if self.manifest.by_object(place) is None:
-                        yield from self._look_at(place)
-                    else:
-                        self._count(area)
+        for place in objects.names_in(self.dst):
+            if self.manifest.by_object(place) is None:
+                yield from self._look_at(place)
+            else:
+                self._count(place.split("/")[0])
 
     def keep(self, item: _Item, columns: dict[str, Any]) -> None:
         """Put down what workers read; called by the pool."""

@@ -124,8 +124,8 @@ class _Names:
 
     def of(self, path: str) -> str:
         """The path of an entry: renamed itself, or in a folder that is."""
-        if path in self._files:
-            return self._files[path]
+        if path in self._files or not self._folders:
+            return self._files.get(path, path)
         above = [path, *map(str, PurePosixPath(path).parents)]
         old = next((folder for folder in above if folder in self._folders), None)
         return path if old is None else self._folders[old] + path.removeprefix(old)

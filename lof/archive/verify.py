@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,7 +10,7 @@ from typing import Literal
 
 from lof.archive import objects
 from lof.archive.events import Checked, OnEvent, listener
-from lof.archive.manifest import STORED, STREAMS, Manifest
+from lof.archive.manifest import Manifest
 from lof.archive.store import reading
 from lof.archive.weights import kept_weights
 from lof.archive.work import Decode, Decoded, DecodeItem
@@ -112,10 +111,6 @@ class _Verify:
 
     def look_around(self) -> None:
         """Find files that belong to no row."""
-        for area in (STREAMS, STORED):
-            for folder, _, names in os.walk(self.dst / area):
-                for name in names:
-                    place = Path(folder, name).relative_to(self.dst).as_posix()
-                    if self.manifest.by_object(place) is None:
-                        what = "is not in the manifest; lof did not write it or lost its row"
-                        self.found("unexpected", place, what)
+        for name in objects.names_in(self.dst):
+            if self.manifest.by_object(name) is None:
+                self.found("unexpected", name, "is not in the manifest; lof did not write it or lost its row")

@@ -5,6 +5,7 @@ To start quickly, this imports nothing else of lof.
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
@@ -41,29 +42,41 @@ def matcher(globs: Sequence[str]) -> Callable[[str], bool]:
 
 
 def walk(folder: str, path: str, fits: Callable[[str], bool]) -> Iterator[Seen]:
-    """All that is below ``folder`` and called ``path`` in the archive, sorted by the bytes of the paths."""
-    try:
-        # By its handle, the files of a folder are looked up without walking their paths again.
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    except OSError as error:
-        yield _unseen(path, error)
-        return
-    try:
-        for step in _steps(handle, path, fits):
-            below = f"{path}/{step}"
-            if step[-1] == "/":
-                yield from walk(f"{folder}/{step[:-1]}", below[:-1], fits)
-                continue
-            try:
-                status = os.stat(step, dir_fd=handle, follow_symlinks=False)
-            except OSError as error:
-                yield _unseen(below, error)
-                continue
-            yield below, status.st_mode, status.st_size, status.st_mtime_ns, ""
-    except OSError as error:
-        yield _unseen(path, error)
-    finally:
-        os.close(handle)
+    """All that is below ``folder`` and called ``path`` in the archive, sorted by the bytes of the paths.
+
+    However deep the tree is, one folder is open at a time.
+    """
+    left: list[tuple[str, Iterator[str] | None]] = [
+        ("", None)
+    ]  # paths below, with their steps once they are listed
+    while left:
+        place, steps = left.pop()
+        try:
+            # By its handle, the files of a folder are looked up without walking their paths again.
+            handle = os.open(f"{folder}{place}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            if (
+                error.errno != errno.ENAMETOOLONG
+            ):  # nobody can look at such a folder either, so it has failed already
+                yield _unseen(f"{path}{place}", error)
+            continue
+        try:
+            steps = steps or iter(_steps(handle, f"{path}{place}", fits))
+            for step in steps:
+                below = f"{place}/{step}"
+                if step[-1] == "/":
+                    left += [(place, steps), (below[:-1], None)]
+                    break
+                try:
+                    status = os.stat(step, dir_fd=handle, follow_symlinks=False)
+                except OSError as error:
+                    yield _unseen(f"{path}{below}", error)
+                    continue
+                yield f"{path}{below}", status.st_mode, status.st_size, status.st_mtime_ns, ""
+        except OSError as error:
+            yield _unseen(f"{path}{place}", error)
+        finally:
+            os.close(handle)
 
 
 def _steps(handle: int, path: str, fits: Callable[[str], bool]) -> list[str]:

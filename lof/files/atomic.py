@@ -11,6 +11,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, takewhile
 from pathlib import Path
 
 from lof.errors import OutputError
@@ -122,11 +123,10 @@ def remove_leftovers(paths: Iterable[Location]) -> None:
 
 def make_folders(folder: Path) -> None:
     """Create a folder and those above it, each on disk before what is in it."""
-    if folder.is_dir():
-        return
-    make_folders(folder.parent)
-    folder.mkdir(exist_ok=True)
-    _sync(folder.parent)
+    missing = list(takewhile(lambda path: not path.is_dir(), chain((folder,), folder.parents)))
+    for path in reversed(missing):
+        path.mkdir(exist_ok=True)
+        _sync(path.parent)
 
 
 def cannot_write(path: Location, error: OSError) -> OutputError:

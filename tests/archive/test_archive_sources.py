@@ -8,6 +8,7 @@ import io
 import lzma
 import os
 import shutil
+import subprocess
 import sys
 import tarfile
 import zipfile
@@ -19,7 +20,7 @@ import pytest
 from archives import QUICK
 from PIL import Image
 
-from lof.archive import Limits, Manifest, Policy, Summary, create, open_sources, restore
+from lof.archive import Limits, Manifest, Policy, Summary, create, open_sources, rebuild, restore, verify
 from lof.archive.decide import Decider, Decision
 from lof.archive.store import Store
 from lof.errors import UsageError
@@ -316,6 +317,34 @@ def test_a_folder_is_walked_in_the_order_of_the_manifest(tmp_path: Path) -> None
     paths = [os.fsencode(entry.path) for entry in source.entries()]
     assert paths == sorted(paths)
     assert len(paths) == 13
+
+
+def test_a_tree_of_any_depth_is_archived_and_what_the_system_cannot_reach_is_a_failure(
+    tmp_path: Path,
+) -> None:
+    """A thousand folders in one another, and a path that is longer than any system takes."""
+    photos, dst = tmp_path / "photos", tmp_path / "dst"
+    for part, depth in (("d", 1010), ("long" * 60, 18)):
+        photos.mkdir(exist_ok=True)
+        here = os.open(photos, os.O_RDONLY)
+        for _ in range(depth):
+            os.mkdir(part, dir_fd=here)
+            below = os.open(part, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        with open("words", "w", opener=lambda name, flags, at=here: os.open(name, flags, dir_fd=at)) as file:
+            file.write("deep words")
+        os.close(here)
+    try:
+        (path, error), *more = archive(photos, dst).errors
+        assert (path.startswith("photos/longlong"), more) == (True, [])
+        assert "cannot be read (File name too long)" in error
+        assert [finding.name for finding in verify(dst, ThisProcess()).findings] == [path]
+        assert (dst / f"stored/photos/{'d/' * 1010}words").read_text() == "deep words"
+        (dst / "manifest.sqlite").unlink()
+        assert rebuild(dst, ThisProcess()).stored == 1
+    finally:  # pytest gives up on such trees
+        subprocess.run(["rm", "-rf", photos, dst], check=True)
 
 
 def test_a_walk_whose_process_dies_is_an_error_and_never_a_shorter_archive(
