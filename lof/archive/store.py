@@ -22,7 +22,6 @@ of the row, step 4 is made up for; where it is not, step 3 was never taken and t
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -37,6 +36,7 @@ from lof.archive.schema import Row
 from lof.archive.walk import OWN as PRIVATE
 from lof.errors import OutputError
 from lof.files.atomic import Staged, cannot_write, make_folders, stage
+from lof.files.lock import lock
 
 _LONGEST = 4000  # bytes of a path; most systems take 4096
 
@@ -60,7 +60,7 @@ class Store:
             raise no_archive(folder)
         try:
             self._prepare(create)
-            self._lock = _lock(folder, fcntl.LOCK_EX, self._private / "lock")
+            self._lock = lock(folder, self._private / "lock")
             for leftover in self._temporary.iterdir():
                 leftover.unlink()
         except OSError as error:
@@ -189,13 +189,13 @@ def locked(folder: Path, name: str = PRIVATE) -> Iterator[Path]:
     private = folder / name
     try:
         make_folders(private)
-        lock = _lock(folder, fcntl.LOCK_EX, private / "lock")
+        handle = lock(folder, private / "lock")
     except OSError as error:
         raise cannot_write(folder, error) from error
     try:
         yield private
     finally:
-        os.close(lock)
+        os.close(handle)
 
 
 @contextmanager
@@ -207,28 +207,11 @@ def reading(folder: Path) -> Iterator[Manifest]:
         OutputError: a process is at work in it.
     """
     with Manifest(folder) as manifest:
-        lock: int | None = None
+        handle: int | None = None
         with contextlib.suppress(FileNotFoundError):
-            lock = _lock(folder, fcntl.LOCK_SH, folder / PRIVATE / "lock")
+            handle = lock(folder, folder / PRIVATE / "lock", shared=True)
         try:
             yield manifest
         finally:
-            if lock is not None:
-                os.close(lock)
-
-
-def _lock(folder: Path, kind: int, path: Path) -> int:
-    exclusive = kind == fcntl.LOCK_EX
-    handle = os.open(path, os.O_RDWR | os.O_CREAT if exclusive else os.O_RDONLY, 0o644)
-    try:
-        fcntl.flock(handle, kind | fcntl.LOCK_NB)
-        if not os.fstat(handle).st_nlink:
-            raise BlockingIOError("whoever was at work has just taken its private folder away")
-    except OSError as error:
-        os.close(handle)
-        if isinstance(error, BlockingIOError):
-            raise OutputError(
-                f"{folder}: another lof is at work there; wait for it and run this again"
-            ) from error
-        raise
-    return handle
+            if handle is not None:
+                os.close(handle)

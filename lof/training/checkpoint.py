@@ -7,6 +7,9 @@ the rung, the step and the worker, all of which are in the file.
 from __future__ import annotations
 
 import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,10 @@ from torch import Tensor
 
 from lof.errors import OutputError, TrainingError
 from lof.files.atomic import cannot_write, make_folders, write_atomically
+from lof.files.lock import lock
 
 FORMAT = "lof-training-2"
+LOCK = ".lock"
 
 
 @dataclass
@@ -51,6 +56,24 @@ class Checkpoint:
     seconds: float
     pixels: int
     about: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """The folder of a run, which is created, with other runs kept out.
+
+    Raises:
+        OutputError: it cannot be created or written, or another process trains there.
+    """
+    make_run_folder(folder)
+    try:
+        handle = lock(folder, folder / LOCK)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        yield
+    finally:
+        os.close(handle)
 
 
 def make_run_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,7 @@ from lof.codecs import trainable
 from lof.errors import LofError, TrainingError
 from lof.files.atomic import remove_leftovers
 from lof.machine.devices import resolve_device
-from lof.training.checkpoint import Checkpoint, load_checkpoint, make_run_folder, save_checkpoint
+from lof.training.checkpoint import Checkpoint, alone_in, load_checkpoint, save_checkpoint
 from lof.training.data import Pool, Skipped, load_pool, load_validation
 from lof.training.hardware import describe_hardware
 from lof.training.journal import Journal, Record, plot
@@ -112,20 +113,22 @@ def train(
     Raises:
         TrainingError: nothing to train on, another run's checkpoint, or the loss diverged; the last good
             checkpoint stays.
-        OutputError: ``folder`` cannot be written.
+        OutputError: ``folder`` cannot be written, or another process trains there.
     """
-    return _Run(recipe, folder, device, on_event or _ignore, group or Group()).run()
+    group = group or Group()
+    recipe.check_shared(group.world)
+    chosen = resolve_device(device)
+    _rehearse(recipe, recipe.precision_on(chosen))
+    with alone_in(folder) if group.rank == 0 else nullcontext():
+        return _Run(recipe, folder, chosen, on_event or _ignore, group).run()
 
 
 class _Run:
-    def __init__(self, recipe: Recipe, folder: Path, device: str, on_event: OnEvent, group: Group) -> None:
-        recipe.check_shared(group.world)
+    def __init__(
+        self, recipe: Recipe, folder: Path, device: torch.device, on_event: OnEvent, group: Group
+    ) -> None:
         self.recipe, self.folder, self.on_event, self.group = recipe, folder, on_event, group
-        self.device = resolve_device(device)
-        self.precision = recipe.precision_on(self.device)
-        _rehearse(recipe, self.precision)
-        if group.rank == 0:
-            make_run_folder(folder)
+        self.device, self.precision = device, recipe.precision_on(device)
         if self.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
         self.told = -math.inf

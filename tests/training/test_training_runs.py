@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import lof.cli.train  # noqa: F401  (adds its commands)
 from lof.cli import app
-from lof.errors import TrainingError
+from lof.errors import OutputError, TrainingError
 from lof.training import train
 from lof.training.checkpoint import load_checkpoint
 from lof.training.journal import Journal
@@ -138,6 +138,20 @@ def test_a_kill_in_the_middle_of_writing_leaves_the_old_checkpoint(tmp_path: Pat
     train(recipe, tmp_path / "uncut", device="cpu")
     assert exact_part(folder) == exact_part(tmp_path / "uncut")
     assert not list(folder.glob(".*.tmp"))
+
+
+def test_a_second_run_in_a_folder_is_refused_and_touches_nothing(tmp_path: Path, photos: Path) -> None:
+    recipe = recipe_of(photos, checkpoint_minutes=EVERY_STEP)
+    here, there = multiprocessing.Pipe()
+    child = fresh(train_until_half_a_checkpoint_is_written, recipe, tmp_path, there)
+    there.close()
+    assert here.recv() == "half written"
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OutputError, match="another lof is at work there"):
+        train(recipe, tmp_path, device="cpu")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    child.kill()
+    child.join()
 
 
 def test_divergence_names_the_step_and_keeps_the_last_good_checkpoint(tmp_path: Path, photos: Path) -> None:
