@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,12 +18,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lof.errors import OutputError, TrainingError
+from lof.errors import OutputError, TrainingError, one_line
 from lof.files.atomic import cannot_write, make_folders, write_atomically
 from lof.files.lock import lock
+from lof.files.storage import open_read
 
 FORMAT = "lof-training-2"
 LOCK = ".lock"
+_KINDS = {
+    "recipe": dict,
+    "digest": str,
+    "rung": int,
+    "step": int,
+    "sd": dict,
+    "ema": dict,
+    "opt": dict,
+    "pending": list,
+    "lowest": float,
+    "seconds": float,
+    "pixels": int,
+    "about": dict,
+}
+_ABOUT = {"hardware", "pictures", "pixels", "precision"}
 
 
 @dataclass
@@ -105,22 +122,51 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read back, onto the CPU.
 
     Raises:
-        TrainingError: not readable, or not such a checkpoint.
+        TrainingError: not readable, damaged, or not such a checkpoint.
     """
     content = read_torch_file(path)
-    if content.pop("format", None) != FORMAT:
+    if content.get("format") != FORMAT:
         raise TrainingError(f"{path}: not a checkpoint of this version of lof; train again in another folder")
-    return Checkpoint(**content)
+    return checkpoint_of(content, path)
+
+
+def checkpoint_of(content: dict[str, Any], path: Path) -> Checkpoint:
+    """What :func:`save_checkpoint` wrote to ``path``.
+
+    Raises:
+        TrainingError: something in it is missing, too much or of another kind.
+    """
+    try:
+        found = Checkpoint(**{key: value for key, value in content.items() if key != "format"})
+        wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(found, name), kind)]
+        if not wrong and not 0 <= found.rung < len(found.recipe["rung"]):
+            wrong = ["rung"]
+        if not wrong and not found.about.keys() >= _ABOUT:
+            wrong = ["about"]
+    except (KeyError, TypeError) as error:
+        raise damaged(path, one_line(error)) from error
+    if wrong:
+        raise damaged(path, f"its {wrong[0]} is wrong")
+    return found
+
+
+def damaged(path: Path, what: str) -> TrainingError:
+    """The error for a checkpoint that is not as it was written."""
+    return TrainingError(f"{path}: is damaged ({what}); copy it again, or name another file or folder")
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:
     """A dictionary that ``torch.save`` wrote, without running any code in it.
 
     Raises:
-        TrainingError: not readable, or no dictionary.
+        TrainingError: not readable, damaged, or no dictionary.
     """
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with open_read(path) as file:
+            # PyTorch checks no sums; its files of before 2020 are no zip files and have none.
+            bad = zipfile.ZipFile(file).testzip() if zipfile.is_zipfile(file) else None
+            file.seek(0)
+            content = None if bad else torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainingError(f"{path}: does not exist; check the name") from None
     except OSError as error:
@@ -131,6 +177,8 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         raise TrainingError(
             f"{path}: cannot be read as a checkpoint (damaged, or something else); name another file"
         ) from error
+    if bad:
+        raise damaged(path, "a checksum does not match")
     if not isinstance(content, dict):
         raise TrainingError(f"{path}: holds no checkpoint; name another file")
     return content

@@ -5,12 +5,25 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from lof.errors import OutputError
 from lof.files.atomic import write_atomically
+from lof.files.storage import read_bytes
 
 Record = dict[str, Any]
+_FIGURE = (int, float, NoneType)
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "kind": str,
+    "rung": int,
+    "step": int,
+    "total_step": int,
+    "quality": _FIGURE,
+    "loss": _FIGURE,
+    "bpp": _FIGURE,
+    "psnr": _FIGURE,
+}
 
 
 class Journal:
@@ -35,15 +48,30 @@ class Journal:
             raise OutputError(f"{self.path}: cannot be written ({error.strerror}); free its disk") from error
 
     def read(self) -> list[Record]:
-        """All records; a torn last line is left out."""
-        if not self.path.exists():
+        """All records; a torn last line is left out.
+
+        Raises:
+            OutputError: the file cannot be read, or is damaged before its last line.
+        """
+        try:
+            lines = read_bytes(self.path).split(b"\n")[:-1]
+        except FileNotFoundError:
             return []
+        except OSError as error:
+            raise OutputError(f"{self.path}: cannot be read ({error.strerror}); move it away") from error
         records = []
-        for line in self.path.read_bytes().split(b"\n")[:-1]:
+        for number, line in enumerate(lines, start=1):
             try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                record = None
+            if not isinstance(record, dict) or not all(
+                isinstance(record.get(key), kinds) for key, kinds in _KINDS.items()
+            ):
+                raise OutputError(
+                    f"{self.path}: is damaged in line {number}; move it away to begin a new log"
+                )
+            records.append(record)
         return records
 
     def cut_after(self, rung: int, step: int) -> None:
@@ -67,12 +95,12 @@ def plot(records: list[Record], path: Path) -> None:
     ):
         for kind, style in (("train", "-"), ("validation", "x")):
             # A validation of one network for all rates has a line for each quality.
-            qualities = dict.fromkeys(r["quality"] for r in records) if kind == "validation" else [None]
+            qualities = dict.fromkeys(r.get("quality") for r in records) if kind == "validation" else [None]
             for quality in qualities:
                 points = [
                     (r["total_step"], r[key])
                     for r in records
-                    if r["kind"] == kind and r.get(key) is not None and quality in (None, r["quality"])
+                    if r["kind"] == kind and r.get(key) is not None and quality in (None, r.get("quality"))
                 ]
                 if points:
                     axis.plot(

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from lof.codecs import trainable
-from lof.errors import LofError, TrainingError
+from lof.errors import LofError, TrainingError, one_line
 from lof.files.atomic import remove_leftovers
 from lof.machine.devices import resolve_device
-from lof.training.checkpoint import Checkpoint, alone_in, load_checkpoint, save_checkpoint
+from lof.training.checkpoint import Checkpoint, alone_in, damaged, load_checkpoint, save_checkpoint
 from lof.training.data import Pool, Skipped, load_pool, load_validation
 from lof.training.hardware import describe_hardware
 from lof.training.journal import Journal, Record, plot
@@ -264,7 +264,7 @@ class _Run:
         if not due or not self.pictures or self.group.rank != 0:
             return []
         here = [r for r in self.journal.read() if (r["rung"], r["step"]) == (self.index, step)]
-        done = {r["quality"] for r in here if r["kind"] == "validation"}
+        done = {r.get("quality") for r in here if r["kind"] == "validation"}
         return [quality for quality in recipe.rates(rung) if quality not in done]
 
     def _validate(self, qualities: list[float]) -> None:
@@ -333,12 +333,15 @@ class _Run:
     def _restore(self, checkpoint: Checkpoint) -> None:
         stepper = self.stepper
         trainable(self.recipe.codec).load(stepper.network, checkpoint.sd, str(self.folder / CHECKPOINT))
-        for name, average in stepper.ema.items():
-            average.copy_(checkpoint.ema[name])
-        stepper.optimiser.load_state_dict(checkpoint.opt)
-        *sums, count = checkpoint.pending
-        stepper.sums.copy_(torch.tensor(sums, dtype=torch.float64))
-        stepper.steps_summed = int(count)
+        try:
+            for name, average in stepper.ema.items():
+                average.copy_(checkpoint.ema[name])
+            stepper.optimiser.load_state_dict(checkpoint.opt)
+            *sums, count = checkpoint.pending
+            stepper.sums.copy_(torch.tensor(sums, dtype=torch.float64))
+            stepper.steps_summed = int(count)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise damaged(self.folder / CHECKPOINT, one_line(error)) from error
         stepper.step = checkpoint.step
         self.lowest, self.seconds, self.pixels = checkpoint.lowest, checkpoint.seconds, checkpoint.pixels
         self.started = time.monotonic()

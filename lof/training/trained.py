@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lof.errors import TrainingError
-from lof.training.checkpoint import FORMAT, Checkpoint, read_torch_file
+from lof.training.checkpoint import FORMAT, Checkpoint, checkpoint_of, read_torch_file
 from lof.training.recipe import parse_recipe
 
 
@@ -45,7 +45,7 @@ def read_trained(path: Path) -> Trained:
         return _from_safetensors(path)
     content = read_torch_file(path)
     if content.get("format") == FORMAT:
-        return _from_checkpoint(path, Checkpoint(**{k: v for k, v in content.items() if k != "format"}))
+        return _from_checkpoint(path, checkpoint_of(content, path))
     averages = content.pop("ema", {})
     state: dict[str, Tensor] = {}
     for part in [*content.values(), averages]:

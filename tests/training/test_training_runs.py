@@ -222,15 +222,16 @@ def test_ms_ssim_is_trained_for_where_the_recipe_says_so(tmp_path: Path, photos:
 def test_a_log_cut_at_any_byte_is_repaired_and_continued(tmp_path: Path) -> None:
     whole = Journal(tmp_path / "log.jsonl")
     for step in range(4):
-        whole.append({"rung": 0, "step": step})
+        whole.append({"kind": "train", "rung": 0, "step": step, "total_step": step})
     data = whole.path.read_bytes()
     for length in range(len(data) + 1):
         whole.path.write_bytes(data[:length])
         whole.cut_after(0, 2)
         kept = [record["step"] for record in whole.read()]
         assert kept == list(range(min(3, data[:length].count(b"\n"))))
-        whole.append({"rung": 0, "step": 9})
-        assert whole.read()[-1] == {"rung": 0, "step": 9}
+        last = {"kind": "train", "rung": 0, "step": 9, "total_step": 9}
+        whole.append(last)
+        assert whole.read()[-1] == last
 
 
 def test_log_lines_are_json_with_the_figures_of_the_run(tmp_path: Path, photos: Path) -> None:
