@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.markup import escape
 
 import lof
 from lof.cli._consoles import make_console
-from lof.errors import LofError, OutputError
+from lof.errors import LofError, OutputError, UsageError
 from lof.report.figures import printable
 
 INTERRUPTED = 130
@@ -73,7 +74,7 @@ def _root(
         details.setLevel(logging.DEBUG)
     if log_file is not None:
         try:
-            lines = logging.FileHandler(log_file, encoding="utf-8")
+            lines = _LogFile(log_file, encoding="utf-8")
         except OSError as error:
             raise OutputError(
                 f"{log_file}: cannot be written ({error.strerror}); name another file"
@@ -85,6 +86,55 @@ def _root(
 
 def _warning_line(message: Warning | str, *_: object, **__: object) -> str:
     return f"lof: {' '.join(str(message).split())}\n"
+
+
+class _LogFile(logging.FileHandler):
+    """Says in one line, once, where a line could not be added; the command goes on."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        why = getattr(sys.exception(), "strerror", None) or sys.exception()
+        warnings.warn(
+            f"{self.baseFilename}: cannot be written ({why}); lines are missing there", stacklevel=1
+        )
+
+
+def _check_surroundings() -> None:
+    if sys.getfilesystemencoding() != "utf-8":
+        raise UsageError(
+            f"names of files are {sys.getfilesystemencoding()} here; set a UTF-8 locale, or PYTHONUTF8=1"
+        )
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(
+            f"the working folder cannot be used ({error.strerror}); change to another"
+        ) from error
+
+
+def _run() -> None:
+    """The command; a standard stream that cannot be written, such as on a full disk, is an error like others."""
+    try:
+        try:
+            app(prog_name="lof")  # which python -m lof is too
+        finally:
+            for stream in filter(None, (sys.stdout, sys.stderr)):
+                _flush(stream)
+    except BrokenPipeError:  # nobody reads any more; Typer ends so too
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is not None or isinstance(error, ConnectionError):
+            raise
+        raise OutputError(
+            f"standard output: cannot be written ({error.strerror}); make room there, or send it elsewhere"
+        ) from error
+
+
+def _flush(stream: TextIO) -> None:
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python tries again at its end
+        raise
 
 
 def main() -> None:
@@ -114,7 +164,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII only shows ? for the rest
     error = make_console(stderr=True, soft_wrap=True)
     try:
-        app(prog_name="lof")  # which python -m lof is too
+        _check_surroundings()
+        _run()
     except LofError as problem:
         logging.getLogger("lof").debug("the error arose here", exc_info=True)
         line = printable(" ".join(str(problem).split()))

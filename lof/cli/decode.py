@@ -54,25 +54,27 @@ def decode(
     failures: list[str] = []
     for path, target in zip((s.path for s in sources), _targets(sources, out), strict=True):
         record = {"file": str(path), "output": str(target), "error": None}
+        notes: Sequence[str] = ()
         try:
             parsed = unpack(read_stream(path), str(path), max_pixels)
             picture = decode_shown(parsed, name=str(path), weights=weights, download=download)
-            for note in picture.notes:
-                typer.echo(printable(f"warning: {note}"), err=True)
+            notes = picture.notes
             try:
                 data = png_bytes(picture)
             except ImageError as error:
                 raise ImageError(f"{path}: {error}") from error
             written = write_new(target, data, force=force)
-            if not (json or quiet):
-                typer.echo(printable(f"{path} → {target}{'' if written else ' (there already)'}"))
         except Exception as error:  # whatever a library raises ends no other stream
             logging.getLogger("lof").debug("the error arose here", exc_info=True)
             what = f"{path}: cannot be decoded ({one_line(error)}); leave it out or report this"
             failures.append(str(error) if isinstance(error, LofError) else what)
             record |= {"output": None, "error": failures[-1]}
+        for note in notes:
+            typer.echo(printable(f"warning: {note}"), err=True)
         if json:
             print(json_format.dumps(record), flush=True)
+        elif not (quiet or record["error"]):
+            typer.echo(printable(f"{path} → {target}{'' if written else ' (there already)'}"))
     for failure in failures:
         typer.echo(printable(f"failed: {failure}"), err=True)
     if failures:
