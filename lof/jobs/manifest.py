@@ -7,10 +7,11 @@ import shutil
 import sqlite3
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 from lof.errors import OutputError, one_line
@@ -22,6 +23,17 @@ NAME = "manifest.sqlite"
 VERSION = 1
 
 _ELSEWHERE = "choose another folder with -o"
+
+_NUMBER = (int, float)
+_RECORD: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("source", "output", "source_sha256", "output_sha256", "profile", "kept"), str),
+    **dict.fromkeys(("height", "width", "source_size", "seed", "evaluations"), int),
+    **dict.fromkeys(("lambda", "rate_change", "seconds"), _NUMBER),
+    **dict.fromkeys(("baseline", "optimised"), dict),
+    "notes": list,
+    "against": (dict, NoneType),
+}
+_SIDE = {"size": int, "bpp": _NUMBER, "psnr": _NUMBER, "ms_ssim": (*_NUMBER, NoneType)}
 
 _TABLE = """
 CREATE TABLE images (
@@ -54,6 +66,17 @@ class Row:
     output: str = ""
     output_size: int = 0
     output_sha256: str = ""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the image is done, and the record has what reports and displays take from it."""
+        record = self.record
+        return (
+            self.state == "done"
+            and _fits(record, _RECORD)
+            and _fits(record["baseline"], _SIDE)
+            and _fits(record["optimised"], _SIDE)
+        )
 
 
 class Manifest:
@@ -175,6 +198,10 @@ class Manifest:
             remedy = f"delete it to do the whole job again, or {_ELSEWHERE}"
             damaged = OutputError(f"{self.shown}: damaged ({one_line(error)}); {remedy}")
             raise manifest_error(error, self.shown, damaged) from error
+
+
+def _fits(found: dict[str, Any], kinds: Mapping[str, Any]) -> bool:
+    return all(isinstance(found.get(name), kind) for name, kind in kinds.items())
 
 
 def key(name: str) -> str:

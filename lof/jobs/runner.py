@@ -194,7 +194,7 @@ def _plan(
     plan = Plan()
     for source in sources:
         row = manifest.get(source.relative.as_posix()) if manifest else None
-        done = row if row is not None and row.state == "done" else None
+        done = row if row is not None and row.is_done else None
         whole = done is not None and _is_written(done, output_path(source, out, settings.suffix), written)
         if done is not None and whole and done.settings == digest and _is_unchanged(source, done):
             if done.record.get("against", {}).keys() >= set(settings.against):

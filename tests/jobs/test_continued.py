@@ -198,6 +198,19 @@ def test_a_manifest_with_a_row_that_makes_no_sense_is_one_clear_error(finished: 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "record", ["'{}'", "json_remove(record, '$.optimised.psnr')", "json_set(record, '$.against', 5)"]
+)
+def test_an_image_whose_record_lacks_something_is_done_again(finished: Path, record: str) -> None:
+    before = streams(finished / "out")
+    with closing(sqlite3.connect(finished / "out/.lof/manifest.sqlite", isolation_level=None)) as database:
+        database.execute(f"UPDATE images SET record = {record} WHERE source = 'a.png'")
+    assert [str(source.relative) for source in plan(finished, QUICK)] == ["a.png"]
+    _, events = run(finished)
+    assert started(events) == ["a.png"]
+    assert streams(finished / "out") == before
+
+
 def test_two_jobs_do_not_work_in_one_folder_at_once(finished: Path) -> None:
     with Manifest(finished / "out"), pytest.raises(OutputError, match="another lof is at work there"):
         run(finished)
