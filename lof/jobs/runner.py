@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from lof import pools
-from lof.errors import UsageError
+from lof.errors import ImageError, UsageError
 from lof.files.inputs import Source, output_path
 from lof.files.storage import Location, is_remote, require_shared, sha256, size_and_version, walk
 from lof.jobs.batches import batches
@@ -67,7 +67,7 @@ def plan_job(sources: Sequence[Source], out: Location, settings: JobSettings, *,
     Raises:
         LofError: as :func:`run_job`.
     """
-    digest = settings.digest(settings.load("cpu"))
+    digest = settings.digest(settings.load("cpu"), maps=False)
     written = _checked_outputs(sources, out, settings, force)
     with open_snapshot(out) as manifest:
         return _plan(sources, out, settings, digest, manifest, written)
@@ -88,9 +88,9 @@ def run_job(
 ) -> Summary:
     """Optimise every source into ``out``; what is done already and unchanged is skipped.
 
-    A source is unchanged while its size and time, or its SHA-256, and the settings are those of its row in
-    the manifest, and its stream is on disk as it was written. Interrupted at any moment, the folder holds
-    whole files only, and the same call continues. What is wrong with one image costs that image alone.
+    A source is unchanged while its size and time, or its SHA-256, its map in a folder of regions, and the settings are
+    those of its row in the manifest, and its stream is on disk as it was written. Interrupted at any moment,
+    the folder holds whole files only, and the same call continues. What is wrong with one image costs that image alone.
     Sources are never modified.
 
     Args:
@@ -113,7 +113,7 @@ def run_job(
         WorkerError: worker processes cannot start.
     """
     started = time.perf_counter()
-    digest = settings.digest(settings.load("cpu"))
+    digest = settings.digest(settings.load("cpu"), maps=False)
     written = _checked_outputs(sources, out, settings, force)
     pool = pool or make_pool(jobs)
     if not isinstance(pool, ThisProcess):
@@ -196,7 +196,7 @@ def _plan(
         row = manifest.get(source.relative.as_posix()) if manifest else None
         done = row if row is not None and row.is_done else None
         whole = done is not None and _is_written(done, output_path(source, out, settings.suffix), written)
-        if done is not None and whole and done.settings == digest and _is_unchanged(source, done):
+        if done is not None and whole and done.settings == digest and _is_unchanged(source, done, settings):
             if done.record.get("against", {}).keys() >= set(settings.against):
                 plan.skipped.append((source, done.record | {"state": "skipped"}))
             else:
@@ -218,13 +218,15 @@ def _listed(out: Location) -> dict[str, tuple[int, int]] | None:
         return {}
 
 
-def _is_unchanged(source: Source, row: Row) -> bool:
+def _is_unchanged(source: Source, row: Row, settings: JobSettings) -> bool:
     now = source.version or size_and_version(source.path)
     try:
+        if settings.regions and settings.regions.map_sha256(source.relative) != row.record.get("map_sha256"):
+            return False
         return now is not None and (
             now == (row.size, row.mtime_ns) or (now[0] == row.size and sha256(source.path) == row.sha256)
         )
-    except OSError:
+    except (OSError, ImageError):
         return False
 
 

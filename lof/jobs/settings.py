@@ -123,11 +123,14 @@ class JobSettings:
         spec = codec_spec(self.codec)
         return Ladder.of(spec, spec.made_for(self.metric), lambda quality: self.load(quality=quality))
 
-    def digest(self, codec: Codec) -> str:
+    def digest(self, codec: Codec, *, maps: bool = True) -> str:
         """16 hexadecimal digits: with equal ones, a finished image need not be done again.
 
         The device is left out, so that a job may continue on another machine, and so is ``against``, which decides no
         byte of a stream.
+
+        Args:
+            maps: whether the maps in a folder of regions count; without, they are to be compared image by image.
         """
         content = [
             codec.name,
@@ -142,7 +145,7 @@ class JobSettings:
             self.strip,
             self.portable,
             # So that older digests stay as they are:
-            *([self.regions.digest] if self.regions else []),
+            *([self.regions.digest if maps else self.regions.common] if self.regions else []),
             *([self.metric] if self.metric != codec.metric else []),
             *(["never bigger"] if self.never_bigger else []),
             *([f"target {self.target}", self.quality] if self.target else []),

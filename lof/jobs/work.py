@@ -288,6 +288,9 @@ def _open(source: Source, settings: JobSettings) -> _Opened:
     weights = None
     if settings.regions is not None:
         try:
+            # Before the map itself is read: were it replaced in between, the image would be done again.
+            if known := settings.regions.map_sha256(source.relative):
+                identity |= {"map_sha256": known}
             weights = settings.regions.weights(source.relative, *picture.pixels.shape[:2])
         except ImageError as error:
             raise ImageError(f"{source.path}: {error}") from error

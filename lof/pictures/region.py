@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lof.errors import ImageError, UsageError
+from lof.files.storage import sha256
 from lof.pictures.reading import read_picture
 
 _RECTANGLE = re.compile(r"(\d+),(\d+),(\d+),(\d+)=(\d+\.?\d*)")
@@ -74,6 +75,23 @@ class Regions:
                         f"--region {path}: cannot be read ({error.strerror}); allow it"
                     ) from error
         return digest.hexdigest()[:16]
+
+    @property
+    def common(self) -> str:
+        """:attr:`digest` without the files of a folder, which are of one image each."""
+        return "a folder of maps" if self.maps is not None and self.maps.is_dir() else self.digest
+
+    def map_sha256(self, source: PurePosixPath) -> str | None:
+        """SHA-256 of the map that a folder has of an image, ``None`` without; arguments as for :meth:`weights`.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
+        place = self.map_of(source) if self.maps is not None and self.maps.is_dir() else None
+        try:
+            return None if place is None else sha256(place)
+        except OSError as error:
+            raise ImageError(f"its map {place} cannot be read ({error.strerror}); allow it") from error
 
     def weights(self, source: PurePosixPath, height: int, width: int) -> NDArray[Any] | None:
         """Weights of an image's pixels, (height, width), at least 0; ``None`` where a folder has no map of it.

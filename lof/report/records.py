@@ -1,7 +1,8 @@
 """Records as the reports see them: plain dictionaries, and what a job amounts to.
 
 A record is ``Result.record()`` with ``source``, ``output``, ``source_size``, ``source_sha256``,
-``output_sha256``, ``notes`` and ``state`` (``done``, ``failed``, ``skipped``). A failed one has ``source``,
+``output_sha256``, ``notes`` and ``state`` (``done``, ``failed``, ``skipped``), and ``map_sha256`` where a folder of
+regions has a map of it. A failed one has ``source``,
 ``state`` and ``error`` only. JSON has no infinity: the PSNR of a lossless result is the string ``"inf"``
 there, and either form is understood here. MS-SSIM is ``None`` (``null``) where the image is too small. ``against``,
 where other formats were asked for, has the bytes that each needs at the same PSNR, ``None`` where it does not reach it.

@@ -210,6 +210,33 @@ def test_a_region_raises_the_quality_inside_and_is_in_the_reports() -> None:
     assert "made with other settings" in str(lof_optimize("in", "--region", "0,0,40,96=8").exception)
 
 
+def test_an_image_is_done_again_where_its_own_map_has_changed() -> None:
+    def done_now(*options: str) -> list[str]:
+        result = lof_optimize("in", "--json", *options)
+        assert result.exit_code == 0, result.output
+        return [r["source"] for r in map(json.loads, result.stdout.splitlines()) if r["state"] == "done"]
+
+    def save_map(name: str, level: int) -> None:
+        Path("masks").mkdir(exist_ok=True)
+        Image.new("L", (96, 80), level).save(f"masks/{name}")
+
+    for name in ("a.png", "b.png", "c.png"):
+        save(f"in/{name}")
+    save_map("a.png", 200)
+    save_map("b.png", 200)
+    assert done_now("--region", "masks") == ["a.png", "b.png", "c.png"]
+    save("in/d.png")
+    save_map("d.png", 200)
+    save_map("of-no-image.png", 200)
+    assert done_now("--region", "masks") == ["d.png"]
+    save_map("a.png", 100)
+    Path("masks/b.png").unlink()
+    save_map("c.png", 100)
+    assert done_now("--region", "masks") == ["a.png", "b.png", "c.png"]
+    assert done_now("--region", "masks") == []
+    assert "made with other settings (4 of these" in str(lof_optimize("in").exception)
+
+
 def test_a_folder_of_regions_has_the_paths_of_the_images() -> None:
     for name in ("in/a.png", "in/below/b.png", "in/c.png", "in/d.png"):
         save(name)
