@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,8 +26,12 @@ from lof.codecs import DEFAULT_CODEC
 from lof.containers import CONTAINERS
 
 if TYPE_CHECKING:
+    from lof.codecs import Codec
+    from lof.files.inputs import Source
     from lof.files.storage import Location
-    from lof.jobs import JobSettings, Summary
+    from lof.jobs import Event, JobSettings, Summary
+    from lof.jobs.effort import Choice
+    from lof.jobs.events import OnEvent
     from lof.profiles import Profile
 
 GPU_BATCH = 8
@@ -176,9 +182,7 @@ def optimize(
     from lof.files.inputs import find
     from lof.files.storage import parse
     from lof.jobs import JobSettings, run_job
-    from lof.jobs.batches import size_of
-    from lof.jobs.cost import Cost, measured_cost
-    from lof.jobs.effort import choose, parse_duration
+    from lof.jobs.effort import parse_duration
     from lof.jobs.own import without_outputs
     from lof.pictures.region import Regions
     from lof.pools import make_pool, threads_per_worker
@@ -220,26 +224,21 @@ def optimize(
     if not quiet:
         display.show_ignored(found)
     sources = without_outputs(found.sources, place)
+    keep = None
     if profile == AUTO:
         if deadline is not None and ray is not None and jobs is None:
             raise UsageError("--deadline with --ray: say how many workers there will be with --jobs")
-        console = make_console(stderr=True)
-        each = threads or (threads_per_worker(jobs) if jobs and jobs > 1 else None)
-
-        def cost_of(name: str) -> Cost:
-            with console.status(f"measuring what {name} costs here…"):
-                return measured_cost(settings_of(plan, name).load(), each)
-
-        choice = choose(
+        limits = [None if text is None else parse_duration(text) / effort for text in (budget, deadline)]
+        choice, keep = _chosen(
             codec,
-            cost_of,
-            # All sources, also those that are done: a resumed job picks the same again.
-            [size[0] * size[1] for source in sources if (size := size_of(source))],
-            budget=None if budget is None else parse_duration(budget) / effort,
-            deadline=None if deadline is None else parse_duration(deadline) / effort,
+            lambda name: settings_of(plan, name).load(),
+            sources,
+            place,
+            limits,
             workers=jobs or 1,
+            threads=threads or (threads_per_worker(jobs) if jobs and jobs > 1 else None),
+            redo=redo,
         )
-        console.print(choice.reason)
         settings = settings_of(choice.profile, choice.codec)
     if dry_run:
         display.show_plan(sources, place, settings, json=json, force=force)
@@ -256,12 +255,60 @@ def optimize(
             redo=redo,
             force=force,
             until=None if deadline is None else started + parse_duration(deadline),
-            on_event=shown,
+            on_event=shown if keep is None else _after(keep, shown),
         )
     reports = [] if no_report else _write_reports(summary, place, settings)
     if not (json or quiet):
         display.show_summary(summary, reports)
     raise typer.Exit(summary.exit_code)
+
+
+def _chosen(
+    codec: str | None,
+    load: Callable[[str], Codec],
+    sources: Sequence[Source],
+    out: Location,
+    limits: Sequence[float | None],
+    *,
+    workers: int,
+    threads: int | None,
+    redo: bool,
+) -> tuple[Choice, Callable[[], None]]:
+    """What ``--profile auto`` stands for, with what keeps that for the next call."""
+    from lof.jobs.batches import size_of
+    from lof.jobs.cost import Cost, measured_cost
+    from lof.jobs.effort import choose, keep_choice, kept_choice
+
+    console = make_console(stderr=True)
+
+    def cost_of(name: str) -> Cost:
+        with console.status(f"measuring what {name} costs here…"):
+            return measured_cost(load(name), threads)
+
+    budget, deadline = limits
+    asked = f"codec {codec}, budget {budget}, deadline {deadline}"
+    choice = (None if redo else kept_choice(out, asked)) or choose(
+        codec,
+        cost_of,
+        [size[0] * size[1] for source in sources if (size := size_of(source))],
+        budget=budget,
+        deadline=deadline,
+        workers=workers,
+    )
+    console.print(choice.reason)
+    return choice, partial(keep_choice, out, asked, choice)
+
+
+def _after(keep: Callable[[], None], shown: OnEvent) -> OnEvent:
+    """``shown`` after ``keep`` at the first event, when nothing was refused and no image is done yet."""
+    waiting = [keep]
+
+    def on_event(event: Event) -> None:
+        while waiting:
+            waiting.pop()()
+        shown(event)
+
+    return on_event
 
 
 def _on_gpus(device: str, ray: str | None, num_gpus: float | None) -> bool:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lof.codecs import tiers_of
-from lof.errors import UsageError
+from lof.errors import LofError, UsageError
+from lof.files.atomic import write_atomically
+from lof.files.storage import Location, read_bytes
 from lof.jobs.cost import Cost
+from lof.jobs.manifest import FOLDER
 from lof.profiles import BUILT_IN, Profile, load_profile
 from lof.report.figures import duration
 
+_CHOICES = "choices.json"
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?")
 
 
@@ -36,6 +42,38 @@ def parse_duration(text: str) -> float:
     if not total > 0:
         raise UsageError(f"duration {text!r}: give one such as 20s, 90m, 2h or 1h30m")
     return total
+
+
+def kept_choice(out: Location, asked: str) -> Choice | None:
+    """What was chosen for a folder before, where the same was asked for.
+
+    Args:
+        asked: the limits, in any text.
+    """
+    try:
+        found = _kept(out)[asked]
+        profile, codec = found["profile"], str(found["codec"])
+        return Choice(load_profile(profile), codec, f"profile {profile} with {codec}: as before in {out}")
+    except (KeyError, TypeError, LofError):
+        return None
+
+
+def keep_choice(out: Location, asked: str, choice: Choice) -> None:
+    """Remember a choice: another measurement may lead to another one, and a job refuses to change its settings.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    found = _kept(out) | {asked: {"profile": choice.profile.name, "codec": choice.codec}}
+    write_atomically(out / FOLDER / _CHOICES, json.dumps(found).encode())
+
+
+def _kept(out: Location) -> dict[str, Any]:
+    try:
+        found = json.loads(read_bytes(out / FOLDER / _CHOICES))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def choose(

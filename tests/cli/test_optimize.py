@@ -25,6 +25,7 @@ from lof.cli.display import JobLines
 from lof.errors import LofError, UsageError
 from lof.files.inputs import Source
 from lof.jobs import Advanced, Finished, Skipped, Started, Workers
+from lof.profiles import load_profile
 
 
 @pytest.fixture(autouse=True)
@@ -208,6 +209,34 @@ def test_a_region_raises_the_quality_inside_and_is_in_the_reports() -> None:
     assert "inside the region, dB" in page
     assert 'alt="the region"' in page
     assert "made with other settings" in str(lof_optimize("in", "--region", "0,0,40,96=8").exception)
+
+
+def test_auto_stays_with_what_it_chose_when_the_machine_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    save("in/a.png")
+    megapixels = 96 * 80 / 1e6
+
+    def auto(seconds_of_fast: float, *options: str) -> Result:
+        for path in tmp_path.glob("cache/lof/cost-*"):
+            each = seconds_of_fast / megapixels / load_profile("fast").evaluations
+            path.write_text(json.dumps({"fixed": 0, "evaluation": each, "step": 0}))
+        return lof_optimize("in", "--budget", "100s", *options, profile="auto")
+
+    auto(0, "--dry-run")  # measures
+    assert not Path("lof-out").exists()
+    first = auto(90)
+    assert first.exit_code == 0, first.output
+    assert "profile fast" in first.stderr
+    again = auto(0.001)
+    assert again.exit_code == 0, again.output
+    assert "profile fast with tiny: as before in lof-out" in again.stderr
+    assert "1 done before and unchanged" in again.stdout
+    assert "profile max" in auto(0.001, "--dry-run", "--redo").stderr
+    Path("lof-out/.lof/choices.json").write_text("[1]")
+    assert "made with other settings" in str(auto(0.001).exception)
+    assert Path("lof-out/.lof/choices.json").read_text() == "[1]"
 
 
 def test_an_image_is_done_again_where_its_own_map_has_changed() -> None:
