@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sqlite3
 import tempfile
 import time
@@ -16,13 +15,14 @@ from typing import Any, Literal
 
 from lof.errors import OutputError, one_line
 from lof.files.sqlite import manifest_error
-from lof.files.storage import Location
+from lof.files.storage import Location, read_bytes
 
 FOLDER = ".lof"
 NAME = "manifest.sqlite"
 VERSION = 1
 
 _ELSEWHERE = "choose another folder with -o"
+_TEMPORARY = "name a folder that has room with TMPDIR"
 
 _NUMBER = (int, float)
 _RECORD: dict[str, type | tuple[type, ...]] = {
@@ -104,15 +104,14 @@ class Manifest:
     @classmethod
     @contextmanager
     def snapshot(cls, out: Path) -> Iterator[Manifest | None]:
-        """A copy to read, or ``None`` where there is no manifest; ``out`` is neither changed nor locked."""
+        """A copy to read, or ``None`` where there is no manifest; ``out`` is neither changed nor locked.
+
+        Raises:
+            OutputError: the manifest cannot be read or copied, or is damaged or of a newer version.
+        """
         path = out / FOLDER / NAME
-        with tempfile.TemporaryDirectory() as folder:
-            copied = False
-            for name in (NAME, f"{NAME}-wal"):
-                if (path.parent / name).is_file():
-                    shutil.copy(path.parent / name, folder)
-                    copied = True
-            if not copied:
+        with _temporary_folder() as folder:
+            if not _copy(path, folder) | _copy(path.with_name(f"{NAME}-wal"), folder):
                 yield None
                 return
             manifest = cls.__new__(cls)
@@ -197,11 +196,38 @@ class Manifest:
         ) as error:  # UnicodeDecodeError is a ValueError
             remedy = f"delete it to do the whole job again, or {_ELSEWHERE}"
             damaged = OutputError(f"{self.shown}: damaged ({one_line(error)}); {remedy}")
-            raise manifest_error(error, self.shown, damaged) from error
+            raise manifest_error(error, self.path, damaged) from error  # a copy may have no room
 
 
 def _fits(found: dict[str, Any], kinds: Mapping[str, Any]) -> bool:
     return all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    try:
+        folder = tempfile.TemporaryDirectory()
+    except OSError as error:
+        raise OutputError(f"{error.strerror or error}; {_TEMPORARY}") from error
+    with folder as name:
+        yield Path(name)
+
+
+def _copy(path: Path, folder: Path) -> bool:
+    """Whether there is such a file, which is in the folder too afterwards."""
+    try:
+        if not path.is_file():
+            return False
+        content = read_bytes(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be read ({error.strerror}); check its permissions or {_ELSEWHERE}"
+        ) from error
+    try:
+        (folder / path.name).write_bytes(content)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}); {_TEMPORARY}") from error
+    return True
 
 
 def key(name: str) -> str:

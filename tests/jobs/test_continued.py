@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import sqlite3
@@ -229,6 +230,26 @@ def test_a_manifest_keeps_every_kind_of_row(tmp_path: Path) -> None:
     with Manifest(tmp_path) as manifest:
         assert [manifest.get(row.source) for row in rows] == [*rows[:3], replace(rows[3], size=77), *rows[4:]]
         assert manifest.get("none.png") is None
+
+
+def test_a_manifest_that_cannot_be_read_is_one_clear_error(finished: Path) -> None:
+    path = finished / "out/.lof/manifest.sqlite"
+    path.unlink()
+    path.symlink_to("/proc/self/mem")  # a file that nobody can read at its beginning
+    with pytest.raises(OutputError, match=r"manifest\.sqlite: cannot be read \(Input/output error\)"):
+        plan(finished, QUICK)
+
+
+@pytest.mark.parametrize("room", [100, 20000])  # less than the copy needs, less than SQLite needs beside it
+def test_a_full_disk_for_temporary_files_is_not_blamed_on_the_manifest(finished: Path, room: int) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        with pytest.raises(OutputError, match=r"^/\S+: cannot be written \(") as caught:
+            plan(finished, QUICK)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert str(finished) not in str(caught.value)
 
 
 def test_rows_of_a_killed_process_are_still_there(tmp_path: Path) -> None:
