@@ -55,7 +55,7 @@ def write_new(target: Location, data: bytes, *, force: bool) -> bool:
         OutputError: another file is there, and ``force`` is off; or it cannot be written.
     """
     try:
-        there = target.read_bytes()
+        there = read_bytes(target)
     except (FileNotFoundError, NotADirectoryError):
         there = None
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from lof.errors import LofError, ProfileError
+from lof.files.storage import open_read
 from lof.profiles.schema import STAGE_KINDS, Profile
 
 BUILT_IN = ("fast", "medium", "high", "max")
@@ -104,7 +105,8 @@ def read_toml(path: Path, refused: type[LofError], remedy: str) -> dict[str, Any
         LofError: of the kind ``refused``: it cannot be read (the message ends with ``remedy``) or is not TOML.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with open_read(path) as file:
+            content = tomllib.load(file)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise refused(f"{path}: cannot be read ({reason}); {remedy}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,24 @@ def test_names_that_are_not_utf_8_are_refused_in_one_line() -> None:
     )
     assert process.returncode == 2
     assert process.stderr == "lof: names of files are ascii here; set a UTF-8 locale, or PYTHONUTF8=1\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["decode", "a.lof", "-o", "pipe.png"], 1, "pipe.png: cannot be read (not a regular file)"),
+        (["profiles", "pipe.toml"], 2, "pipe.toml: cannot be read (not a regular file)"),
+        (["train", "pipe.toml", "-o", "run"], 1, "pipe.toml: cannot be read (not a regular file)"),
+    ],
+)
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
+    run: Run, tmp_path: Path, stream: bytes, arguments: list[str], code: int, message: str
+) -> None:
+    put(tmp_path / "a.lof", stream)
+    for name in ("pipe.png", "pipe.toml"):
+        os.mkfifo(tmp_path / name)
+    signal.alarm(30)  # the end of this process, where it waits for ever
+    outcome = run(*arguments)
+    signal.alarm(0)
+    assert outcome.code == code
+    assert message in outcome.err
