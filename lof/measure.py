@@ -90,7 +90,10 @@ def region_of(weights: NDArray[Any], height: int, width: int) -> Region:
     """
     try:
         # A tensor of torch, which is not imported here, may have a history.
-        region = np.asarray(weights.detach() if hasattr(weights, "detach") else weights, np.float32)
+        given = np.asarray(weights.detach() if hasattr(weights, "detach") else weights)
+        if np.iscomplexobj(given):
+            raise SearchError("region: holds complex numbers; give weights of 0 or more")
+        region = given.astype(np.float32)
     except (TypeError, ValueError, RuntimeError):
         raise SearchError(
             f"region: is a {type(weights).__name__}; give an array, a weight for each pixel"

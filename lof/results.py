@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -231,6 +232,7 @@ def check_arguments(
     seed: Any = 0,
     target: Any = None,
     memory: Any = None,
+    weights: Any = None,
 ) -> None:
     """Check arguments of :func:`lof.optimize`; what is ``None`` or left out was not given.
 
@@ -244,6 +246,8 @@ def check_arguments(
     ):
         if number is not None and not _is_number(number):
             raise UsageError(f"{name} {number!r}: must be a number, such as {example}")
+    if not isinstance(weights, str | os.PathLike | None):
+        raise UsageError(f"weights {weights!r}: must be the path of a folder")
     if metric not in (None, "mse", "ms-ssim"):
         raise UsageError(f"metric {metric!r}: unknown; it is mse or ms-ssim")
     if not isinstance(seed, Integral) or not 0 <= int(seed) <= _MOST_SEED:

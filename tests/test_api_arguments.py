@@ -80,6 +80,13 @@ def test_a_name_of_several_codecs_is_encoded_as_profile_medium_selects() -> None
     assert one == other
 
 
+def test_weights_that_are_no_path_and_a_device_that_is_no_name_are_one_clear_error(tiny: Codec) -> None:
+    with pytest.raises(UsageError, match="weights 5: must be the path of a folder"):
+        lof.decode(lof.encode(PICTURE, codec=tiny), weights=5)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"^device None: unknown; use auto, cpu, cuda"):
+        lof.load_codec("tiny", device=None)  # type: ignore[arg-type]
+
+
 def test_numbers_of_numpy_are_numbers(tiny: Codec) -> None:
     one, other = (
         lof.optimize(PICTURE, codec="tiny", quality=q, profile=SHORT, seed=s, lmbda=by).data

@@ -64,6 +64,11 @@ def test_a_region_that_is_no_array_is_one_clear_error() -> None:
             region_of(mistaken, 4, 4)  # type: ignore[arg-type]
 
 
+def test_a_region_of_complex_numbers_is_refused() -> None:
+    with pytest.raises(SearchError, match=r"^region: holds complex numbers"):
+        region_of(np.ones((4, 4), np.complex64), 4, 4)
+
+
 def test_a_region_may_be_a_tensor_with_a_history() -> None:
     region = region_of(torch.ones(4, 4, requires_grad=True), 4, 4)  # type: ignore[arg-type]
     assert np.array_equal(region, np.ones((4, 4)))

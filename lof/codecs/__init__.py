@@ -116,9 +116,10 @@ def load_codec(
     Raises:
         UnknownCodecError: no such codec, quality or metric.
         WeightsError: the weights cannot be had or are not this codec's, or its loader fails.
-        UsageError: the quality is no number, or the loader gives another codec than was asked for.
+        UsageError: the quality is no number, the weights are no path, or the loader gives another codec than was
+            asked for.
     """
-    check_arguments(quality=quality)
+    check_arguments(quality=quality, weights=weights)
     spec = codec_spec(name)
     quality = spec.default_quality if quality is None else float(quality)
     metric = spec.made_for("mse") if metric is None else metric
