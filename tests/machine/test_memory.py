@@ -5,10 +5,12 @@ from __future__ import annotations
 import ctypes
 import platform
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from fresh import fresh
 
 from lof.machine.memory import PLENTY, MemoryKept, limited_groups
 
@@ -37,7 +39,7 @@ def resident() -> int:
     return psutil.Process().memory_info().rss
 
 
-def test_a_step_reuses_the_pages_of_the_one_before() -> None:
+def a_step_reuses_the_pages_of_the_one_before() -> None:
     with MemoryKept(SIZE):
         faults_of_a_step()
         assert faults_of_a_step() < PAGES // 100
@@ -45,7 +47,7 @@ def test_a_step_reuses_the_pages_of_the_one_before() -> None:
     assert faults_of_a_step() > PAGES // 2  # outside, the system hands them out anew
 
 
-def test_all_memory_goes_back_at_the_end_and_after_an_error() -> None:
+def all_memory_goes_back_at_the_end_and_after_an_error() -> None:
     before = resident()
 
     def fail_after_a_step() -> None:
@@ -59,7 +61,7 @@ def test_all_memory_goes_back_at_the_end_and_after_an_error() -> None:
     assert resident() - before < SIZE // 2
 
 
-def test_memory_beyond_what_a_step_can_use_goes_back_at_once() -> None:
+def memory_beyond_what_a_step_can_use_goes_back_at_once() -> None:
     before = resident()
     with MemoryKept(SIZE) as roomy, MemoryKept(SIZE // 8) as tight:
         faults_of_a_step()
@@ -69,14 +71,14 @@ def test_memory_beyond_what_a_step_can_use_goes_back_at_once() -> None:
         assert resident() - before < SIZE // 2
 
 
-def test_nothing_is_kept_where_memory_is_short() -> None:
+def nothing_is_kept_where_memory_is_short() -> None:
     with MemoryKept(psutil.virtual_memory().total // PLENTY + 1) as memory:
         assert not memory.active
         faults_of_a_step()
         assert faults_of_a_step() > PAGES // 2
 
 
-def test_memory_that_others_have_taken_is_given_back_for_good() -> None:
+def memory_that_others_have_taken_is_given_back_for_good() -> None:
     before = resident()
     with MemoryKept(SIZE) as memory:
         faults_of_a_step()
@@ -86,6 +88,24 @@ def test_memory_that_others_have_taken_is_given_back_for_good() -> None:
         faults_of_a_step()
         assert faults_of_a_step() > PAGES // 2
     assert not memory.active
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        a_step_reuses_the_pages_of_the_one_before,
+        all_memory_goes_back_at_the_end_and_after_an_error,
+        memory_beyond_what_a_step_can_use_goes_back_at_once,
+        nothing_is_kept_where_memory_is_short,
+        memory_that_others_have_taken_is_given_back_for_good,
+    ],
+)
+def test_of_memory_that_is_kept(claim: Callable[[], None]) -> None:
+    # In a process of its own: an allocation that fails, as other tests want it, moves a thread to another of glibc's
+    # arenas for good, and there large blocks are never kept.
+    process = fresh(claim)
+    process.join()
+    assert process.exitcode == 0
 
 
 def write(folder: Path, **files: str) -> None:
