@@ -44,7 +44,7 @@ def _spec(
 @register(
     _spec(
         "lapped",
-        "1b10c3d35b43a30d16a9b6a81726865e6585c72887790d7102052e45f74a5103",
+        "9e1a975283a0181adcce423c9890f17f0622405c10a0907734de67ff9a11cb0f",
         "lapped transform and network, one for every quality; ships with lof",
     ),
     _spec(
