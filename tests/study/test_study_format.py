@@ -73,7 +73,7 @@ def test_a_study_that_was_killed_while_it_was_made_is_made_to_its_end(
             create_or_load(one, held, bench)
         with pytest.raises(StudyError, match="still being made, or that was interrupted"):
             study_status(held, one.name)
-        other = one.model_copy(update={"objectives": ["cost", "seconds"]})
+        other = one.model_copy(update={"objectives": ("cost", "seconds")})
         with pytest.raises(StudyError, match=r"objectives.*; give the changed study another name"):
             create_or_load(other, held, bench)
         found = create_or_load(one, held, bench)
