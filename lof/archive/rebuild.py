@@ -20,7 +20,7 @@ from lof.archive.names import is_safe
 from lof.archive.schema import Row
 from lof.archive.store import locked
 from lof.archive.weights import kept_for
-from lof.archive.work import format_named, pixels_digest, symbols_digest
+from lof.archive.work import format_named, pixels_sha256_of, symbols_sha256_of
 from lof.containers import Stream, container, unpack
 from lof.errors import ArchiveError, LofError
 from lof.files.atomic import cannot_write, make_folders
@@ -116,8 +116,8 @@ class _Describe(Work[_Item, None, dict[str, Any]]):
             "lmbda": float(codec.lmbda),
             "height": stream.height,
             "width": stream.width,
-            "pixels_sha256": pixels_digest(picture.pixels),
-            "symbols_sha256": symbols_digest(symbols),
+            "pixels_sha256": pixels_sha256_of(picture.pixels),
+            "symbols_sha256": symbols_sha256_of(symbols),
         }
 
     def lost(self, item: _Item, reason: str) -> dict[str, Any]:

@@ -269,8 +269,8 @@ def _columns(
         "psnr": measured.psnr,
         "ms_ssim": measured.ms_ssim,
         "cost": measured.cost,
-        "pixels_sha256": pixels_digest(result.pixels),
-        "symbols_sha256": symbols_digest(symbols),
+        "pixels_sha256": pixels_sha256_of(result.pixels),
+        "symbols_sha256": symbols_sha256_of(symbols),
         "seconds": seconds,
         "notes": "\n".join([*picture.notes, *filter(None, [result.note])]),
     }
@@ -333,8 +333,8 @@ class Decode(Work[DecodeItem, None, Decoded]):
             codec_of(parsed, name=item.path, weights=item.weights)
             checked = True
             picture, symbols = decode_stream(parsed, name=item.path, weights=item.weights)
-            rounded = pixels_digest(picture.pixels) != item.pixels_sha256
-            if rounded and symbols_digest(symbols) != item.symbols_sha256:
+            rounded = pixels_sha256_of(picture.pixels) != item.pixels_sha256
+            if rounded and symbols_sha256_of(symbols) != item.symbols_sha256:
                 return Decoded(error=_OTHER_SYMBOLS)
             data = b"" if item.format is None else image_bytes(picture, item.format, **_OPTIONS[item.format])
             return Decoded(data, rounded=rounded)
@@ -376,14 +376,14 @@ def format_named(path: str) -> str | None:
     return known if known in FORMATS else None
 
 
-def pixels_digest(pixels: Pixels) -> str:
+def pixels_sha256_of(pixels: Pixels) -> str:
     """SHA-256 over the size and the bytes of an image, (H, W, 3) uint8."""
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]} ".encode())
     digest.update(pixels.tobytes())
     return digest.hexdigest()
 
 
-def symbols_digest(symbols: Mapping[str, ArrayLike]) -> str:
+def symbols_sha256_of(symbols: Mapping[str, ArrayLike]) -> str:
     """SHA-256 over the names, the shapes and the values, as little-endian int64, of a stream's symbols."""
     digest = hashlib.sha256()
     for name, given in sorted(symbols.items()):
