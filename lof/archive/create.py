@@ -320,7 +320,9 @@ def _map_of(path: str, settings: JobSettings) -> bytes | None:
     try:
         return None if place is None else place.read_bytes()
     except OSError as error:
-        raise ArchiveError(f"its map {place} cannot be read ({error.strerror}); allow it") from error
+        raise ArchiveError(
+            f"its map {place} cannot be read ({error.strerror}); check its permissions"
+        ) from error
 
 
 def _row(entry: Entry, sha256: str, size: int) -> Row:

@@ -356,7 +356,9 @@ class _Restore:
                 raise cannot_write(self.target.out, error) from error
             reason = getattr(error, "strerror", None) or error
             if isinstance(error, PermissionError):
-                self._wrong(row, f"cannot be written there ({reason}); allow it or restore to another place")
+                self._wrong(
+                    row, f"cannot be written there ({reason}); check permissions, or name another place"
+                )
                 return
             self._wrong(row, f"cannot have that name here ({reason}); give it another one with --rename")
 

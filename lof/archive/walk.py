@@ -46,18 +46,16 @@ def walk(folder: str, path: str, fits: Callable[[str], bool]) -> Iterator[Seen]:
 
     However deep the tree is, one folder is open at a time.
     """
-    left: list[tuple[str, Iterator[str] | None]] = [
-        ("", None)
-    ]  # paths below, with their steps once they are listed
+    # Paths below, with their steps once they are listed.
+    left: list[tuple[str, Iterator[str] | None]] = [("", None)]
     while left:
         place, steps = left.pop()
         try:
             # By its handle, the files of a folder are looked up without walking their paths again.
             handle = os.open(f"{folder}{place}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
-            if (
-                error.errno != errno.ENAMETOOLONG
-            ):  # nobody can look at such a folder either, so it has failed already
+            # A folder whose path is too long has been named already: its status could not be had either.
+            if error.errno != errno.ENAMETOOLONG:
                 yield _unseen(f"{path}{place}", error)
             continue
         try:

@@ -344,9 +344,7 @@ class Decode(Work[DecodeItem, None, Decoded]):
             return Decoded(error=str(error).removeprefix(f"{item.path}: "), checked=checked)
         except MemoryError:
             return Decoded(error="not enough memory; use fewer --jobs", checked=False)
-        except (
-            Exception
-        ) as error:  # writers of images raise anything, struct.error and SyntaxError for example
+        except Exception as error:  # writers of images raise anything, such as struct.error
             _log.debug("unexpected failure", exc_info=True)
             remedy = "try the other --format" if item.format else "report this"
             what = f"encoded as {item.format}" if item.format else "decoded"

@@ -101,7 +101,7 @@ class _LogFile(logging.FileHandler):
 def _check_surroundings() -> None:
     if sys.getfilesystemencoding() != "utf-8":
         raise UsageError(
-            f"names of files are {sys.getfilesystemencoding()} here; set a UTF-8 locale, or PYTHONUTF8=1"
+            f"file names are read as {sys.getfilesystemencoding()} here; set a UTF-8 locale, or PYTHONUTF8=1"
         )
     try:
         os.getcwd()

@@ -98,7 +98,7 @@ def create(
         bool,
         options.flag(
             "--redo",
-            "Search again for streams that were made with other settings; with --total, for all, if an image is new.",
+            "Search streams of other settings again. With --total, one new image has all of them searched again.",
         ),
     ] = False,
     recheck: Annotated[

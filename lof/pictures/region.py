@@ -72,7 +72,7 @@ class Regions:
                     digest.update(hashlib.sha256(path.read_bytes()).digest())
                 except OSError as error:
                     raise UsageError(
-                        f"--region {path}: cannot be read ({error.strerror}); allow it"
+                        f"--region {path}: cannot be read ({error.strerror}); check its permissions"
                     ) from error
         return digest.hexdigest()[:16]
 
@@ -91,7 +91,9 @@ class Regions:
         try:
             return None if place is None else sha256(place)
         except OSError as error:
-            raise ImageError(f"its map {place} cannot be read ({error.strerror}); allow it") from error
+            raise ImageError(
+                f"its map {place} cannot be read ({error.strerror}); check its permissions"
+            ) from error
 
     def weights(self, source: PurePosixPath, height: int, width: int) -> NDArray[Any] | None:
         """Weights of an image's pixels, (height, width), at least 0; ``None`` where a folder has no map of it.

@@ -81,7 +81,7 @@ def test_what_may_not_be_written_is_said_to_be_so_and_not_to_have_a_bad_name(tmp
     (tmp_path / "out/scans/sub").mkdir(parents=True)
     (tmp_path / "out/scans/sub").chmod(0o555)
     ((stored, errors),) = restored(tmp_path / "out", tmp_path / "dst")
-    error = "cannot be written there (Permission denied); allow it or restore to another place"
+    error = "cannot be written there (Permission denied); check permissions, or name another place"
     assert (stored, errors) == (0, [["scans/sub/words", error]])
 
 

@@ -85,7 +85,7 @@ def test_names_that_are_not_utf_8_are_refused_in_one_line() -> None:
         check=False,
     )
     assert process.returncode == 2
-    assert process.stderr == "lof: names of files are ascii here; set a UTF-8 locale, or PYTHONUTF8=1\n"
+    assert process.stderr == "lof: file names are read as ascii here; set a UTF-8 locale, or PYTHONUTF8=1\n"
 
 
 @pytest.mark.parametrize(
