@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 from lof.archive.decide import Decider
 from lof.archive.entries import Entry, Source, chunks
@@ -15,33 +15,14 @@ from lof.archive.objects import LARGEST
 from lof.archive.work import SearchItem, format_of
 from lof.errors import ArchiveError, UsageError
 from lof.jobs import JobSettings
-from lof.jobs.survey import sizes_of
+from lof.jobs.survey import Survey
+from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
-from lof.pools import Finished, Pool, Work
+from lof.pools import Finished, Pool
 
 if TYPE_CHECKING:
     from lof.pools import Event as PoolEvent
-    from lof.targets import Ladder
     from lof.targets.total import Sizes
-
-
-@dataclass(frozen=True)
-class _Survey(Work[SearchItem, "Ladder", "Sizes | None"]):
-    """The sizes of each image's plain encodings; ``None`` for one that cannot be read, as the search will say."""
-
-    settings: JobSettings
-
-    def open(self) -> Ladder:
-        return self.settings.ladder()
-
-    def do(self, tool: Ladder, item: SearchItem, report: Callable[[Any], None]) -> Sizes | None:
-        return sizes_of(lambda: read_picture(item.path, item.data), self.settings, tool)
-
-    def lost(self, item: SearchItem, reason: str) -> None:
-        return None
-
-    def label(self, item: SearchItem) -> str:
-        return f"survey {item.path}"
 
 
 def share_anew(sources: Sequence[Source], decider: Decider) -> None:
@@ -74,7 +55,7 @@ def find_shares(
             found[event.item.path] = event.outcome
             on_event(Surveyed(len(found)))
 
-    pool.run(_images(sources, decider), _Survey(settings), note)
+    pool.run(_images(sources, decider), Survey(settings, _read, attrgetter("path")), note)
     total = settings.target.size if settings.target is not None else None
     assert total is not None
     streams = manifest.rows("state = 'streamed' AND settings = ?", decider.digest)
@@ -86,6 +67,10 @@ def find_shares(
             f"--total: {max(left, 0)} of {total} bytes are left for {len(sizes)} images; ask for more"
         )
     return parts
+
+
+def _read(item: SearchItem) -> Picture:
+    return read_picture(item.path, item.data)
 
 
 def _images(sources: Sequence[Source], decider: Decider) -> Iterator[SearchItem]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lof import pools
 from lof.errors import UsageError
@@ -22,43 +23,52 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-
-def sizes_of(read: Callable[[], Picture], settings: JobSettings, ladder: Ladder) -> Sizes | None:
-    """The sizes of an image's plain encodings; ``None`` if there are none, for whatever reason."""
-    from lof.targets import plain_sizes
-
-    try:
-        picture, _ = without_metadata(read(), settings)
-        return plain_sizes(
-            picture,
-            ladder,
-            format=settings.format,
-            metric=settings.metric,
-            portable=settings.portable,
-            memory=settings.memory,
-        )
-    except Exception:
-        _log.debug("an image has no share of the total", exc_info=True)
-        return None
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class _Survey(Work[Source, "Ladder", "Sizes | None"]):
-    """The sizes of each image's plain encodings; ``None`` for one that cannot be read, as the job itself will say."""
+class Survey(Work[Item, "Ladder", "Sizes | None"]):
+    """The sizes of each image's plain encodings; ``None`` for one that has none, as the job itself will say why.
+
+    Attributes:
+        read: makes the picture of an item, in the worker; a module's function, as it travels pickled.
+        name: what the item is called in a dashboard; likewise.
+    """
 
     settings: JobSettings
+    read: Callable[[Item], Picture]
+    name: Callable[[Item], object]
 
     def open(self) -> Ladder:
         return self.settings.ladder()
 
-    def do(self, tool: Ladder, item: Source, report: Callable[[Any], None]) -> Sizes | None:
-        return sizes_of(lambda: read_source(item.path)[0], self.settings, tool)
+    def do(self, tool: Ladder, item: Item, report: Callable[[Any], None]) -> Sizes | None:
+        from lof.targets import plain_sizes
 
-    def lost(self, item: Source, reason: str) -> None:
+        settings = self.settings
+        try:
+            picture, _ = without_metadata(self.read(item), settings)
+            return plain_sizes(
+                picture,
+                tool,
+                format=settings.format,
+                metric=settings.metric,
+                portable=settings.portable,
+                memory=settings.memory,
+            )
+        except Exception:
+            _log.debug("an image has no share of the total", exc_info=True)
+            return None
+
+    def lost(self, item: Item, reason: str) -> None:
         return None
 
-    def label(self, item: Source) -> str:
-        return f"survey {item.relative}"
+    def label(self, item: Item) -> str:
+        return f"survey {self.name(item)}"
+
+
+def _read(source: Source) -> Picture:
+    return read_source(source.path)[0]
 
 
 def find_shares(
@@ -92,7 +102,7 @@ def find_shares(
                 found[event.item.relative.as_posix()] = event.outcome
             on_event(Surveyed(done, len(sources)))
 
-    pool.run(iter(sources), _Survey(settings), note)
+    pool.run(iter(sources), Survey(settings, _read, attrgetter("relative")), note)
     total = settings.target.size if settings.target is not None else None
     assert total is not None
     others = {name: sizes for name, sizes in found.items() if name not in taken}
