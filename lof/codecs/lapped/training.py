@@ -21,14 +21,12 @@ from lof.codecs.registry import codec_spec
 from lof.codecs.training import Aim, Losses, ParameterGroup, Shipped, Source, State, Task, with_sizes
 from lof.errors import TrainingError
 
-BALANCE = 0.35
-"""Costs count by λ to the power of minus this, so that no rate dominates the gradient."""
+TYPICAL = 4.85, 0.47
+"""a and b: a photograph costs about ``a·λ^b`` bits per pixel."""
 LINEAR_FACTOR = 0.1
 """Of the learning rate, for the linear transform: high rates destroy its start."""
 GRAPHIC = 0.03
 """The share of crops with graphics; their costs are high."""
-MOST = 10.0
-"""The loss of a crop that counts no more than this; photographs have 2 to 5."""
 BATCHES, BATCH = 300, 8
 """Of crops, for the statistics that a new network starts from."""
 
@@ -139,10 +137,11 @@ class AllRates(nn.Module):
                 decoded, told = self.decoded(y_hat, t, rate, x, lmbda)
             bpp = bpp + told
             distortion = 255**2 * (decoded.float() - x).square().mean((1, 2, 3))
-        loss = (bpp + lmbda * distortion) / lmbda**BALANCE
-        # Adam divides by what gradients were of late: one graphic that is spoilt would stop all learning for a while.
-        bounded = (loss * (MOST / loss.detach()).clamp_max(1)).mean()
-        return bounded, loss.mean().detach(), bpp.mean().detach(), distortion.mean().detach()
+        factor, power = TYPICAL
+        # A per cent of a crop's cost counts about the same in smooth and in busy crops, and at all rates. Sums of costs
+        # are those of the busiest crops, and one graphic that is spoilt would stop all learning for a while.
+        loss = torch.log1p((bpp + lmbda * distortion) / (factor * lmbda**power)).mean()
+        return loss, loss.detach(), bpp.mean().detach(), distortion.mean().detach()
 
     def decoded(self, y: Tensor, t: Tensor, rate: Tensor, x: Tensor, lmbda: Tensor) -> tuple[Tensor, Tensor]:
         """Images of y, (B, H, W, 3), and bits per pixel that tell more of them, (B,).
