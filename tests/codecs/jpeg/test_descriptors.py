@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import save_file
@@ -20,7 +21,10 @@ from lof.codecs.descriptors.classes import CLASSES
 from lof.codecs.jpeg.descriptors.codec import DescriptorCodec
 from lof.codecs.jpeg.descriptors.config import CONFIGS
 from lof.codecs.jpeg.descriptors.edsr import EdsrFilter
+from lof.codecs.jpeg.descriptors.filter import Filter
 from lof.codecs.jpeg.descriptors.network import DescriptorNetwork, level_of
+from lof.codecs.jpeg.descriptors.patches import PatchFilter
+from lof.codecs.jpeg.descriptors.pictures import picture_of, transposed, transposed_tables
 from lof.codecs.jpeg.planes import plane_of
 from lof.codecs.training import Aim
 from lof.containers import container, unpack
@@ -284,10 +288,30 @@ def test_each_part_trains_what_it_names_and_one_file_ships_for_all_qualities(
         trainable(NAME).load(again, {k: v for k, v in shipped.tensors.items() if k != "sizes"}, "x")
 
 
-def test_the_papers_trunk_trains_and_reads_its_own_weights(
-    face: Pixels, photos: Path, tmp_path: Path
+@pytest.mark.parametrize("network", [{"views": 2}, {"edsr": 1, "views": 2}])
+def test_two_views_make_rows_and_columns_alike(network: dict[str, int]) -> None:
+    torch.manual_seed(1)
+    net = trainable(NAME).build(network)
+    assert isinstance(net, DescriptorNetwork)
+    torch.nn.init.normal_(net.filter.leave.weight, std=0.005)
+    coefficients, tables = 20 * torch.randn(1, 6, 4, 192), 9 + torch.rand(1, 2, 64)
+    divisors = torch.tensor([[1.0, 2.0]])
+    descriptors = F.one_hot(torch.arange(6).reshape(1, 3, 2), CLASSES).float()
+    pixels = picture_of(coefficients)
+    turned = transposed(coefficients)
+    assert torch.allclose(picture_of(turned), pixels.transpose(2, 3), atol=1e-5)
+    with torch.no_grad():
+        added = net.filter(coefficients, tables, divisors, descriptors)
+        again = net.filter(turned, transposed_tables(tables), divisors.flip(1), descriptors.transpose(1, 2))
+    assert added.abs().max() > 0.01
+    assert torch.allclose(transposed(again), added, atol=1e-4)
+
+
+@pytest.mark.parametrize(("network", "kind"), [({"edsr": 1}, EdsrFilter), ({"views": 2}, PatchFilter)])
+def test_another_filter_trains_and_reads_its_own_weights(
+    face: Pixels, photos: Path, tmp_path: Path, network: dict[str, int], kind: type[Filter]
 ) -> None:
-    content = {"name": "test", "codec": NAME, "network": {"edsr": 1}, "crop": 64, "batch": 2}
+    content = {"name": "test", "codec": NAME, "network": network, "crop": 64, "batch": 2}
     content |= {"rung": [{"steps": 3, "part": part} for part in ("filter", "steering")]}
     recipe = parse_recipe(content | {"schedule": {"warmup": 0}, "data": {"train": [str(photos)]}})
     trained = load_checkpoint(train(recipe, tmp_path / "run", device="cpu")[-1])
@@ -295,7 +319,8 @@ def test_the_papers_trunk_trains_and_reads_its_own_weights(
     save_file(shipped.tensors, tmp_path / shipped.name)
     codec = load_codec(NAME, 20, weights=tmp_path, device="cpu")
     assert isinstance(codec, DescriptorCodec)
-    assert isinstance(codec.net.filter, EdsrFilter)
+    assert isinstance(codec.net.filter, kind)
+    assert codec.net.filter.views == network.get("views", 1)
     result = lof.optimize(face, codec=codec, profile="fast")
     again = lof.decode(result.data, weights=tmp_path).pixels
     assert np.array_equal(again, result.pixels)

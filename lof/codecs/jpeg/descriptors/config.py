@@ -23,7 +23,8 @@ class Config:
         steered: how many of them, the last ones, descriptors steer.
         seen: channels of the network that chooses descriptors.
         width: channels of the probability model.
-        edsr: 1 for the paper's trunk, EDSR at the full resolution; 0 for that of :mod:`.filter`.
+        edsr: 1 for the paper's trunk, EDSR at the full resolution; 0 for that of :mod:`.patches`.
+        views: 2 to filter the picture and its transpose, and add the mean of both.
     """
 
     channels: int
@@ -32,9 +33,11 @@ class Config:
     seen: int
     width: int
     edsr: int = 0
+    views: int = 1
 
     def __post_init__(self) -> None:
-        if min(astuple(self)[:5]) < 1 or self.steered > self.blocks or self.edsr not in (0, 1):
+        fits = self.steered <= self.blocks and self.edsr in (0, 1) and self.views in (1, 2)
+        if min(astuple(self)[:5]) < 1 or not fits:
             raise ValueError(f"no such filter: {self}")
 
     @classmethod
@@ -44,14 +47,14 @@ class Config:
         Raises:
             ValueError: they describe no network.
         """
-        if len(sizes) not in (5, 6):
-            raise ValueError("a filter has 5 or 6 sizes")
+        if len(sizes) not in (5, 6, 7):
+            raise ValueError("a filter has 5 to 7 sizes")
         return cls(*sizes)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """All fields; the last one only where it is not 0, as files had none before there was a choice."""
-        return astuple(self)[: 6 if self.edsr else 5]
+        """All fields, without the last ones that are as they are by default: older weights had none of them."""
+        return astuple(self)[: 7 if self.views > 1 else 6 if self.edsr else 5]
 
 
 CONFIGS: Final = {

@@ -51,8 +51,8 @@ class EdsrFilter(Filter):
             for parameter in self.leave.parameters():
                 parameter.zero_()
 
-    def trunk(self, coefficients: Tensor, tables: Tensor, divisors: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`Filter.trunk`: features of the first blocks and of the first layer, both (B, C, H, W)."""
+    def features(self, coefficients: Tensor, tables: Tensor, divisors: Tensor) -> tuple[Tensor, Tensor]:
+        """See :data:`Seen`: features of the first blocks and of the first layer, both (B, C, H, W)."""
         entered = self.enter(samples_of(coefficients) / _GREY)
         x = entered
         with self.reduced(x):

@@ -7,6 +7,7 @@ is :mod:`.patches`, the paper's is :mod:`.edsr`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -14,10 +15,15 @@ from torch import Tensor, nn
 
 from lof.codecs.descriptors.classes import CLASSES, OFF, repeated
 from lof.codecs.jpeg.descriptors.config import CELL, FREQUENCIES, Config
+from lof.codecs.jpeg.descriptors.pictures import transposed, transposed_tables
 
 PLAUSIBLE: Final = 1.25
 """Steps by which a coefficient of luma is changed at most, unless the filter has lost its way. What a JPEG rounds off
 is half a step."""
+
+
+Seen = Sequence[tuple[Tensor, Tensor]]
+"""Of each view of a picture, what no descriptor changes: features, and what else :meth:`Filter.added` takes."""
 
 
 class Filter(nn.Module, ABC):
@@ -37,7 +43,7 @@ class Filter(nn.Module, ABC):
 
     def __init__(self, config: Config) -> None:
         super().__init__()
-        self.channels, self.precision = config.channels, torch.float32
+        self.channels, self.views, self.precision = config.channels, config.views, torch.float32
         self.steer = nn.Parameter(0.1 * torch.randn(CLASSES - 1, (config.steered + 1) * config.channels))
 
     def forward(
@@ -51,16 +57,21 @@ class Filter(nn.Module, ABC):
             divisors: (B, 2), by what rows and columns of colour were divided, 1 or 2.
             descriptors: (B, ⌈h/2⌉, ⌈w/2⌉, 16), one-hot; all 0 if ``None``.
         """
-        x, beside = self.trunk(coefficients, tables, divisors)
-        return self.head(x, beside, tables, descriptors)
+        return self.head(self.trunk(coefficients, tables, divisors), tables, descriptors)
 
-    @abstractmethod
-    def trunk(self, coefficients: Tensor, tables: Tensor, divisors: Tensor) -> tuple[Tensor, Tensor]:
-        """What no descriptor changes: features, and what else :meth:`head` takes."""
+    def trunk(self, coefficients: Tensor, tables: Tensor, divisors: Tensor) -> Seen:
+        """The picture's features and, with two views, those of its transpose."""
+        seen = [self.features(coefficients, tables, divisors)]
+        if self.views == 2:
+            seen.append(self.features(transposed(coefficients), transposed_tables(tables), divisors.flip(1)))
+        return seen
 
-    def head(self, x: Tensor, beside: Tensor, tables: Tensor, descriptors: Tensor | None = None) -> Tensor:
+    def head(self, seen: Seen, tables: Tensor, descriptors: Tensor | None = None) -> Tensor:
         """What to add, from what :meth:`trunk` returns."""
-        added = self.added(x, beside, tables, descriptors)
+        added = self.added(*seen[0], tables, descriptors)
+        if self.views == 2:
+            turned = None if descriptors is None else descriptors.transpose(1, 2)
+            added = 0.5 * (added + transposed(self.added(*seen[1], transposed_tables(tables), turned)))
         # Where the filter has lost its way, the JPEG stands alone.
         most = (added[..., :FREQUENCIES] / tables[:, None, None, 0]).abs().amax(-1, keepdim=True)
         added = added * (2 - most / PLAUSIBLE).clamp(0, 1)
@@ -70,8 +81,12 @@ class Filter(nn.Module, ABC):
         return added * repeated(kept, CELL)[:, : added.shape[1], : added.shape[2]]
 
     @abstractmethod
+    def features(self, coefficients: Tensor, tables: Tensor, divisors: Tensor) -> tuple[Tensor, Tensor]:
+        """See :data:`Seen`."""
+
+    @abstractmethod
     def added(self, x: Tensor, beside: Tensor, tables: Tensor, descriptors: Tensor | None) -> Tensor:
-        """As :meth:`head`, whatever the last descriptor means."""
+        """As :meth:`head` for one view, whatever the last descriptor means."""
 
     def factors(self, descriptors: Tensor | None, each: int, rows: int, columns: int) -> list[Tensor]:
         """For each steered block and what follows them, (B, rows, columns, C).

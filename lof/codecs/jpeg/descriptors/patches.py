@@ -65,8 +65,8 @@ class PatchFilter(Filter):
                 parameter.zero_()
             self.gains.weight.mul_(0.3)
 
-    def trunk(self, coefficients: Tensor, tables: Tensor, divisors: Tensor) -> tuple[Tensor, Tensor]:
-        """See :meth:`Filter.trunk`: features (B, h, w, C), gains (B, 1, 1, all channels)."""
+    def features(self, coefficients: Tensor, tables: Tensor, divisors: Tensor) -> tuple[Tensor, Tensor]:
+        """See :data:`Seen`: features (B, h, w, C), gains (B, 1, 1, all channels)."""
         known = torch.cat([torch.log2(tables).flatten(1) / 4 - 1, divisors - 1.5], 1)
         gains = torch.exp(torch.tanh(cast(Tensor, self.gains(self.tables(known)))))[:, None, None]
         levels = coefficients[..., :FREQUENCIES] / tables[:, None, None, 0]

@@ -24,6 +24,18 @@ def coefficients_of_planes(luma: Tensor, chroma: Sequence[Tensor], divisors: tup
     return torch.cat([luma, *full], 1).permute(0, 2, 3, 1).contiguous()
 
 
+def transposed(coefficients: Tensor) -> Tensor:
+    """Coefficients of the transposed picture, (B, w, h, 192) from (B, h, w, 192)."""
+    rows, columns = coefficients.shape[1:3]
+    blocks = coefficients.reshape(-1, rows, columns, 3, 8, 8)
+    return blocks.permute(0, 2, 1, 3, 5, 4).flatten(3)
+
+
+def transposed_tables(tables: Tensor) -> Tensor:
+    """Steps for the transposed picture, (B, 2, 64)."""
+    return tables.reshape(-1, 2, 8, 8).transpose(2, 3).flatten(2)
+
+
 def samples_of(coefficients: Tensor) -> Tensor:
     """(B, h, w, 192) to Y, Cb and Cr, (B, 3, H, W), 0 for middle grey."""
     planes = coefficients.permute(0, 3, 1, 2).split(FREQUENCIES, 1)

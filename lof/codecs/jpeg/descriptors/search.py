@@ -21,6 +21,7 @@ from lof.codecs.descriptors.choice import chosen_for
 from lof.codecs.descriptors.classes import CLASSES, NAME, OFF, SIDE
 from lof.codecs.descriptors.context import Context
 from lof.codecs.jpeg.codec import JpegCodec
+from lof.codecs.jpeg.descriptors.filter import Seen
 from lof.codecs.jpeg.descriptors.network import level_of
 from lof.codecs.jpeg.descriptors.pictures import picture_of
 from lof.codecs.jpeg.search import refine
@@ -123,15 +124,14 @@ class _Picture:
     """One picture of a search, as far as descriptors change it.
 
     Attributes:
-        coefficients, features, gain, tables: as :class:`Filter` has them.
+        coefficients, seen, tables: as :class:`Filter` has them.
         target: (1, 3, H, W) padded.
         weights: (1, 1, H, W), bits for a squared error of one sample.
     """
 
     codec: Any
     coefficients: Tensor
-    features: Tensor
-    gain: Tensor
+    seen: Seen
     tables: Tensor
     target: Tensor
     weights: Tensor
@@ -139,7 +139,7 @@ class _Picture:
     def errors(self, chosen: Tensor) -> Tensor:
         """What the errors of each place cost in bits, (1, h, w), with descriptors (1, h, w)."""
         hot = F.one_hot(chosen, CLASSES).float()
-        added = self.codec.fast.filter.head(self.features, self.gain, self.tables, hot)
+        added = self.codec.fast.filter.head(self.seen, self.tables, hot)
         wrong = (
             (picture_of(self.coefficients + added).clamp(0, 1) - self.target).square().sum(1, keepdim=True)
         )
@@ -171,11 +171,11 @@ def _picture(search: Any, index: int) -> _Picture:
     codec, objective = search.codec, search.objective
     values = {name: torch.round(one[index : index + 1]) for name, one in search.best.items()}
     coefficients, (tables, divisors) = codec.coefficients(values), codec.told(values)
-    features, gain = codec.fast.filter.trunk(coefficients, tables, divisors)
+    seen = codec.fast.filter.trunk(coefficients, tables, divisors)
     target = codec.pad(objective.target[index : index + 1])
-    decoded = picture_of(coefficients + codec.fast.filter.head(features, gain, tables))
+    decoded = picture_of(coefficients + codec.fast.filter.head(seen, tables))
     decoded = codec.crop(decoded, objective.height, objective.width)
     curvature = objective.error_curvature(decoded.expand(objective.batch, -1, -1, -1))[index : index + 1]
     cost = 0.5 * objective.pixels * curvature.expand(-1, -1, objective.height, objective.width)
     weights = F.pad(cost, (0, target.shape[3] - objective.width, 0, target.shape[2] - objective.height))
-    return _Picture(codec, coefficients, features, gain, tables, target, weights)
+    return _Picture(codec, coefficients, seen, tables, target, weights)

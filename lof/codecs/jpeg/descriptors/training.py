@@ -15,6 +15,7 @@ from lof.codecs.jpeg.descriptors.codec import DescriptorCodec
 from lof.codecs.jpeg.descriptors.config import CELL, CONFIGS
 from lof.codecs.jpeg.descriptors.examples import crops_of, jpegs_of
 from lof.codecs.jpeg.descriptors.extraction import drawn
+from lof.codecs.jpeg.descriptors.filter import Seen
 from lof.codecs.jpeg.descriptors.network import DescriptorNetwork, level_of
 from lof.codecs.jpeg.descriptors.pictures import picture_of
 from lof.codecs.jpeg.planes import TO_RGB, coefficients_of, ycbcr_of
@@ -125,15 +126,15 @@ class _AllQualities(nn.Module):
         plain = _error(picture_of(coefficients), images)
         bpp = torch.zeros_like(plain)
         with torch.set_grad_enabled(self.part in (None, "filter") and torch.is_grad_enabled()):
-            features, gain = net.filter.trunk(coefficients, tables, divisors)
+            seen = net.filter.trunk(coefficients, tables, divisors)
         descriptors, choice = None, torch.zeros((), device=images.device)
         if self.part != "filter":
             with torch.no_grad():
-                neutral = picture_of(coefficients + net.filter.head(features, gain, tables))
+                neutral = picture_of(coefficients + net.filter.head(seen, tables))
             logits = net.extraction(images, neutral, _error(neutral, images).sqrt() / 255)
             if self.part in ("steering", "searched"):
                 price = None if self.part == "steering" else 1 / lmbda
-                best = self._best(images, coefficients, features, gain, tables, price)
+                best = self._best(images, coefficients, seen, tables, price)
                 descriptors = F.one_hot(best, CLASSES).float()
                 choice = F.cross_entropy(logits.permute(0, 3, 1, 2), best)
             else:
@@ -144,20 +145,14 @@ class _AllQualities(nn.Module):
             bpp, steered = bpp * steered, steered.reshape(-1, 1, 1, 1)
             neither = F.one_hot(torch.zeros(1, dtype=torch.long, device=images.device), CLASSES)
             descriptors = steered * descriptors + (1 - steered) * neither
-        added = net.filter.head(features, gain, tables, descriptors)
+        added = net.filter.head(seen, tables, descriptors)
         error = _error(picture_of(coefficients + added), images)
         loss = ((error + bpp / lmbda) / (plain + _NEXT_TO_NOTHING)).mean()
         return loss + _CHOICE * choice, loss.detach(), bpp.mean().detach(), error.mean().detach()
 
     @torch.no_grad()
     def _best(
-        self,
-        images: Tensor,
-        coefficients: Tensor,
-        features: Tensor,
-        gain: Tensor,
-        tables: Tensor,
-        price: Tensor | None,
+        self, images: Tensor, coefficients: Tensor, seen: Seen, tables: Tensor, price: Tensor | None
     ) -> Tensor:
         """The class that costs the least at each place, (B, h, w), if all of a picture had it.
 
@@ -171,8 +166,8 @@ class _AllQualities(nn.Module):
         shape = (len(images), images.shape[2] // SIDE, images.shape[3] // SIDE)
         errors = torch.full((CLASSES, *shape), torch.inf, device=images.device)
         for number in range(CLASSES) if price is not None else torch.randperm(CLASSES)[:_TRIED].tolist():
-            hot = F.one_hot(torch.full(shape, number), CLASSES).to(features)
-            wrong = left + self.net.filter.head(features, gain, tables, hot)
+            hot = F.one_hot(torch.full(shape, number), CLASSES).to(coefficients)
+            wrong = left + self.net.filter.head(seen, tables, hot)
             wrong = torch.einsum("cs,bhwsf->bhwcf", TO_RGB.to(wrong), wrong.unflatten(-1, (3, -1)))
             errors[number] = F.avg_pool2d(wrong.square().mean((3, 4)), CELL)
         errors = errors.transpose(0, 1)
