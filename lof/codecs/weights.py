@@ -282,12 +282,17 @@ def _read(path: Path) -> tuple[StateDict, dict[str, str]]:
 
 def _unpickled(path: Path) -> StateDict:
     try:
+        zipped = zipfile.is_zipfile(path)
+        # PyTorch checks no sums; its files of before 2020 are no zip files and have none.
+        spoilt = zipfile.ZipFile(path).testzip() if zipped else None
         # Mapped, a tensor cannot reach beyond the file, whatever length it states.
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        loaded = None if spoilt else torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except OSError:
         raise
     except Exception as error:  # a damaged pickle can raise anything
         raise ValueError("damaged, or something else than tensors") from error
+    if spoilt:
+        raise ValueError("damaged: a checksum does not match; copy it again")
     return _unwrap(loaded)
 
 

@@ -64,6 +64,19 @@ class TestWeights:
         with pytest.raises(WeightsError, match="SHA-256 is not the one in its name"):
             load_codec("mbt2018-mean", 1, weights=tmp_path, device="cpu")
 
+    def test_weights_with_one_wrong_bit_are_refused(self, tmp_path: Path) -> None:
+        state = load_file(MSP.bundled)
+        path = tmp_path / "msp-base-4.pth"
+        torch.save(state, path)
+        read = load_weights(Place("msp-base", "mse", 4), tmp_path)[0]
+        assert all(torch.equal(read[name], state[name].float()) for name in state if name.endswith("weight"))
+        content = bytearray(path.read_bytes())
+        name = max(state, key=lambda name: state[name].nbytes)
+        content[content.index(state[name].numpy().tobytes()) + state[name].nbytes // 2] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"4\.pth: cannot be read as weights \(damaged: a checksum"):
+            load_weights(Place("msp-base", "mse", 4), tmp_path)
+
     def test_a_checkpoint_that_would_run_code_is_refused(self, tmp_path: Path) -> None:
         class Evil:
             def __reduce__(self) -> tuple[object, tuple[str]]:
