@@ -61,7 +61,7 @@ def _with_descriptors(name: str, fingerprint: str | None, summary: str, *, hidde
 @register(
     _with_descriptors(
         "jpeg-descriptors",
-        "4b57435a5d2ffcc5c1d7bdc79e0141d512d638a02079d517672acb53a8f9fe8c",
+        "0caf1f9c4cab1c2efadbaa3a563ab852e433dcc468d2058bf552ca438f7ff80e",
         "JPEG with descriptors that steer a filter of the decoded picture",
     ),
     _with_descriptors(

@@ -58,7 +58,7 @@ class Config:
 
 
 CONFIGS: Final = {
-    "jpeg-descriptors": Config(192, 12, 3, 24, 32),
+    "jpeg-descriptors": Config(192, 10, 3, 24, 32, views=2),
     "jpeg-descriptors-tiny": Config(16, 2, 1, 4, 8),
 }
 """By the codec's name."""

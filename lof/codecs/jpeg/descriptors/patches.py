@@ -47,7 +47,7 @@ class Block(nn.Module):
 class PatchFilter(Filter):
     """See the module and :class:`Filter`. Gains of all channels follow from the tables."""
 
-    bytes_per_pixel, decoding_bytes_per_pixel = 1200, 260
+    bytes_per_pixel, decoding_bytes_per_pixel = 1600, 400
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
