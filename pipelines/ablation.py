@@ -5,9 +5,9 @@
 
 The first block trains the probability model alone, for ``--steps`` from the weights of ``--init``: lapped's own, then
 with mixtures, with the global context, and with their refinement. The second goes on from the last of these for
-``--more`` steps: all of the codec without an enhancement, the enhancement alone behind what is there ("separately"),
-and all of it together ("jointly"). The third puts a network behind lapped as it is, then descriptors that steer it, the
-best ones for each picture. The learning rate falls to nothing in each row.
+``--more`` steps: all of that together; with a second, turned view in the synthesis; with GRDN behind both, and nothing
+else trained ("separately"); and all of it together ("jointly"). The third puts a network behind lapped as it is, then
+descriptors that steer it, the best ones for each picture. The learning rate falls to nothing in each row.
 
 Each row's weights are written as they ship; each picture becomes a real file, which is decoded. Tables hold BD-rates of
 the mean curves, in RGB PSNR and in MS-SSIM in dB, and the time to decode a picture. A second call continues, and leaves
@@ -49,7 +49,9 @@ from pipelines.command import Count, Crop, Folder, Results, Threads, bar, qualit
 from pipelines.methods import Journal
 
 RECIPE = "jointiq-decay"
-NOTHING: Mapping[str, Any] = {"components": 1, "refinement": (), "context": (), "enhancement": ()}
+SHOWN: Mapping[str, Any] = {"turned": (), "enhancement": ()}
+"""Without what changes pictures alone."""
+NOTHING: Mapping[str, Any] = {"components": 1, "refinement": (), "context": (), **SHOWN}
 BEFORE = "lapped, as it ships"
 
 
@@ -78,12 +80,13 @@ _FILTER = {**NOTHING, "enhancement": (3, 8, 128, 6, 3, 32)}
 BLOCKS = (
     (
         Variant("lapped's probability model", NOTHING),
-        Variant("+ mixtures", {"refinement": (), "context": (), "enhancement": ()}),
-        Variant("+ global context", {"refinement": (), "enhancement": ()}),
-        Variant("+ MPRM", {"enhancement": ()}),
+        Variant("+ mixtures", {"refinement": (), "context": (), **SHOWN}),
+        Variant("+ global context", {"refinement": (), **SHOWN}),
+        Variant("+ MPRM", SHOWN),
     ),
     (
-        Variant("no enhancement", {"enhancement": ()}, "+ MPRM", None),
+        Variant("no enhancement", SHOWN, "+ MPRM", None),
+        Variant("+ a turned view", {"enhancement": ()}, "+ MPRM", None),
         Variant("+ GRDN, separately", {}, "+ MPRM", "enhancement"),
         Variant("+ GRDN, jointly", {}, "+ MPRM", None),
     ),

@@ -15,7 +15,7 @@ class NumpyDecoder(lapped.NumpyDecoder):
     def sizes(self):
         sizes = self.weights["sizes"].tolist()
         self.components, _, _, self.window, _, self.serial = sizes[:6]
-        return sizes[13:]
+        return sizes[14:]
 
     def slice(self, name, h, part, e):
         if not self.serial:

@@ -76,7 +76,7 @@ def test_what_is_trained_ships_and_is_loaded(run: Path, tmp_path: Path) -> None:
 
 def test_from_lapped_s_weights_all_but_the_mixture_begins_as_lapped() -> None:
     family = trainable(NAME)
-    net = family.build(AS_LAPPED | {"components": 1, "refinement": ()})
+    net = family.build(AS_LAPPED | {"components": 1, "refinement": (), "turned": ()})
     family.load(net, read_trained(LAPPED).state, str(LAPPED))
     assert isinstance(net, JointNetwork)
     net.settle()

@@ -72,14 +72,14 @@ def training(name: str) -> Trainable:
 @register(
     _spec(
         "jointiq",
-        "dd8143a8e983b8fe9bfbc143fe351536e52de66e5cce548aa205ea68ee6f6b00",
+        "1cca32d62aec2687ad00c9dc6c4151f47f2ce70c1ea60a585851f8b947c532ef",
         "lapped with a mixture prior and enhancement; slower to decode",
         source="repository",
         paper="Lee, Cho, Kim 2019",
     ),
     _spec(
         "jointiq-tiny",
-        "28cfac6097f481e145ad1ea93305ac914b4f994a7d7f7ce160a193ed603c6b5e",
+        "3c6e103de07f67111c7b21ec830fde1216f2ef44e7ff6d8c94d715d18eb71a96",
         "the same, of 7 channels; for tests",
         paper="Lee, Cho, Kim 2019",
         hidden=True,

@@ -73,6 +73,11 @@ class LappedConfig:
         return False
 
     @property
+    def turns(self) -> bool:
+        """Whether the synthesis also sees y turned by 180°; see :attr:`.transforms.Transforms.turn`."""
+        return False
+
+    @property
     def latent_channels(self) -> int:
         """Channels of y."""
         return sum(self.slices)

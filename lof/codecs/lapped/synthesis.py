@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lof.codecs.lapped.transforms import BLOCK, GatedBlock, Transforms, lap, plausible, shuffle
+from lof.codecs.lapped.transforms import BLOCK, GatedBlock, Transforms, half_turn, lap, plausible, shuffle
 
 PLACES = 2048
 """At most about so many places at once."""
@@ -84,12 +84,19 @@ class Synthesis:
             y = y * steps
             linear = strips(y, lambda top, end: shuffle(net.iklt(y[:, top:end]).add_(net.mean), BLOCK))
             image = lap(linear, net.filter.T)
-            x = strips(y, lambda top, end: net.enter_coarse(y[:, top:end], rate))
-            coarse = blocks(x, net.db2)
-            x = strips(coarse, lambda top, end: net.enter_fine(coarse[:, top:end], rate))
-            fine = blocks(x, net.db1)
-            image += strips(fine, lambda top, end: shuffle(plausible(net.do(fine[:, top:end])), BLOCK // 2))
-        return image
+
+            def added(y: Tensor) -> Tensor:
+                x = strips(y, lambda top, end: net.enter_coarse(y[:, top:end], rate))
+                coarse = blocks(x, net.db2)
+                x = strips(coarse, lambda top, end: net.enter_fine(coarse[:, top:end], rate))
+                fine = blocks(x, net.db1)
+                return strips(fine, lambda top, end: shuffle(plausible(net.do(fine[:, top:end])), BLOCK // 2))
+
+            if net.turn is None:
+                return image.add_(added(y))
+            turn = net.turn
+            both = added(y).add_(half_turn(added(half_turn(strips(y, lambda top, end: turn(y[:, top:end]))))))
+            return image.add_(both, alpha=0.5)
 
 
 def _block(block: GatedBlock, x: Tensor, top: int, end: int) -> Tensor:

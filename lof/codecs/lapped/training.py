@@ -24,7 +24,7 @@ from lof.errors import TrainingError
 TYPICAL = 4.85, 0.47
 """a and b: a photograph costs about ``a·λ^b`` bits per pixel; so it was on CID22 with the ninth weights."""
 LINEAR_FACTOR = 0.1
-"""Of the learning rate, for the linear transform: high rates destroy its start."""
+"""Of the learning rate, for the linear transforms: high rates destroy their start."""
 GRAPHIC = 0.03
 """The share of crops with graphics; their costs are high."""
 BATCHES, BATCH = 300, 8
@@ -71,7 +71,12 @@ class LappedTraining:
             raise TrainingError(f"{self.name}: has no such part; it has {known}, and no frozen transforms")
         cast(Any, net.prior.slices[-1]).join.requires_grad_(False)  # nothing is coded after the last slice
         self.freeze(net, aim.part)
-        linear = [*net.transforms.klt.parameters(), *net.transforms.iklt.parameters()]
+        linear = [
+            parameter
+            for layer in (net.transforms.klt, net.transforms.iklt, net.transforms.turn)
+            if layer is not None
+            for parameter in layer.parameters()
+        ]
         apart = {id(parameter) for parameter in linear}
         groups = [ParameterGroup([p for p in net.parameters() if p.requires_grad and id(p) not in apart])]
         if aim.part is None:

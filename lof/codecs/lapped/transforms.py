@@ -132,6 +132,8 @@ class Transforms(nn.Module):
         # Gains and biases that depend on t.
         self.fe, self.fd = nn.Parameter(torch.zeros(2, fine)), nn.Parameter(torch.zeros(2, fine))
         self.fe2, self.fd2 = nn.Parameter(torch.zeros(2, coarse)), nn.Parameter(torch.zeros(2, coarse))
+        # From y of a place to y of its pixels turned by 180°.
+        self.turn = nn.Linear(latent, latent) if config.turns else None
 
     def steps(self, t: Tensor) -> Tensor:
         """Width of the quantiser's steps, (B, 1, 1, M)."""
@@ -152,8 +154,24 @@ class Transforms(nn.Module):
         y = y * self.steps(t)
         with torch.autocast(y.device.type, enabled=False):
             linear = lap(shuffle(self.iklt(y) + self.mean, BLOCK), self.filter.T)
+        added = self._added(y, t)
+        if self.turn is not None:
+            added = 0.5 * (added + half_turn(self._added(half_turn(self.turn(y)), t)))
+        return linear + added
+
+    def _added(self, y: Tensor, t: Tensor) -> Tensor:
+        """What the network adds to the picture of the linear transform."""
         h = self.db1(self.enter_fine(self.db2(self.enter_coarse(y, t)), t))
-        return linear + shuffle(plausible(self.do(h)), 8)
+        return shuffle(plausible(self.do(h)), 8)
+
+    @torch.no_grad()
+    def start_turn(self) -> None:
+        """Let :attr:`turn` make of a place what the linear transforms make of its pixels turned by 180°."""
+        assert self.turn is not None
+        pixels = self.iklt.weight.unflatten(0, (BLOCK, BLOCK, 3)).flip(0, 1).flatten(0, 2)
+        mean = self.mean.unflatten(0, (BLOCK, BLOCK, 3)).flip(0, 1).flatten()
+        self.turn.weight.copy_(self.klt.weight @ pixels)
+        self.turn.bias.copy_(self.klt.weight @ (mean - self.mean))
 
     def enter_coarse(self, y: Tensor, t: Tensor) -> Tensor:
         """What the synthesis's blocks at 1/16 take, from y."""
@@ -162,6 +180,11 @@ class Transforms(nn.Module):
     def enter_fine(self, h: Tensor, t: Tensor) -> Tensor:
         """What the synthesis's blocks at 1/8 take, from what those at 1/16 made."""
         return at_rate(self.fd, t, shuffle(self.du(h), 2))
+
+
+def half_turn(x: Tensor) -> Tensor:
+    """(B, H, W, C) turned by 180°."""
+    return x.flip(1, 2)
 
 
 def plausible(added: Tensor) -> Tensor:

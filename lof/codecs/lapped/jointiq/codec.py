@@ -30,11 +30,11 @@ class JointCodec(LappedCodec):
         grid = BLOCK * window
         while grid % 64:
             grid += BLOCK * window
-        self.enhancing_bytes_per_pixel = 0
+        self.enhancing_bytes_per_pixel = 24 if config.turns else 0  # what is added to either picture
         if net.enhancement is not None:
             places = net.enhancement.shrink**2
             self.bytes_per_pixel += 4 * net.enhancement.searched // places
-            self.enhancing_bytes_per_pixel = 4 * net.enhancement.decoded // places + 36
+            self.enhancing_bytes_per_pixel += 4 * net.enhancement.decoded // places + 36
         self.locality = Locality(grid=grid, reach=max(128, BLOCK * window // 2))
 
     @classmethod

@@ -12,7 +12,7 @@ GRDN, GATED, DESCRIBED = 1, 2, 3
 """Kinds of networks behind the synthesis."""
 _SIZES_OF = {GRDN: 6, GATED: 3, DESCRIBED: 5}
 _ENHANCEMENT: Final = 1 + max(_SIZES_OF.values())
-_OWN: Final = 6 + _ENHANCEMENT
+_OWN: Final = 7 + _ENHANCEMENT
 """Sizes that lapped does not have."""
 
 
@@ -28,6 +28,7 @@ class JointConfig(LappedConfig):
             recalled by its likeness in so many channels.
         serial: ``(1,)``: instead of in two passes places are coded as in raster order, each with the twelve before it
             in a window of 5×5; those that do not see each other together, about w + 3·h steps for a slice.
+        turned: ``(1,)``: the synthesis also makes the picture turned by 180°, and the mean of both is shown.
         enhancement: of the picture behind the synthesis. ``(1, shrink, channels, growth, layers, blocks, groups)``:
             grouped residual dense blocks at 1/shrink of the resolution. ``(2, shrink, channels, blocks)``: gated
             blocks there. ``(3, shrink, channels, blocks, steered, width)``: gated blocks, the last ``steered`` of which
@@ -39,10 +40,11 @@ class JointConfig(LappedConfig):
     refinement: tuple[int, ...] = ()
     context: tuple[int, ...] = ()
     serial: tuple[int, ...] = ()
+    turned: tuple[int, ...] = ()
     enhancement: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        parts = (self.refinement, self.context, self.serial, self.enhancement)
+        parts = (self.refinement, self.context, self.serial, self.turned, self.enhancement)
         kind = self.enhancement[:1]
         wrong = (
             not self.slices
@@ -53,7 +55,7 @@ class JointConfig(LappedConfig):
             or (bool(self.refinement) and self.components == 1)
             or len(self.context) not in (0, 2)
             or (bool(self.context) and self.context[0] % 2 == 1)
-            or self.serial not in ((), (1,))
+            or not {self.serial, self.turned} <= {(), (1,)}
             or (bool(kind) and len(self.enhancement) != 1 + _SIZES_OF.get(kind[0], -1))
             or (bool(kind) and self.enhancement[1] not in (1, 2, 4, 8, 16))
             or (kind == (DESCRIBED,) and self.enhancement[4] > self.enhancement[3])
@@ -74,7 +76,8 @@ class JointConfig(LappedConfig):
             "refinement": numbers[:1],
             "context": numbers[1:3],
             "serial": numbers[3:4],
-            "enhancement": numbers[4:],
+            "turned": numbers[4:5],
+            "enhancement": numbers[5:],
         }
         parts: dict[str, Any] = {name: tuple(n for n in part if n) for name, part in told.items()}
         config = cls(**vars(base), components=components, mixed=mixed, **parts)
@@ -85,7 +88,13 @@ class JointConfig(LappedConfig):
     @property
     def sizes(self) -> tuple[int, ...]:
         """All fields as one flat tuple of integers; 0 for what is left out, and lapped's last."""
-        parts = ((self.refinement, 1), (self.context, 2), (self.serial, 1), (self.enhancement, _ENHANCEMENT))
+        parts = (
+            (self.refinement, 1),
+            (self.context, 2),
+            (self.serial, 1),
+            (self.turned, 1),
+            (self.enhancement, _ENHANCEMENT),
+        )
         own = [n for part, length in parts for n in (*part, *[0] * (length - len(part)))]
         return (self.components, self.mixed, *own, *super().sizes)
 
@@ -93,6 +102,11 @@ class JointConfig(LappedConfig):
     def in_waves(self) -> bool:
         """See :attr:`LappedConfig.in_waves`."""
         return bool(self.serial)
+
+    @property
+    def turns(self) -> bool:
+        """See :attr:`LappedConfig.turns`."""
+        return bool(self.turned)
 
     @property
     def described(self) -> bool:
@@ -111,7 +125,8 @@ JOINTIQ = JointConfig(
     mixed=3,
     refinement=(32,),
     context=(32, 32),
-    enhancement=(GRDN, 8, 64, 32, 4, 4, 1),
+    turned=(1,),
+    enhancement=(GRDN, 8, 64, 32, 4, 3, 1),
 )
 """Lapped's sizes, so that its weights can be gone on from."""
 JOINTIQ_TINY = JointConfig(

@@ -21,7 +21,7 @@ _WITHOUT = 0.25
 """The share of pictures that are shown without descriptors, where there are some."""
 _SETTLED = 2
 """How often descriptors are chosen anew, as their neighbours stand."""
-_ADDED = ("enhancement.", "mixture.", "first_more.", "second_more.", "refinement.", "recalled.")
+_ADDED = ("enhancement.", "mixture.", "first_more.", "second_more.", "refinement.", "recalled.", ".turn.")
 """What is in the names of parts that a codec can do without."""
 
 
@@ -46,6 +46,8 @@ class JointTraining(LappedTraining):
             if name not in state and any(part in name for part in _ADDED)
         }
         super().load(net, begun | {**state, "sizes": own["sizes"]}, origin)
+        if "transforms.turn.weight" in begun:
+            cast(JointNetwork, net).transforms.start_turn()
 
     def freeze(self, net: LappedNetwork, part: str | None) -> None:
         """See :meth:`LappedTraining.freeze`.
