@@ -26,6 +26,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lof.codecs.registry import Request, codec_spec
 from lof.errors import WeightsError
+from lof.files.checksums import is_spoilt
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -282,11 +283,11 @@ def _read(path: Path) -> tuple[StateDict, dict[str, str]]:
 
 def _unpickled(path: Path) -> StateDict:
     try:
-        zipped = zipfile.is_zipfile(path)
-        # PyTorch checks no sums; its files of before 2020 are no zip files and have none.
-        spoilt = zipfile.ZipFile(path).testzip() if zipped else None
-        # Mapped, a tensor cannot reach beyond the file, whatever length it states.
-        loaded = None if spoilt else torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        with path.open("rb") as file:
+            spoilt = is_spoilt(file)
+        if not spoilt:
+            # Mapped, a tensor cannot reach beyond the file, whatever length it states.
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except OSError:
         raise
     except Exception as error:  # a damaged pickle can raise anything

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from lof.errors import OutputError, TrainingError, one_line
 from lof.files.atomic import cannot_write, make_folders, write_atomically
+from lof.files.checksums import is_spoilt
 from lof.files.lock import lock
 from lof.files.storage import open_read
 
@@ -163,9 +163,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     """
     try:
         with open_read(path) as file:
-            # PyTorch checks no sums; its files of before 2020 are no zip files and have none.
-            bad = zipfile.ZipFile(file).testzip() if zipfile.is_zipfile(file) else None
-            file.seek(0)
+            bad = is_spoilt(file)
             content = None if bad else torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise TrainingError(f"{path}: does not exist; check the name") from None

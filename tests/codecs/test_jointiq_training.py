@@ -17,6 +17,7 @@ from lof.codecs.training import Aim
 from lof.errors import TrainingError
 from lof.training import export_weights, load_recipe, parse_recipe, train
 from lof.training.checkpoint import load_checkpoint
+from lof.training.data import Pool
 from lof.training.trained import read_trained
 
 NAME = "jointiq-tiny"
@@ -94,6 +95,20 @@ def test_from_lapped_s_weights_all_but_the_mixture_begins_as_lapped() -> None:
         for one, symbols in ((lapped, expected), (codec, found))
     ]
     assert torch.equal(*shown)
+
+
+def test_from_nothing_the_turned_view_begins_as_the_linear_transforms_say() -> None:
+    net = trainable(NAME).build({"turned": (1,)})
+    assert isinstance(net, JointNetwork)
+    task = trainable(NAME).task(net, aim())
+    assert task.start is not None
+    pixels = torch.randint(0, 256, (256, 256, 3), generator=torch.Generator().manual_seed(0))
+    task.start(Pool([pixels.to(torch.uint8)], 64, []))
+    shown = net.transforms
+    assert shown.turn is not None
+    before = shown.turn.weight.clone()
+    shown.start_turn()
+    assert torch.equal(shown.turn.weight, before)
 
 
 @pytest.mark.parametrize("serial", [(), (1,)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -75,6 +76,14 @@ class TestWeights:
         content[content.index(state[name].numpy().tobytes()) + state[name].nbytes // 2] ^= 1
         path.write_bytes(content)
         with pytest.raises(WeightsError, match=r"4\.pth: cannot be read as weights \(damaged: a checksum"):
+            load_weights(Place("msp-base", "mse", 4), tmp_path)
+
+    def test_a_small_file_that_claims_to_hold_much_is_refused_at_once(self, tmp_path: Path) -> None:
+        path = tmp_path / "msp-base-4.pth"
+        torch.save(load_file(MSP.bundled), path)
+        with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("more", bytes(4 * path.stat().st_size))
+        with pytest.raises(WeightsError, match=r"4\.pth: cannot be read as weights \(damaged: "):
             load_weights(Place("msp-base", "mse", 4), tmp_path)
 
     def test_a_checkpoint_that_would_run_code_is_refused(self, tmp_path: Path) -> None:

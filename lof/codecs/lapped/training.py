@@ -177,6 +177,8 @@ def start(net: LappedNetwork, source: Source, lambdas: tuple[float, float]) -> N
     transforms.klt.weight.copy_(basis)
     transforms.iklt.weight.copy_(basis.T)
     transforms.mean.copy_(mean)
+    if transforms.turn is not None:
+        transforms.start_turn()
     low, high = map(math.log, lambdas)
     transforms.logd.fill_(0.5 * (math.log(26) - (low + high) / 2) - math.log(255))
     transforms.logb.fill_(-(high - low) / 4)

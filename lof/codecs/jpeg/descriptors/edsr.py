@@ -37,10 +37,9 @@ class ResidualBlock(nn.Module):
 class EdsrFilter(Filter):
     """See the module and :class:`Filter`. It knows samples alone; tables are not told."""
 
-    bytes_per_pixel, decoding_bytes_per_pixel = 12_000, 1_200
-
     def __init__(self, config: Config) -> None:
         super().__init__(config)
+        self.bytes_per_pixel, self.decoding_bytes_per_pixel = 12_000 * config.views, 1_200 * config.views
         channels = config.channels
         self.enter = nn.Conv2d(3, channels, 3, padding=1)
         self.first = nn.ModuleList([ResidualBlock(channels) for _ in range(config.blocks - config.steered)])

@@ -28,7 +28,7 @@ class JointConfig(LappedConfig):
             recalled by its likeness in so many channels.
         serial: ``(1,)``: instead of in two passes places are coded as in raster order, each with the twelve before it
             in a window of 5×5; those that do not see each other together, about w + 3·h steps for a slice.
-        turned: ``(1,)``: the synthesis also makes the picture turned by 180°, and the mean of both is shown.
+        turned: ``(1,)``: the synthesis's network also sees y turned by 180°; the mean of what it adds is shown.
         enhancement: of the picture behind the synthesis. ``(1, shrink, channels, growth, layers, blocks, groups)``:
             grouped residual dense blocks at 1/shrink of the resolution. ``(2, shrink, channels, blocks)``: gated
             blocks there. ``(3, shrink, channels, blocks, steered, width)``: gated blocks, the last ``steered`` of which
