@@ -47,16 +47,17 @@ class Squares(Work[Any, str, Any]):
 
 @dataclass(frozen=True)
 class Endless(Squares):
-    """Says its process, and never ends; cleaning up keeps note of the processes that are still there."""
+    """Says its process, and never ends; cleaning up keeps note of whether the process of the item is still there."""
 
     def do(self, tool: str, item: Any, report: Callable[[Any], None]) -> Any:
+        (self.folder / f"doing-{item}").write_text(str(os.getpid()))
         report(os.getpid())
         threading.Event().wait()
 
     def clean_up(self, item: Any) -> None:
-        for path in self.folder.glob("opened-*"):
-            if psutil.pid_exists(int(path.name.removeprefix("opened-"))):
-                path.rename(path.with_name("alive"))
+        doing = self.folder / f"doing-{item}"
+        alive = psutil.pid_exists(int(doing.read_text()))
+        doing.rename(doing.with_name(f"{'alive' if alive else 'gone'}-{item}"))
 
 
 @dataclass(frozen=True)

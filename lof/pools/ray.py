@@ -24,7 +24,7 @@ from lof.pools.base import Item, OnEvent, Outcome_co, Tool, Work, threads_limite
 from lof.pools.cluster import LOCAL, Share, connected, require_ray, share_out
 from lof.pools.team import Crew, Died, Say, Team, Worker
 
-_PATIENCE = 5.0  # seconds for killed workers to be gone
+_PATIENCE = 60.0  # seconds for killed workers to be gone; Ray itself waits 5 before it forces one that hangs
 _GLANCE = 0.02  # seconds between looks at a process that ends
 _POLL = 5.0  # seconds between looks at whether there are still nodes for workers that wait for one
 _numbers = itertools.count(1)

@@ -33,7 +33,14 @@ def _cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))  # for the workers
         patch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-        ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init(
+            "local",
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _system_config={"kill_worker_timeout_milliseconds": 9000},  # before it forces one that hangs
+        )
         yield
         ray.shutdown()
 
@@ -77,18 +84,21 @@ def test_what_stops_the_run_leaves_no_actors(tmp_path: Path) -> None:
     assert ray.util.list_named_actors(all_namespaces=True) == []
 
 
-def test_what_a_worker_was_doing_is_cleaned_up_once_its_process_is_gone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hangs", [False, True])
+def test_what_a_worker_was_doing_is_cleaned_up_once_its_process_is_gone(tmp_path: Path, hangs: bool) -> None:
     seen: list[int] = []
 
     def stop(event: Event) -> None:
         if isinstance(event, Advanced):
             seen.append(event.message)
         if len(seen) == 2:
+            for process in seen if hangs else ():
+                os.kill(process, signal.SIGSTOP)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         make_pool(2, ray="auto", threads=1).run(iter(range(10)), Endless(tmp_path), stop)
-    assert {path.name for path in tmp_path.iterdir()} == {f"opened-{process}" for process in seen}
+    assert {path.name for path in tmp_path.iterdir() if "opened" not in path.name} == {"gone-0", "gone-1"}
 
 
 def test_a_worker_that_fits_no_node_is_one_clear_error(tmp_path: Path) -> None:
