@@ -24,7 +24,8 @@ class NumpyDecoder:
         self.offsets = [1 - length // 2 for length in lengths]
 
     def sizes(self):
-        return self.weights["sizes"].tolist()
+        sizes = self.weights["sizes"].tolist()
+        return sizes[sizes[0] == 0 :]
 
     def decode(self, string, rows, columns):
         self.rans = ans.RansDecoder()

@@ -305,6 +305,8 @@ def test_sizes_that_describe_no_codec_are_refused() -> None:
             replace(FULL, **change)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="codec"):
         JointConfig.from_sizes(FULL.sizes[:-3])
+    with pytest.raises(ValueError, match="codec"):
+        JointConfig.from_sizes((*FULL.sizes[:14], 0, *FULL.sizes[14:]))
 
 
 def tensor_of(pixels: NDArray[np.uint8]) -> torch.Tensor:

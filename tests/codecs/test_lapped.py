@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -118,7 +119,7 @@ class TestExactness:
     def test_a_second_decoder_with_integers_reads_the_same_latents(
         self, size: tuple[int, int], quality: float
     ) -> None:
-        net = lively(LappedConfig(4, 4, 1, 1, 3, 10, (2, 4, 3)))
+        net = lively(LappedConfig(4, 4, 1, 1, 3, 10, (2, 4, 3), turned=(1,)))
         codec = codec_of(net, quality)
         rows, columns = size
         generator = torch.Generator().manual_seed(1)
@@ -317,10 +318,19 @@ class TestWeights:
             load_codec("lapped-tiny", 2, weights=tmp_path)
 
     def test_sizes_that_describe_no_codec_are_refused(self) -> None:
-        for sizes in ((8, 12, 1, 1, 4, 8), (8, 12, 1, 1, 4, 0, 8)):
+        for sizes in (
+            (8, 12, 1, 1, 4, 8),
+            (0, 8, 12, 1, 1, 4, 8),
+            (8, 12, 1, 1, 4, 0, 8),
+            (0, 0, 8, 1, 1, 4, 8, 9),
+        ):
             with pytest.raises(ValueError, match="lapped codec"):
                 LappedConfig.from_sizes(sizes)
-        assert LappedConfig.from_sizes(LAPPED.sizes) == LAPPED
+        with pytest.raises(ValueError, match="no such lapped codec"):
+            replace(LAPPED_TINY, turned=(2,))
+        for config in (LAPPED, replace(LAPPED_TINY, turned=(1,)), replace(LAPPED_TINY, turned=())):
+            assert LappedConfig.from_sizes(config.sizes) == config
+            assert LappedNetwork.from_state(lively(config).shippable_state()).config == config
 
     def test_the_tiny_weights_are_small(self) -> None:
         assert WEIGHTS.stat().st_size < 100_000

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+import lof
 from lof.codecs import load_codec, trainable
+from lof.codecs.lapped.network import LappedNetwork
 from lof.codecs.training import Aim
 from lof.errors import TrainingError
 from lof.pictures.reading import read_picture
@@ -19,6 +21,7 @@ from lof.training.checkpoint import load_checkpoint
 from lof.training.trained import read_trained
 
 NAME = "lapped-tiny"
+WEIGHTS = Path(lof.codecs.__path__[0]) / "lapped" / "data" / f"{NAME}.safetensors"
 ALL = Aim("mse", None, None, torch.float32)
 
 
@@ -74,6 +77,22 @@ def test_one_file_ships_for_all_qualities(run: Path, tmp_path: Path, photos: Pat
     assert card.count(points[0].fingerprint) == 1
     assert card.count("| all | drawn | 4 of 4, after 4 of the rungs above |") == 1
     assert ", from ." not in card
+
+
+def test_from_weights_without_a_turned_view_it_begins_as_the_linear_transforms_say() -> None:
+    family = trainable(NAME)
+    net = family.build({"turned": (1,)})
+    family.load(net, read_trained(WEIGHTS).state, str(WEIGHTS))
+    assert isinstance(net, LappedNetwork)
+    assert net.transforms.turn is not None
+    before = net.transforms.turn.weight.clone()
+    net.transforms.start_turn()
+    assert torch.equal(net.transforms.turn.weight, before)
+    back = family.build({"turned": ()})
+    family.load(back, net.state_dict(), "a codec with a turned view")
+    assert torch.equal(back.state_dict()["transforms.klt.weight"], net.transforms.klt.weight)
+    with pytest.raises(TrainingError, match=r"not weights of this network \(prior\.enter\.weight\)"):
+        family.load(back, {k: v for k, v in net.state_dict().items() if k != "prior.enter.weight"}, "broken")
 
 
 def test_pictures_of_all_rates_are_in_every_batch_and_all_parameters_are_trained() -> None:

@@ -28,6 +28,8 @@ class LappedConfig:
         side_channels: channels of z.
         width: channels of the probability model's state.
         slices: channels of y coded together, in coding order.
+        turned: ``(1,)``: the synthesis's network also sees y turned by 180°; the mean of what it adds is shown. See
+            :attr:`.transforms.Transforms.turn`. Empty: it does not.
     """
 
     fine: int
@@ -37,9 +39,10 @@ class LappedConfig:
     side_channels: int
     width: int
     slices: tuple[int, ...]
+    turned: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.slices or min(self.sizes) < 1:
+        if not self.slices or min(self.base_sizes) < 1 or self.turned not in ((), (1,)):
             raise ValueError(f"no such lapped codec: {self}")
 
     @classmethod
@@ -49,14 +52,21 @@ class LappedConfig:
         Raises:
             ValueError: they describe no codec.
         """
-        if len(sizes) < 7:
+        turned = (1,) if sizes[:1] == (0,) else ()
+        numbers = sizes[len(turned) :]
+        if len(numbers) < 7:
             raise ValueError("a lapped codec has at least 7 sizes")
-        fine, coarse, fine_blocks, coarse_blocks, side_channels, width, *slices = sizes
-        return cls(fine, coarse, fine_blocks, coarse_blocks, side_channels, width, tuple(slices))
+        fine, coarse, fine_blocks, coarse_blocks, side_channels, width, *slices = numbers
+        return cls(fine, coarse, fine_blocks, coarse_blocks, side_channels, width, tuple(slices), turned)
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """All fields as one flat tuple of integers, the slices last."""
+        """All fields as one flat tuple of integers: :attr:`base_sizes`, after a 0 where y is seen turned too."""
+        return (0, *self.base_sizes) if self.turned else self.base_sizes
+
+    @property
+    def base_sizes(self) -> tuple[int, ...]:
+        """All fields but :attr:`turned`, the slices last."""
         single = (
             self.fine,
             self.coarse,
@@ -70,11 +80,6 @@ class LappedConfig:
     @property
     def in_waves(self) -> bool:
         """Whether places of y are coded in waves, see :func:`lof.codecs.lapped.prior.waves`, instead of two passes."""
-        return False
-
-    @property
-    def turns(self) -> bool:
-        """Whether the synthesis also sees y turned by 180°; see :attr:`.transforms.Transforms.turn`."""
         return False
 
     @property

@@ -37,6 +37,8 @@ class LappedTraining:
     network: ClassVar[type[LappedNetwork]] = LappedNetwork
     configs: ClassVar[Mapping[str, LappedConfig]] = CONFIGS
     parts: ClassVar[tuple[str, ...]] = ("prior",)
+    optional: ClassVar[tuple[str, ...]] = (".turn.",)
+    """What is in the names of parts that a codec can do without."""
 
     def __init__(self, name: str) -> None:
         rates = codec_spec(name).rates
@@ -51,17 +53,26 @@ class LappedTraining:
             raise TrainingError(f"network: {error}") from None
 
     def load(self, net: nn.Module, state: State, origin: str) -> None:
-        """See :class:`Trainable`: all parameters, in training or as they ship, and those buffers that the state has."""
+        """See :class:`Trainable`: all parameters, in training or as they ship, and those buffers that the state has.
+
+        Parts that the state lacks and a codec can do without begin untrained, the turned view as the linear transforms
+        say.
+        """
+        net = cast(LappedNetwork, net)
         parameters = dict(net.named_parameters())
         own = net.state_dict()
+        begun = {k for k in own.keys() - state.keys() if any(part in k for part in self.optional)}
+        state = {**state, **{k: own[k] for k in begun}, "sizes": own["sizes"]}
         missing = sorted(parameters.keys() - state.keys())
         wrong = sorted(k for k in own.keys() & state.keys() if own[k].shape != state[k].shape)
         if missing or wrong:
             raise TrainingError(
                 f"{origin}: not weights of this network ({[*missing, *wrong][0]}); check `codec` and `network`"
             )
-        found = cast(LappedNetwork, net).in_real_units(state)
+        found = net.in_real_units(state)
         net.load_state_dict({k: v for k, v in found.items() if k in own}, strict=False)
+        if "transforms.turn.weight" in begun:
+            net.transforms.start_turn()
 
     def task(self, net: nn.Module, aim: Aim) -> Task:
         """See :class:`Trainable`."""

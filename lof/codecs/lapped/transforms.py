@@ -133,7 +133,7 @@ class Transforms(nn.Module):
         self.fe, self.fd = nn.Parameter(torch.zeros(2, fine)), nn.Parameter(torch.zeros(2, fine))
         self.fe2, self.fd2 = nn.Parameter(torch.zeros(2, coarse)), nn.Parameter(torch.zeros(2, coarse))
         # From y of a place to y of its pixels turned by 180°.
-        self.turn = nn.Linear(latent, latent) if config.turns else None
+        self.turn = nn.Linear(latent, latent) if config.turned else None
 
     def steps(self, t: Tensor) -> Tensor:
         """Width of the quantiser's steps, (B, 1, 1, M)."""

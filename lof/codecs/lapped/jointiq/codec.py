@@ -30,7 +30,7 @@ class JointCodec(LappedCodec):
         grid = BLOCK * window
         while grid % 64:
             grid += BLOCK * window
-        self.enhancing_bytes_per_pixel = 24 if config.turns else 0  # what is added to either picture
+        self.enhancing_bytes_per_pixel = 0
         if net.enhancement is not None:
             places = net.enhancement.shrink**2
             self.bytes_per_pixel += 4 * net.enhancement.searched // places

@@ -28,7 +28,6 @@ class JointConfig(LappedConfig):
             recalled by its likeness in so many channels.
         serial: ``(1,)``: instead of in two passes places are coded as in raster order, each with the twelve before it
             in a window of 5×5; those that do not see each other together, about w + 3·h steps for a slice.
-        turned: ``(1,)``: the synthesis's network also sees y turned by 180°; the mean of what it adds is shown.
         enhancement: of the picture behind the synthesis. ``(1, shrink, channels, growth, layers, blocks, groups)``:
             grouped residual dense blocks at 1/shrink of the resolution. ``(2, shrink, channels, blocks)``: gated
             blocks there. ``(3, shrink, channels, blocks, steered, width)``: gated blocks, the last ``steered`` of which
@@ -40,7 +39,6 @@ class JointConfig(LappedConfig):
     refinement: tuple[int, ...] = ()
     context: tuple[int, ...] = ()
     serial: tuple[int, ...] = ()
-    turned: tuple[int, ...] = ()
     enhancement: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -48,7 +46,7 @@ class JointConfig(LappedConfig):
         kind = self.enhancement[:1]
         wrong = (
             not self.slices
-            or min(*super().sizes, self.components, self.mixed, *(n for part in parts for n in part)) < 1
+            or min(*self.base_sizes, self.components, self.mixed, *(n for part in parts for n in part)) < 1
             or self.components > MOST_COMPONENTS
             or self.mixed > len(self.slices)
             or len(self.refinement) > 1
@@ -80,7 +78,7 @@ class JointConfig(LappedConfig):
             "enhancement": numbers[5:],
         }
         parts: dict[str, Any] = {name: tuple(n for n in part if n) for name, part in told.items()}
-        config = cls(**vars(base), components=components, mixed=mixed, **parts)
+        config = cls(**vars(base) | parts, components=components, mixed=mixed)
         if config.sizes != tuple(sizes):
             raise ValueError(f"no such JointIQ codec: {sizes}")
         return config
@@ -96,17 +94,12 @@ class JointConfig(LappedConfig):
             (self.enhancement, _ENHANCEMENT),
         )
         own = [n for part, length in parts for n in (*part, *[0] * (length - len(part)))]
-        return (self.components, self.mixed, *own, *super().sizes)
+        return (self.components, self.mixed, *own, *self.base_sizes)
 
     @property
     def in_waves(self) -> bool:
         """See :attr:`LappedConfig.in_waves`."""
         return bool(self.serial)
-
-    @property
-    def turns(self) -> bool:
-        """See :attr:`LappedConfig.turns`."""
-        return bool(self.turned)
 
     @property
     def described(self) -> bool:

@@ -14,15 +14,13 @@ from lof.codecs.lapped.jointiq.enhancement import Described, level_of
 from lof.codecs.lapped.jointiq.network import JointNetwork
 from lof.codecs.lapped.network import LappedNetwork
 from lof.codecs.lapped.training import AllRates, LappedTraining
-from lof.codecs.training import Aim, State
+from lof.codecs.training import Aim
 from lof.errors import TrainingError
 
 _WITHOUT = 0.25
 """The share of pictures that are shown without descriptors, where there are some."""
 _SETTLED = 2
 """How often descriptors are chosen anew, as their neighbours stand."""
-_ADDED = ("enhancement.", "mixture.", "first_more.", "second_more.", "refinement.", "recalled.", ".turn.")
-"""What is in the names of parts that a codec can do without."""
 
 
 class JointTraining(LappedTraining):
@@ -36,18 +34,10 @@ class JointTraining(LappedTraining):
     network = JointNetwork
     configs = CONFIGS
     parts = ("prior", "enhancement", "steering")
-
-    def load(self, net: nn.Module, state: State, origin: str) -> None:
-        """See :class:`Trainable`: weights of lapped too, or of a codec that lacks some parts, which begin untrained."""
-        own = cast(JointNetwork, net).state_dict()
-        begun = {
-            name: value
-            for name, value in own.items()
-            if name not in state and any(part in name for part in _ADDED)
-        }
-        super().load(net, begun | {**state, "sizes": own["sizes"]}, origin)
-        if "transforms.turn.weight" in begun:
-            cast(JointNetwork, net).transforms.start_turn()
+    optional = (
+        *LappedTraining.optional,
+        *("enhancement.", "mixture.", "first_more.", "second_more.", "refinement.", "recalled."),
+    )
 
     def freeze(self, net: LappedNetwork, part: str | None) -> None:
         """See :meth:`LappedTraining.freeze`.
