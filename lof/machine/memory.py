@@ -22,10 +22,12 @@ PLENTY = 3
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4  # malloc.h
 
 
-_REMEDIES = {
+Work = Literal["search", "decode", "read", "compare"]
+_REMEDIES: dict[Work, str] = {
     "search": "lower --jobs, use a larger machine, or search it in windows (lof optimize --memory)",
     "decode": "so it cannot be checked here; free some memory, lower --jobs, or use a larger machine",
     "read": "free some memory, or scale it down",
+    "compare": "free some memory, or compare smaller pictures",
 }
 
 
@@ -33,7 +35,7 @@ def require_memory(
     needed: int,
     device: torch.device | None,
     what: str,
-    work: Literal["search", "decode", "read", "compare"] = "search",
+    work: Work = "search",
 ) -> None:
     """Refuse work that cannot fit, before the system's out-of-memory killer does.
 

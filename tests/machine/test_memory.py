@@ -7,12 +7,14 @@ import platform
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import psutil
 import pytest
 from fresh import fresh
 
-from lof.machine.memory import PLENTY, MemoryKept, limited_groups
+from lof.errors import LowMemoryError
+from lof.machine.memory import PLENTY, MemoryKept, Work, limited_groups, require_memory
 
 SIZE = 256 * 2**20
 PAGES = SIZE // resource.getpagesize()
@@ -106,6 +108,14 @@ def test_of_memory_that_is_kept(claim: Callable[[], None]) -> None:
     process = fresh(claim)
     process.join()
     assert process.exitcode == 0
+
+
+@pytest.mark.parametrize("work", get_args(Work))
+def test_whatever_does_not_fit_is_one_clear_error(work: Work) -> None:
+    with pytest.raises(
+        LowMemoryError, match=rf"^a picture needs about 1000000\.0 GB of memory to {work} and .*; \w"
+    ):
+        require_memory(10**15, None, "a picture", work)
 
 
 def write(folder: Path, **files: str) -> None:
