@@ -138,7 +138,11 @@ def _flush(stream: TextIO) -> None:
 
 
 def main() -> None:
-    """Run the command line: exit code 0, 1 (something failed), 2 (wrong usage), 130 (interrupted)."""
+    """Run the command line.
+
+    Exit codes: 0, 1 (something failed), 2 (wrong usage), 3 (too little memory, or a stream that could not be checked),
+    130 (interrupted).
+    """
     from lof.cli import (  # noqa: F401
         archive,
         archive_rebuild,

@@ -28,7 +28,7 @@ from lof.codecs import DEFAULT_CODEC
 
 archive = typer.Typer(
     name="archive",
-    help="Recompress whole trees into streams and a manifest: create, status, verify, restore, improve, rebuild.",
+    help="Recompress trees into streams and a manifest: create, status, verify, restore, improve, rebuild, checksums.",
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

@@ -137,7 +137,7 @@ def show_created(summary: Summary, dst: Path, tied: str | None) -> None:
     remarks = [
         "Streams decode to images close to their sources, not to the same bytes; check with `lof archive verify`.",
         f"Streams of {tied} are not sure to be read on another kind of CPU: verify where they will be decoded, "
-        "or use --codec msp.",
+        "or use the default codec.",
     ]
     for remark in remarks[: bool(summary.streamed) + bool(summary.streamed and tied)]:
         console.print(remark, style="dim")

@@ -104,8 +104,10 @@ def export_weights(
             history=history,
             on_picture=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    for point in exported:
-        typer.echo(point.registry_line)
+    for line in dict.fromkeys(
+        point.registry_line for point in exported
+    ):  # one network's is that of all qualities
+        typer.echo(line)
     typer.echo(f"{out / exported[0].codec}.md", err=True)
 
 

@@ -105,9 +105,6 @@ NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """Names of codecs."""
 MAX_STRINGS: Final = 16
 MAX_BOXES: Final = 64
-OVERHEAD_LIMIT: Final = 32
-"""Bytes over the strings, at most, of a file of one or two strings below 2 MiB, a numbered codec of quality below
-256, and no boxes."""
 
 _VARINT_LIMIT: Final = 2**32
 _NAMES: Final = {number: name for name, number in CODEC_NUMBERS.items()}

@@ -40,7 +40,6 @@ class Relaxation(ABC):
     """
 
     name: ClassVar[str]
-    uses_noise: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, residual: Tensor, temperature: float, noise: NoiseSource) -> Tensor:
@@ -57,7 +56,6 @@ class Noise(Relaxation):
     """Additive uniform noise in ±½, the training-time proxy (Ballé et al. 2017). Ignores the temperature."""
 
     name = "noise"
-    uses_noise = True
 
     def __call__(self, residual: Tensor, temperature: float, noise: NoiseSource) -> Tensor:
         return residual + (noise.uniform(residual.shape) - 0.5)
@@ -88,7 +86,6 @@ class NoisySoftRound(Relaxation):
     """Soft rounding, noise in ±¼·min(1, T), soft rounding again: C3's noisy variant with uniform noise."""
 
     name = "noisy-soft-round"
-    uses_noise = True
 
     def __call__(self, residual: Tensor, temperature: float, noise: NoiseSource) -> Tensor:
         spread = 0.5 * min(1.0, temperature) * (noise.uniform(residual.shape) - 0.5)
@@ -99,7 +96,6 @@ class StochasticGumbel(Relaxation):
     """SGA: a relaxed choice between floor and ceiling with atanh logits (Yang et al. 2020)."""
 
     name = "sga"
-    uses_noise = True
 
     def __call__(self, residual: Tensor, temperature: float, noise: NoiseSource) -> Tensor:
         floor, fraction = _floor(residual)
@@ -111,7 +107,6 @@ class SigmoidScaledLogit(Relaxation):
     """SGA+ with two classes: ``p(floor) = sigmoid(-a logit(v))``, a = 4/3 (Perugachi-Diaz et al. 2024)."""
 
     name = "ssl"
-    uses_noise = True
     slope = 4 / 3
 
     def __call__(self, residual: Tensor, temperature: float, noise: NoiseSource) -> Tensor:
@@ -131,7 +126,6 @@ class ThreeClass(Relaxation):
     """
 
     name = "ssl3"
-    uses_noise = True
     slope, reach, power = 4 / 3, 0.98, 2.5
 
     def __call__(self, residual: Tensor, temperature: float, noise: NoiseSource) -> Tensor:
