@@ -72,7 +72,7 @@ def training(name: str) -> Trainable:
 @register(
     _spec(
         "jointiq",
-        "1cca32d62aec2687ad00c9dc6c4151f47f2ce70c1ea60a585851f8b947c532ef",
+        "b31c56b16e7f14dfa644a136952af4652cd3f056e7cc3d12d3fdf530f04dec3e",
         "lapped with a mixture prior and enhancement; slower to decode",
         source="repository",
         paper="Lee, Cho, Kim 2019",
