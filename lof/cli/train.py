@@ -104,9 +104,8 @@ def export_weights(
             history=history,
             on_picture=lambda done, total: progress.update(task, completed=done, total=total),
         )
-    for line in dict.fromkeys(
-        point.registry_line for point in exported
-    ):  # one network's is that of all qualities
+    # One network has one line for all its qualities.
+    for line in dict.fromkeys(point.registry_line for point in exported):
         typer.echo(line)
     typer.echo(f"{out / exported[0].codec}.md", err=True)
 

@@ -9,8 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import lof
+import lof.cli.train
+from lof.cli import app
 from lof.codecs import load_codec, trainable
 from lof.codecs.lapped.network import LappedNetwork
 from lof.codecs.training import Aim
@@ -77,6 +80,13 @@ def test_one_file_ships_for_all_qualities(run: Path, tmp_path: Path, photos: Pat
     assert card.count(points[0].fingerprint) == 1
     assert card.count("| all | drawn | 4 of 4, after 4 of the rungs above |") == 1
     assert ", from ." not in card
+
+
+def test_the_command_prints_one_line_to_register_weights_of_all_qualities(run: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["export-weights", str(run / "rung-2.pt"), "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    codec = load_codec(NAME, weights=tmp_path, device="cpu")
+    assert result.stdout.splitlines() == [f'fingerprint="{codec.fingerprint.hex()}",']
 
 
 def test_from_weights_without_a_turned_view_it_begins_as_the_linear_transforms_say() -> None:

@@ -34,7 +34,7 @@ class JointCodec(LappedCodec):
         if net.enhancement is not None:
             places = net.enhancement.shrink**2
             self.bytes_per_pixel += 4 * net.enhancement.searched // places
-            self.enhancing_bytes_per_pixel += 4 * net.enhancement.decoded // places + 36
+            self.enhancing_bytes_per_pixel = 4 * net.enhancement.decoded // places + 36
         self.locality = Locality(grid=grid, reach=max(128, BLOCK * window // 2))
 
     @classmethod
