@@ -76,7 +76,8 @@ class Variant:
         return 5e-4 if self.part is None else 1e-3
 
 
-_FILTER = {**NOTHING, "enhancement": (3, 8, 128, 6, 3, 32)}
+_TURNED = {"turned": (1,)}
+_FILTER = {**NOTHING, **_TURNED, "enhancement": (3, 8, 128, 6, 3, 32)}
 BLOCKS = (
     (
         Variant("lapped's probability model", NOTHING),
@@ -86,9 +87,9 @@ BLOCKS = (
     ),
     (
         Variant("no enhancement", SHOWN, "+ MPRM", None),
-        Variant("+ a turned view", {"enhancement": ()}, "+ MPRM", None),
-        Variant("+ GRDN, separately", {}, "+ MPRM", "enhancement"),
-        Variant("+ GRDN, jointly", {}, "+ MPRM", None),
+        Variant("+ a turned view", {**_TURNED, "enhancement": ()}, "+ MPRM", None),
+        Variant("+ GRDN, separately", _TURNED, "+ MPRM", "enhancement"),
+        Variant("+ GRDN, jointly", _TURNED, "+ MPRM", None),
     ),
     (
         Variant("a network behind lapped", _FILTER, None, "enhancement"),

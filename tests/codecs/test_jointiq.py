@@ -22,7 +22,7 @@ from lof.codecs.lapped.jointiq.codec import JointCodec
 from lof.codecs.lapped.jointiq.config import DESCRIBED, GATED, GRDN, JOINTIQ, JOINTIQ_TINY, JointConfig
 from lof.codecs.lapped.jointiq.enhancement import Grdn
 from lof.codecs.lapped.jointiq.network import JointNetwork
-from lof.codecs.lapped.transforms import BLOCK, half_turn
+from lof.codecs.lapped.transforms import BLOCK, half_turn, mirrored
 from lof.testing import CHECKS, Check, picture
 
 NAME = "jointiq-tiny"
@@ -43,6 +43,7 @@ WITHOUT = {
     "refinement": replace(FULL, refinement=()),
     "context": replace(FULL, context=()),
     "turn": replace(FULL, turned=()),
+    "mirrored views": replace(FULL, turned=(2,)),
     "enhancement": replace(FULL, enhancement=()),
     "grdn": replace(FULL, enhancement=(GATED, 4, 6, 2)),
     "grdn, but with descriptors": replace(FULL, enhancement=(DESCRIBED, 4, 6, 3, 2, 5)),
@@ -169,28 +170,35 @@ class TestContext:
         assert float(moved[~odd].abs().sum()) == 0
 
 
-class TestTurn:
-    def test_it_follows_from_the_linear_transforms_and_turned_pictures_are_treated_alike(self) -> None:
+class TestViews:
+    @pytest.mark.parametrize(("turned", "view"), [(1, "turn"), (2, "turn"), (2, "mirror")])
+    def test_they_follow_from_the_linear_transforms_and_all_are_treated_alike(
+        self, turned: int, view: str
+    ) -> None:
         pixels = 3 * BLOCK**2
         torch.manual_seed(0)
-        net = JointNetwork(*replace(FULL, slices=(pixels,), mixed=1, enhancement=()).sizes).transforms
+        config = replace(FULL, slices=(pixels,), mixed=1, turned=(turned,), enhancement=())
+        net, move = JointNetwork(*config.sizes).transforms, {"turn": half_turn, "mirror": mirrored}[view]
         with torch.no_grad():
             net.klt.weight.copy_(torch.linalg.qr(torch.randn(pixels, pixels))[0])
             net.iklt.weight.copy_(net.klt.weight.T)
             net.mean.normal_()
             net.do.weight.normal_(0, 0.1)
-            net.start_turn()
-            assert net.turn is not None
+            for name in net.views:
+                net.start_view(name)
             y, t = torch.randn(1, 5, 4, pixels) / 9, torch.full((1, 1, 1, 1), 0.5)
             steps = net.steps(t)
-            turned = half_turn(net.turn(y * steps)) / steps
+            moved = move(net.views[view](y * steps)) / steps
             shown = net.synthesis(y, t)
-            assert torch.allclose(net.synthesis(turned, t), half_turn(shown), atol=1e-4)
+            assert torch.allclose(net.synthesis(moved, t), move(shown), atol=1e-4)
             net.do.weight.zero_()
             assert float((shown - net.synthesis(y, t)).abs().max()) > 0.01  # what the network adds counts
 
-    def test_an_image_made_in_bands_is_that_made_at_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        codec = codec_of(lively(FULL), 4)
+    @pytest.mark.parametrize("turned", [(), (1,), (2,)])
+    def test_an_image_made_in_bands_is_that_made_at_once(
+        self, monkeypatch: pytest.MonkeyPatch, turned: tuple[int, ...]
+    ) -> None:
+        codec = codec_of(lively(replace(FULL, turned=turned)), 4)
         values = {"y": codec.code(latents_of(FULL, 40, 3), hard_rounding, exact=True)["y"].value / 40}
         once = codec.synthesise(values, exact=True)
         monkeypatch.setattr("lof.codecs.lapped.synthesis.BAND", 3 * 7)
@@ -299,7 +307,7 @@ def test_sizes_that_describe_no_codec_are_refused() -> None:
         {"enhancement": (GRDN, 3, 6, 4, 2, 2, 2)},
         {"width": 0},
         {"serial": (2,)},
-        {"turned": (2,)},
+        {"turned": (3,)},
     ):
         with pytest.raises(ValueError, match="no such JointIQ codec"):
             replace(FULL, **change)  # type: ignore[arg-type]

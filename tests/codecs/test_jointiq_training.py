@@ -97,18 +97,20 @@ def test_from_lapped_s_weights_all_but_the_mixture_begins_as_lapped() -> None:
     assert torch.equal(*shown)
 
 
-def test_from_nothing_the_turned_view_begins_as_the_linear_transforms_say() -> None:
-    net = trainable(NAME).build({"turned": (1,)})
+@pytest.mark.parametrize("turned", [1, 2])
+def test_from_nothing_other_views_begin_as_the_linear_transforms_say(turned: int) -> None:
+    net = trainable(NAME).build({"turned": (turned,)})
     assert isinstance(net, JointNetwork)
     task = trainable(NAME).task(net, aim())
     assert task.start is not None
     pixels = torch.randint(0, 256, (256, 256, 3), generator=torch.Generator().manual_seed(0))
     task.start(Pool([pixels.to(torch.uint8)], 64, []))
     shown = net.transforms
-    assert shown.turn is not None
-    before = shown.turn.weight.clone()
-    shown.start_turn()
-    assert torch.equal(shown.turn.weight, before)
+    assert len(shown.views) == turned
+    for name, layer in shown.views.items():
+        before = layer.weight.clone()
+        shown.start_view(name)
+        assert torch.equal(layer.weight, before)
 
 
 @pytest.mark.parametrize("serial", [(), (1,)])

@@ -94,10 +94,9 @@ def test_from_weights_without_a_turned_view_it_begins_as_the_linear_transforms_s
     net = family.build({"turned": (1,)})
     family.load(net, read_trained(WEIGHTS).state, str(WEIGHTS))
     assert isinstance(net, LappedNetwork)
-    assert net.transforms.turn is not None
-    before = net.transforms.turn.weight.clone()
-    net.transforms.start_turn()
-    assert torch.equal(net.transforms.turn.weight, before)
+    before = net.transforms.views["turn"].weight.clone()
+    net.transforms.start_view("turn")
+    assert torch.equal(net.transforms.views["turn"].weight, before)
     back = family.build({"turned": ()})
     family.load(back, net.state_dict(), "a codec with a turned view")
     assert torch.equal(back.state_dict()["transforms.klt.weight"], net.transforms.klt.weight)

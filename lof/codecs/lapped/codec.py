@@ -63,8 +63,8 @@ class LappedCodec(Codec):
         self.decoder = self._decoder()
         self.fingerprint = fingerprint(net)
         widest = 4 * (net.config.fine + net.config.coarse)
-        both = 24 if net.config.turned else 0  # what is added to either picture
-        self.bytes_per_pixel, self.decoding_bytes_per_pixel = widest, 28 + both + widest // 32
+        views = 24 * len(net.transforms.views)  # what is added in each
+        self.bytes_per_pixel, self.decoding_bytes_per_pixel = widest, 28 + views + widest // 32
 
     @classmethod
     def load(cls, request: Request) -> Self:

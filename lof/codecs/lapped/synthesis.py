@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lof.codecs.lapped.transforms import BLOCK, GatedBlock, Transforms, half_turn, lap, plausible, shuffle
+from lof.codecs.lapped.transforms import BLOCK, GatedBlock, Transforms, lap, plausible, shuffle
 
 PLACES = 2048
 """At most about so many places at once."""
@@ -92,11 +92,10 @@ class Synthesis:
                 fine = blocks(x, net.db1)
                 return strips(fine, lambda top, end: shuffle(plausible(net.do(fine[:, top:end])), BLOCK // 2))
 
-            if net.turn is None:
-                return image.add_(added(y))
-            turn = net.turn
-            both = added(y).add_(half_turn(added(half_turn(strips(y, lambda top, end: turn(y[:, top:end]))))))
-            return image.add_(both, alpha=0.5)
+            def by_strips(layer: torch.nn.Linear, y: Tensor) -> Tensor:
+                return strips(y, lambda top, end: cast(Tensor, layer(y[:, top:end])))
+
+            return image.add_(net.of_views(y, added, by_strips))
 
 
 def _block(block: GatedBlock, x: Tensor, top: int, end: int) -> Tensor:

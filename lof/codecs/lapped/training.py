@@ -37,7 +37,7 @@ class LappedTraining:
     network: ClassVar[type[LappedNetwork]] = LappedNetwork
     configs: ClassVar[Mapping[str, LappedConfig]] = CONFIGS
     parts: ClassVar[tuple[str, ...]] = ("prior",)
-    optional: ClassVar[tuple[str, ...]] = (".turn.",)
+    optional: ClassVar[tuple[str, ...]] = (".turn.", ".mirror.")
     """What is in the names of parts that a codec can do without."""
 
     def __init__(self, name: str) -> None:
@@ -55,8 +55,7 @@ class LappedTraining:
     def load(self, net: nn.Module, state: State, origin: str) -> None:
         """See :class:`Trainable`: all parameters, in training or as they ship, and those buffers that the state has.
 
-        Parts that the state lacks and a codec can do without begin untrained, the turned view as the linear transforms
-        say.
+        Parts that the state lacks and a codec can do without begin untrained, other views as the linear transforms say.
         """
         net = cast(LappedNetwork, net)
         parameters = dict(net.named_parameters())
@@ -71,8 +70,9 @@ class LappedTraining:
             )
         found = net.in_real_units(state)
         net.load_state_dict({k: v for k, v in found.items() if k in own}, strict=False)
-        if "transforms.turn.weight" in begun:
-            net.transforms.start_turn()
+        for name in net.transforms.views:
+            if f"transforms.{name}.weight" in begun:
+                net.transforms.start_view(name)
 
     def task(self, net: nn.Module, aim: Aim) -> Task:
         """See :class:`Trainable`."""
@@ -84,8 +84,7 @@ class LappedTraining:
         self.freeze(net, aim.part)
         linear = [
             parameter
-            for layer in (net.transforms.klt, net.transforms.iklt, net.transforms.turn)
-            if layer is not None
+            for layer in (net.transforms.klt, net.transforms.iklt, *net.transforms.views.values())
             for parameter in layer.parameters()
         ]
         apart = {id(parameter) for parameter in linear}
@@ -188,8 +187,8 @@ def start(net: LappedNetwork, source: Source, lambdas: tuple[float, float]) -> N
     transforms.klt.weight.copy_(basis)
     transforms.iklt.weight.copy_(basis.T)
     transforms.mean.copy_(mean)
-    if transforms.turn is not None:
-        transforms.start_turn()
+    for name in transforms.views:
+        transforms.start_view(name)
     low, high = map(math.log, lambdas)
     transforms.logd.fill_(0.5 * (math.log(26) - (low + high) / 2) - math.log(255))
     transforms.logb.fill_(-(high - low) / 4)

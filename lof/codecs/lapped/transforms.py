@@ -5,6 +5,7 @@ All tensors are channels-last, (B, H, W, C). ``t``, (B, 1, 1, 1), is the rate as
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, cast
 
 import numpy as np
@@ -132,8 +133,9 @@ class Transforms(nn.Module):
         # Gains and biases that depend on t.
         self.fe, self.fd = nn.Parameter(torch.zeros(2, fine)), nn.Parameter(torch.zeros(2, fine))
         self.fe2, self.fd2 = nn.Parameter(torch.zeros(2, coarse)), nn.Parameter(torch.zeros(2, coarse))
-        # From y of a place to y of its pixels turned by 180°.
+        # From y of a place to y of its pixels turned by 180°, and mirrored left to right.
         self.turn = nn.Linear(latent, latent) if config.turned else None
+        self.mirror = nn.Linear(latent, latent) if config.turned == (2,) else None
 
     def steps(self, t: Tensor) -> Tensor:
         """Width of the quantiser's steps, (B, 1, 1, M)."""
@@ -154,24 +156,47 @@ class Transforms(nn.Module):
         y = y * self.steps(t)
         with torch.autocast(y.device.type, enabled=False):
             linear = lap(shuffle(self.iklt(y) + self.mean, BLOCK), self.filter.T)
-        added = self._added(y, t)
-        if self.turn is not None:
-            added = 0.5 * (added + half_turn(self._added(half_turn(self.turn(y)), t)))
-        return linear + added
 
-    def _added(self, y: Tensor, t: Tensor) -> Tensor:
-        """What the network adds to the picture of the linear transform."""
-        h = self.db1(self.enter_fine(self.db2(self.enter_coarse(y, t)), t))
-        return shuffle(plausible(self.do(h)), 8)
+        def added(y: Tensor) -> Tensor:
+            h = self.db1(self.enter_fine(self.db2(self.enter_coarse(y, t)), t))
+            return shuffle(plausible(self.do(h)), 8)
+
+        return linear + self.of_views(y, added, lambda layer, y: cast(Tensor, layer(y)))
+
+    def of_views(
+        self, y: Tensor, added: Callable[[Tensor], Tensor], apply: Callable[[nn.Linear, Tensor], Tensor]
+    ) -> Tensor:
+        """The mean of what is added to a picture in all views of it, (B, H, W, 3).
+
+        Args:
+            y: in units of pixels, (B, H/16, W/16, M).
+            added: what the network adds to the picture of such a y.
+            apply: computes a layer.
+        """
+
+        def both(y: Tensor) -> Tensor:
+            if self.turn is None:
+                return added(y)
+            return added(y) + half_turn(added(half_turn(apply(self.turn, y))))
+
+        if self.mirror is None:
+            return both(y) if self.turn is None else 0.5 * both(y)
+        return 0.25 * (both(y) + mirrored(both(mirrored(apply(self.mirror, y)))))
 
     @torch.no_grad()
-    def start_turn(self) -> None:
-        """Let :attr:`turn` make of a place what the linear transforms make of its pixels turned by 180°."""
-        assert self.turn is not None
-        pixels = self.iklt.weight.unflatten(0, (BLOCK, BLOCK, 3)).flip(0, 1).flatten(0, 2)
-        mean = self.mean.unflatten(0, (BLOCK, BLOCK, 3)).flip(0, 1).flatten()
-        self.turn.weight.copy_(self.klt.weight @ pixels)
-        self.turn.bias.copy_(self.klt.weight @ (mean - self.mean))
+    def start_view(self, name: str) -> None:
+        """Let ``turn`` or ``mirror`` make of a place what the linear transforms make of its pixels in that view."""
+        layer, sides = cast(nn.Linear, getattr(self, name)), {"turn": (0, 1), "mirror": (1,)}[name]
+        pixels = self.iklt.weight.unflatten(0, (BLOCK, BLOCK, 3)).flip(sides).flatten(0, 2)
+        mean = self.mean.unflatten(0, (BLOCK, BLOCK, 3)).flip(sides).flatten()
+        layer.weight.copy_(self.klt.weight @ pixels)
+        layer.bias.copy_(self.klt.weight @ (mean - self.mean))
+
+    @property
+    def views(self) -> dict[str, nn.Linear]:
+        """The layers that make other views, by name."""
+        made = {"turn": self.turn, "mirror": self.mirror}
+        return {name: layer for name, layer in made.items() if layer is not None}
 
     def enter_coarse(self, y: Tensor, t: Tensor) -> Tensor:
         """What the synthesis's blocks at 1/16 take, from y."""
@@ -185,6 +210,11 @@ class Transforms(nn.Module):
 def half_turn(x: Tensor) -> Tensor:
     """(B, H, W, C) turned by 180°."""
     return x.flip(1, 2)
+
+
+def mirrored(x: Tensor) -> Tensor:
+    """(B, H, W, C) mirrored left to right."""
+    return x.flip(2)
 
 
 def plausible(added: Tensor) -> Tensor:

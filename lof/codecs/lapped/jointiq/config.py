@@ -28,6 +28,7 @@ class JointConfig(LappedConfig):
             recalled by its likeness in so many channels.
         serial: ``(1,)``: instead of in two passes places are coded as in raster order, each with the twelve before it
             in a window of 5×5; those that do not see each other together, about w + 3·h steps for a slice.
+        turned: as lapped's; ``(2,)``: the picture mirrored left to right is seen too, upright and turned.
         enhancement: of the picture behind the synthesis. ``(1, shrink, channels, growth, layers, blocks, groups)``:
             grouped residual dense blocks at 1/shrink of the resolution. ``(2, shrink, channels, blocks)``: gated
             blocks there. ``(3, shrink, channels, blocks, steered, width)``: gated blocks, the last ``steered`` of which
@@ -53,7 +54,8 @@ class JointConfig(LappedConfig):
             or (bool(self.refinement) and self.components == 1)
             or len(self.context) not in (0, 2)
             or (bool(self.context) and self.context[0] % 2 == 1)
-            or not {self.serial, self.turned} <= {(), (1,)}
+            or self.serial not in ((), (1,))
+            or self.turned not in ((), (1,), (2,))
             or (bool(kind) and len(self.enhancement) != 1 + _SIZES_OF.get(kind[0], -1))
             or (bool(kind) and self.enhancement[1] not in (1, 2, 4, 8, 16))
             or (kind == (DESCRIBED,) and self.enhancement[4] > self.enhancement[3])
@@ -118,7 +120,7 @@ JOINTIQ = JointConfig(
     mixed=3,
     refinement=(32,),
     context=(32, 32),
-    turned=(1,),
+    turned=(2,),
     enhancement=(GRDN, 8, 64, 32, 4, 3, 1),
 )
 """Lapped's sizes, so that its weights can be gone on from."""
