@@ -44,7 +44,7 @@ def _spec(
 @register(
     _spec(
         "lapped",
-        "9e1a975283a0181adcce423c9890f17f0622405c10a0907734de67ff9a11cb0f",
+        "0346a873efcead3bb39070f6e1d44606798cee555175dc3a88bc08fa307fc5c8",
         "lapped transform and network, one for every quality; ships with lof",
     ),
     _spec(

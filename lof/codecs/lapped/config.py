@@ -88,7 +88,7 @@ class LappedConfig:
         return sum(self.slices)
 
 
-LAPPED = LappedConfig(160, 320, 4, 3, 64, 128, (16, 32, 80, 192))
+LAPPED = LappedConfig(160, 320, 4, 3, 64, 128, (16, 32, 80, 192), turned=(1,))
 LAPPED_TINY = LappedConfig(8, 12, 1, 1, 4, 8, (4, 8))
 
 CONFIGS = {"lapped": LAPPED, "lapped-tiny": LAPPED_TINY}
