@@ -72,7 +72,7 @@ def training(name: str) -> Trainable:
 @register(
     _spec(
         "jointiq",
-        "b31c56b16e7f14dfa644a136952af4652cd3f056e7cc3d12d3fdf530f04dec3e",
+        "6c0f6b32ba93735f7caccaf214a1d05f3c99eccb5349c79cbfe46182793e1c19",
         "lapped with a mixture prior and enhancement; slower to decode",
         source="repository",
         paper="Lee, Cho, Kim 2019",
