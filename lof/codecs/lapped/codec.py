@@ -63,8 +63,9 @@ class LappedCodec(Codec):
         self.decoder = self._decoder()
         self.fingerprint = fingerprint(net)
         widest = 4 * (net.config.fine + net.config.coarse)
-        views = 24 * len(net.transforms.views)  # what is added in each
-        self.bytes_per_pixel, self.decoding_bytes_per_pixel = widest, 28 + views + widest // 32
+        others = (0, 1, 3)[len(net.transforms.views)]  # mirrored views are seen turned too
+        self.bytes_per_pixel = widest * max(4, 3 + others) // 4
+        self.decoding_bytes_per_pixel = 28 + 24 * others + widest // 32
 
     @classmethod
     def load(cls, request: Request) -> Self:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lof.codecs.lapped.transforms import BLOCK, GatedBlock, Transforms, lap, plausible, shuffle
 
-PLACES = 2048
+PLACES = 1024
 """At most about so many places at once."""
 BAND = 2**15
 """Places of y in a band of rows: larger images are made band by band, so that memory stays bounded."""
