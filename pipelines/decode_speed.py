@@ -6,8 +6,7 @@
 Each decoder turns strings of a real encoding into an image, once per size and round, entropy coding included;
 the best round counts. The autoregressive model is CompressAI's ``JointAutoregressiveHierarchicalPriors`` with
 N=96, M=128 and weights as initialised, since its time depends on sizes only; it gets random strings, which decode to
-samples of its own distribution. Codecs without bundled weights are measured as initialised. Leaves
-``decode-speed.json``, ``decode-speed.md`` and ``decode-speed.png``.
+samples of its own distribution. Leaves ``decode-speed.json``, ``decode-speed.md`` and ``decode-speed.png``.
 """
 
 from __future__ import annotations

@@ -46,7 +46,8 @@ the image padded to multiples of 64 pixels: half on each side, the odd pixel at 
 them to ``decompress`` with the padded size divided by the stride (64; for bmshj2018-factorized 16), crops what it
 gets, and rounds 255·x to the nearest integer. ``tests/standalone_decoder.py`` is such a decoder, made of CompressAI
 alone; it checks the digest too. Codecs whose names begin with ``msp-`` have a single string and pad to multiples of 16:
-``lof/codecs/msp/FORMAT.md``.
+``lof/codecs/msp/FORMAT.md``. The strings of ``lapped`` and of ``jointiq`` are described in
+``lof/codecs/lapped/FORMAT.md`` and ``lof/codecs/lapped/jointiq/FORMAT.md``.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ CODEC_NUMBERS: Final[Mapping[str, int]] = MappingProxyType(
         "cheng2020-attn": 11,
         "msp-tiny": 14,
         "tiny": 15,
-        # Reserved: no file of version 2 spells these names out, so that the codecs may come later.
+        # No file of version 2 spells these names out.
         "lapped": 16,
         "jpeg": 17,
         "lapped-tiny": 18,

@@ -18,8 +18,8 @@ from lof.codecs.lapped.config import LappedConfig
 BLOCK = 16
 """Pixels of a block of the linear transform, a side; y has one place for each block."""
 PLAUSIBLE: Final = 0.5
-"""What the network adds to a pixel at most, unless it has lost its way. Of photographs it changes no pixel by more than
-0.2, of screenshots by 0.4."""
+"""What the network adds to a pixel at most, unless it has lost its way. In photographs it changes no pixel by more than
+0.2, in screenshots none by more than 0.4."""
 
 
 def unshuffle(x: Tensor, r: int) -> Tensor:

@@ -1,7 +1,7 @@
 """The standard decoder of MSP files' strings, and the encoder that is its mirror.
 
-Needs CompressAI's layers and rANS coder, and nothing of lof outside this folder but errors. ``FORMAT.md`` says
-what it does so that another can be written.
+Needs CompressAI's layers and rANS coder, and nothing of lof outside this folder but ``lof.codecs.entropy`` and
+errors. ``FORMAT.md`` says what it does so that another can be written.
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class DescribedCodec(JointCodec):
     def refine(self, search: Any, evaluations: int) -> None:
         """See :meth:`Codec.refine`: better descriptors for the best latents so far, as far as they move in a window.
 
-        It takes no gradients, and about the time of five evaluations of them.
+        It needs no gradients, and takes about as long as five gradient evaluations.
         """
         objective, best, codec = search.objective, search.best, search.codec
         with torch.no_grad():
