@@ -15,7 +15,7 @@ from lof.codecs import DEFAULT_CODEC, Codec, codec_for, codec_spec, load_codec, 
 from lof.containers import Stream, container, container_for, container_of, unpack
 from lof.containers.digest import check_digest
 from lof.encoding import Symbols, Writer, arrays_of, codec_of, latents_in
-from lof.errors import StreamError, UnknownCodecError, UsageError, WeightsError
+from lof.errors import LowMemoryError, StreamError, UnknownCodecError, UsageError, WeightsError
 from lof.machine.memory import require_memory
 from lof.measure import TrueCost, region_of
 from lof.pictures.picture import Picture
@@ -321,8 +321,8 @@ def repack(data: bytes, *, name: str = "file") -> bytes:
         raise StreamError(f"{name}: is no JPEG; give lof optimize the picture that it was made from")
     try:
         return load_codec(codecs[0], device="cpu").repack(data)
-    except StreamError as error:
-        raise StreamError(f"{name}: {error}") from error
+    except (StreamError, LowMemoryError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def decode(
@@ -383,8 +383,8 @@ def decode_stream(
     try:
         decoded = codec.decompress(stream.strings, stream.height, stream.width)
         symbols = arrays_of(codec, decoded.symbols)
-    except StreamError as error:
-        raise StreamError(f"{name}: {error}") from error
+    except (StreamError, LowMemoryError) as error:
+        raise type(error)(f"{name}: {error}") from error
     check_digest(stream, symbols, name, portable=codec.portable)
     return Picture(container(stream.container).to_pixels(decoded.image), stream.boxes), symbols
 

@@ -25,7 +25,7 @@ from lof.files.atomic import write_atomically
 from lof.files.inputs import find
 from lof.machine.devices import resolve_precision
 from lof.pictures.batches import batches, spread
-from lof.profiles import BUILT_IN, Profile, load_profile
+from lof.profiles import BUILT_IN, Profile
 from lof.report.records import Record
 from pipelines import benchmark_report as report
 from pipelines.benchmark_plots import gain_against_evaluations, rate_distortion
@@ -39,6 +39,7 @@ from pipelines.command import (
     Results,
     bar,
     device_name,
+    profiles_of,
     qualities_of,
     run,
 )
@@ -124,7 +125,7 @@ def _describe(row: Record, found: report.Benchmark) -> str:
 
 def _methods(profiles: str, sga_steps: int) -> list[Profile]:
     methods = [sga(sga_steps)] if sga_steps else []
-    methods += [load_profile(name.strip()) for name in profiles.split(",") if name.strip()]
+    methods += profiles_of(profiles)
     names = [report.PLAIN, *(method.name for method in methods)]
     if len(names) == 1:
         raise UsageError("--profiles: names none, and --sga-steps is 0; nothing to compare")

@@ -156,10 +156,10 @@ def to_markdown(benchmark: Benchmark, settings: str, *, ms_ssim: bool = False) -
     """Both tables, with ``settings`` (one sentence) before and the notes after them."""
     summary, points = _summary_columns(benchmark), _point_columns(ms_ssim)
     lines = [settings, "", *_markdown_head([header for header, _ in summary], left=0)]
-    lines += [_markdown_row([cell(method) for _, cell in summary]) for method in benchmark.methods]
+    lines += [markdown_row([cell(method) for _, cell in summary]) for method in benchmark.methods]
     lines += ["", *_markdown_head([header for header, _ in points], left=1)]
     for index in range(len(benchmark.qualities)):
-        lines += [_markdown_row([cell(m, m.points[index]) for _, cell in points]) for m in benchmark.methods]
+        lines += [markdown_row([cell(m, m.points[index]) for _, cell in points]) for m in benchmark.methods]
     return "\n".join([*lines, "", *notes(benchmark)]) + "\n"
 
 
@@ -308,8 +308,9 @@ def _seconds(seconds: float) -> str:
 
 def _markdown_head(headers: Sequence[str], left: int) -> list[str]:
     rules = [":---" if index == left else "---:" for index in range(len(headers))]
-    return [_markdown_row(headers), _markdown_row(rules)]
+    return [markdown_row(headers), markdown_row(rules)]
 
 
-def _markdown_row(cells: Sequence[str]) -> str:
+def markdown_row(cells: Sequence[str]) -> str:
+    """A row of a table."""
     return f"| {' | '.join(cells)} |"

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lof.errors import LofError, UsageError
+from lof.profiles import Profile, load_profile
 
 Folder = Annotated[str, typer.Argument(help="Folder of pictures.")]
 Results = Annotated[Path, typer.Option("-o", "--out", help="Folder of results; a second call continues it.")]
@@ -60,6 +61,11 @@ def qualities_of(text: str) -> list[float]:
         return sorted({float(quality) for quality in text.split(",")})
     except ValueError:
         raise UsageError(f"--qualities {text}: give numbers by commas, as 2,4,6") from None
+
+
+def profiles_of(text: str) -> list[Profile]:
+    """Profiles from ``fast,mine.toml``; none from an empty text."""
+    return [load_profile(name.strip()) for name in text.split(",") if name.strip()]
 
 
 def device_name(device: torch.device) -> str:

@@ -26,12 +26,23 @@ from lof.files.inputs import find
 from lof.metrics import bpp, ms_ssim, mse, psnr
 from lof.pictures.batches import Image, batches, spread
 from lof.pictures.formats import Format, decode
-from lof.profiles import Profile, load_profile
+from lof.profiles import Profile
 from lof.report.records import Record, distinct
 from lof.results import Pixels
 from lof.training.measure import decoded
 from pipelines.benchmark_report import PLAIN
-from pipelines.command import CodecName, Count, Crop, Folder, Results, Threads, bar, qualities_of, run
+from pipelines.command import (
+    CodecName,
+    Count,
+    Crop,
+    Folder,
+    Results,
+    Threads,
+    bar,
+    profiles_of,
+    qualities_of,
+    run,
+)
 from pipelines.compare_report import plot, series_of, to_markdown
 from pipelines.formats import QUALITIES, encoder, formats
 from pipelines.methods import Journal
@@ -62,7 +73,7 @@ def main(
     journal = Journal(out / "files.jsonl")
     sources = spread(find([folder], exclude=out).sources, count)
     codecs = [load_codec(codec, quality, device="cpu") for quality in qualities_of(qualities)]
-    methods = [load_profile(name.strip()) for name in profiles.split(",") if name.strip()]
+    methods = profiles_of(profiles)
     beside = formats([name.strip() for name in others.split(",")])
     rows: list[Record] = []
     with bar() as progress:

@@ -19,22 +19,14 @@ from lof.report.canvas import BLUE, GREY, INK, ORANGE, canvas, png
 from lof.report.figures import ABSENT, bits_per_pixel, decibels, percent
 from lof.report.rate_distortion import Curve, bjontegaard_deltas
 from lof.report.records import Record, distinct
+from lof.training.card import PUBLISHED_ON_KODAK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 ANCHOR = "mbt2018-mean"
 PUBLISHED: dict[str, Curve] = {
-    ANCHOR: (
-        (0.12392, 27.699),
-        (0.19798, 29.359),
-        (0.30724, 31.129),
-        (0.46061, 32.951),
-        (0.66167, 34.968),
-        (0.91440, 36.911),
-        (1.23421, 38.838),
-        (1.61909, 40.633),
-    ),
+    ANCHOR: PUBLISHED_ON_KODAK,
     "cheng2020-anchor": (
         (0.11959, 28.582),
         (0.18380, 29.969),

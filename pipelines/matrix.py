@@ -21,9 +21,8 @@ from lof.files.atomic import write_atomically
 from lof.files.inputs import find
 from lof.machine.devices import resolve_precision
 from lof.pictures.batches import batches, spread
-from lof.profiles import load_profile
 from pipelines import matrix_report
-from pipelines.command import DeviceName, Folder, Precision, Results, Threads, device_name, run
+from pipelines.command import DeviceName, Folder, Precision, Results, Threads, device_name, profiles_of, run
 from pipelines.methods import SGA_STEPS, Journal, Runner, sga
 from pipelines.variants import variant
 
@@ -55,7 +54,7 @@ def main(
     """Measure what the journal lacks, and write table and plot."""
     torch.set_num_threads(threads)
     methods = [sga(sga_steps)] if sga_steps else []
-    methods += [load_profile(name.strip()) for name in profiles.split(",") if name.strip()]
+    methods += profiles_of(profiles)
     sources = spread(find([folder], exclude=out).sources, count)
     images, *others = batches(sources, crop, len(sources))
     if others:

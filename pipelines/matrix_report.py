@@ -9,6 +9,7 @@ from statistics import fmean
 from lof.report.canvas import GREY, INK, canvas, png
 from lof.report.figures import ABSENT, decimal
 from lof.report.records import Record
+from pipelines.benchmark_report import markdown_row
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,14 @@ def table(cells: Sequence[Cell], reference: str | None) -> str:
     head = ["cell"]
     for method in methods:
         head += [method] if method == reference or reference is None else [method, "share"]
-    lines = [_line(head), _line([":---", *["---:"] * (len(head) - 1)])]
+    lines = [markdown_row(head), markdown_row([":---", *["---:"] * (len(head) - 1)])]
     for one in cells:
         row = [f"`{one.name}`"]
         for method in methods:
             row.append(f"{decimal(100 * one.gains[method].mean, 1)} %")
             if reference is not None and method != reference:
                 row.append(_share(one.share(method, reference)))
-        lines.append(_line(row))
+        lines.append(markdown_row(row))
     lines.append("")
     for method in methods:
         gains = [one.gains[method] for one in cells]
@@ -113,7 +114,3 @@ def plot(cells: Sequence[Cell], reference: str) -> bytes:
 
 def _share(share: float | None) -> str:
     return ABSENT if share is None else f"{100 * share:.0f} %"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"

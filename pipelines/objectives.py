@@ -24,8 +24,7 @@ from lof.codecs import DEFAULT_CODEC, load_codec
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
 from lof.metrics import mse, psnr
-from lof.pictures.batches import centre_crop, spread
-from lof.pictures.reading import read_picture
+from lof.pictures.batches import batches, spread
 from lof.profiles import load_profile
 from lof.results import Pixels
 from pipelines.command import CodecName, Count, Folder, ProfileName, Results, Threads, run
@@ -58,12 +57,11 @@ def main(
     torch.set_num_threads(threads)
     journal, plan = Journal(out / "results.jsonl"), load_profile(profile)
     loaded, rows = load_codec(codec, quality), []
-    for source in spread(find([folder], exclude=out).sources, count):
-        name = str(source.relative)
-        key = f"{codec} {loaded.quality} {loaded.fingerprint.hex()[:8]} {plan.digest} {crop} {name}"
+    for (image,) in batches(spread(find([folder], exclude=out).sources, count), crop, 1):
+        key = f"{codec} {loaded.quality} {loaded.fingerprint.hex()[:8]} {plan.digest} {image.digest[:16]}"
         key += "" if aimed_quality is None else f" {aimed_quality}"
         if key not in journal.rows:
-            pixels = centre_crop(read_picture(source.path), crop).pixels
+            pixels = image.picture.pixels
             options: dict[str, Any] = {"codec": codec, "profile": plan}
             free = lof.optimize(pixels, codec=loaded, profile=plan)
             aimed = lof.optimize(
@@ -83,8 +81,8 @@ def main(
             }
             for place in ("inside", "outside"):
                 row[place] = [_psnr(pixels, one.pixels, place == "inside") for one in (free, aimed)]
-            journal.append({"key": key, "image": name} | row)
-            typer.echo(name, err=True)
+            journal.append({"key": key, "image": image.name} | row)
+            typer.echo(image.name, err=True)
         rows.append(journal.rows[key])
     text = _table(rows)
     write_atomically(out / "objectives.md", text.encode())

@@ -19,12 +19,11 @@ import typer
 
 import lof
 from lof import Target
-from lof.codecs import DEFAULT_CODEC, codec_for, load_codec
+from lof.codecs import DEFAULT_CODEC, Codec, codec_for, load_codec
 from lof.errors import TargetError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
-from lof.pictures.batches import Image, centre_crop, spread
-from lof.pictures.reading import read_picture
+from lof.pictures.batches import Image, batches, spread
 from lof.profiles import Profile, load_profile
 from pipelines.command import CodecName, Count, Crop, Folder, ProfileName, Results, Threads, run
 from pipelines.methods import Journal
@@ -51,12 +50,12 @@ def main(
     torch.set_num_threads(threads)
     journal, plan = Journal(out / "results.jsonl"), load_profile(profile)
     lines = []
-    for source in spread(find([folder], exclude=out).sources, count):
-        picture = centre_crop(read_picture(source.path), crop)
-        image = Image(str(source.relative), picture, "")
-        key = f"{codec} {plan.digest} {crop} {image.name}"
+    loaded = load_codec(codec_for(codec, plan.name))
+    weights = loaded.fingerprint.hex()[:8]
+    for (image,) in batches(spread(find([folder], exclude=out).sources, count), crop, 1):
+        key = f"{codec} {weights} {plan.digest} {image.digest[:16]}"
         if f"{key} size" not in journal.rows:
-            for row in _measured(image, codec, plan):
+            for row in _measured(image, codec, loaded, plan):
                 journal.append({"key": f"{key} {row['kind']}", "image": image.name} | row)
                 typer.echo(f"{image.name}  {row['kind']}", err=True)
         lines += [journal.rows[f"{key} {kind}"] for kind in ("quality", "size")]
@@ -64,8 +63,7 @@ def main(
     print(_table(lines))
 
 
-def _measured(image: Image, codec: str, profile: Profile) -> list[dict[str, Any]]:
-    loaded = load_codec(codec_for(codec, profile.name))
+def _measured(image: Image, codec: str, loaded: Codec, profile: Profile) -> list[dict[str, Any]]:
     lof.encode(image.picture, codec=loaded)  # what is compiled and loaded at the first use counts for nobody
     started = time.process_time()
     free = lof.optimize(image.picture, codec=loaded, profile=profile)

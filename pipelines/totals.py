@@ -24,9 +24,8 @@ from lof.encoding import Writer
 from lof.files.inputs import find
 from lof.measure import TrueCost
 from lof.metrics import mse
-from lof.pictures.batches import centre_crop, spread
+from lof.pictures.batches import batches, spread
 from lof.pictures.picture import Picture
-from lof.pictures.reading import read_picture
 from lof.targets import Ladder
 from lof.targets.total import MOST
 from pipelines.command import CodecName, Count, Crop, Folder, Results, Threads, run
@@ -54,15 +53,15 @@ def main(
     places = sorted({round(place) for place in np.linspace(0, len(ladder.lmbdas) - 1, MOST)})
     qualities = [list(ladder.lmbdas)[place] for place in places]
     curves = []
-    for source in spread(find([folder], exclude=out).sources, count):
-        picture, points = centre_crop(read_picture(source.path), crop), []
+    for (image,) in batches(spread(find([folder], exclude=out).sources, count), crop, 1):
+        points = []
         for quality in qualities:
             loaded = ladder.load(quality)
-            key = f"{codec} {quality} {loaded.fingerprint.hex()[:8]} {crop} {source.relative}"
+            key = f"{codec} {quality} {loaded.fingerprint.hex()[:8]} {image.digest[:16]}"
             if key not in journal.rows:
-                journal.append({"key": key} | _measured(loaded, picture))
+                journal.append({"key": key} | _measured(loaded, image.picture))
             points.append(journal.rows[key])
-        typer.echo(str(source.relative), err=True)
+        typer.echo(image.name, err=True)
         curves.append(points)
     print(table([ladder.lmbdas[quality] for quality in qualities], curves))
 

@@ -67,7 +67,7 @@ def improve(
     with Store(dst) as store:
         _refuse_unknown_names(store, sources)
         job = _Improve(store, sources, settings, on_event)
-        pool.run(job.items(), Search(settings), listener(on_event, job.keep))
+        pool.run(job.items(), Search(job.first_settings()), listener(on_event, job.keep))
         streams = sum(total.files for total in store.manifest.totals() if total.state == "streamed")
     job.summary.missing = streams - job.seen
     job.summary.seconds = time.perf_counter() - started
@@ -92,6 +92,11 @@ class _Improve:
         self.search = f"{settings.profile.digest} {settings.seed}"
         self.summary, self.seen = Improved(), 0
         self.flying: dict[str, Row] = {}
+
+    def first_settings(self) -> JobSettings:
+        """Those of the first stream; workers load its codec, with the weights that the archive keeps."""
+        first = next(self.store.manifest.rows("state = 'streamed'"), None)
+        return self.settings if first is None else self._own(first)
 
     def items(self) -> Iterator[SearchItem]:
         """The streams to search further, with their originals."""
@@ -138,18 +143,22 @@ class _Improve:
             self._wrong(row, f"{error}{remedy}")
             return
         self.flying[row.path] = row
-        own = replace(
+        cost = math.inf if row.cost is None else row.cost
+        yield SearchItem(row.path, data, stream, cost, self._own(row))
+
+    def _own(self, row: Row) -> JobSettings:
+        """What a stream was made with."""
+        metrics = [
+            note.removeprefix(FOR_METRIC) for note in row.notes.split("\n") if note.startswith(FOR_METRIC)
+        ]
+        return replace(
             self.settings,
             codec=row.codec or self.settings.codec,
             quality=row.quality,
-            metric=next(
-                (note.removeprefix(FOR_METRIC) for note in notes if note.startswith(FOR_METRIC)),
-                row.metric or self.settings.metric,
-            ),
+            metric=next(iter(metrics), row.metric or self.settings.metric),
             lmbda=row.lmbda,
             weights=self.settings.weights or kept_weights(self.store.folder, row),
         )
-        yield SearchItem(row.path, data, stream, math.inf if row.cost is None else row.cost, own)
 
     def _count(self, older: Row, row: Row) -> None:
         summary = self.summary

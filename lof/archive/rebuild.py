@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import shutil
 import stat
@@ -22,11 +23,12 @@ from lof.archive.store import locked
 from lof.archive.weights import kept_for
 from lof.archive.work import format_named, pixels_sha256_of, symbols_sha256_of
 from lof.containers import Stream, container, unpack
-from lof.errors import ArchiveError, LofError
+from lof.errors import ArchiveError, LofError, one_line
 from lof.files.atomic import cannot_write, make_folders
 from lof.pools import Pool, Work
 
 WHY = "rebuilt"
+_log = logging.getLogger("lof.archive")
 """Stands in :attr:`Row.why` of a row that was made of its object alone."""
 
 
@@ -106,6 +108,9 @@ class _Describe(Work[_Item, None, dict[str, Any]]):
             return {
                 "error": str(error).removeprefix(f"{item.path}: ") or "not enough memory; use fewer --jobs"
             }
+        except Exception as error:  # whatever a library raises ends no other stream
+            _log.debug("unexpected failure", exc_info=True)
+            return {"error": f"cannot be decoded ({one_line(error)}); report this"}
         return {
             "container": stream.container,
             "suffix": container(stream.container).suffix,

@@ -12,7 +12,7 @@ from lof.archive.entries import Limits, Source
 from lof.archive.folder import FolderSource
 from lof.archive.tar import TarSource
 from lof.archive.zip import ZipSource
-from lof.errors import UsageError
+from lof.errors import ArchiveError, UsageError
 
 _TAR_SUFFIXES = (".tar.bz2", ".tar.gz", ".tar.xz", ".tar", ".tbz2", ".tbz", ".tgz", ".txz")
 
@@ -45,10 +45,15 @@ def open_sources(
 
 
 def size_of(sources: Sequence[Source]) -> int | None:
-    """Bytes of all files in folders and zips; ``None`` with a tar, which would have to be read for that."""
+    """Bytes of all files in folders and zips; ``None`` with a tar, which would have to be read for that, and with a
+    damaged zip.
+    """
     if any(source.origin == "tar" for source in sources):
         return None
-    return sum(entry.size for source in sources for entry in source.entries())
+    try:
+        return sum(entry.size for source in sources for entry in source.entries())
+    except ArchiveError:
+        return None
 
 
 def _open(path: Path, dst: Path, limits: Limits, exclude: tuple[str, ...]) -> Source:

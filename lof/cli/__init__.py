@@ -122,8 +122,12 @@ def _run() -> None:
     except BrokenPipeError:  # nobody reads any more; Typer ends so too
         sys.exit(1)
     except OSError as error:
-        if error.filename is not None or isinstance(error, ConnectionError):
+        if isinstance(error, ConnectionError):
             raise
+        if error.filename is not None:
+            raise OutputError(
+                f"{error.filename}: cannot be used ({error.strerror}); check its name and permissions"
+            ) from error
         raise OutputError(
             f"standard output: cannot be written ({error.strerror}); make room there, or send it elsewhere"
         ) from error

@@ -7,6 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
+from lof.errors import UsageError
+from lof.files.storage import is_url
+
+
+def path(text: str | Path) -> Path:
+    """A path on this machine; a URL would otherwise become a folder ``s3:`` here."""
+    if is_url(str(text)):
+        raise UsageError(f"{text}: is a URL; name a file or folder of this machine here")
+    return Path(text)
+
+
 SEARCH, WORKERS, OUTPUT = "What is searched", "Who does the work", "What is written and shown"
 
 
@@ -52,6 +63,7 @@ Weights = Annotated[
     Path | None,
     typer.Option(
         help="Folder with the codec's weights, see `lof codecs`.",
+        parser=path,
         metavar="DIR",
         show_default=False,
     ),

@@ -34,7 +34,10 @@ archive = typer.Typer(
 )
 app.add_typer(archive)
 
-Dst = Annotated[Path, typer.Argument(metavar="DST", help="Folder of the archive.", show_default=False)]
+Dst = Annotated[
+    Path,
+    typer.Argument(metavar="DST", help="Folder of the archive.", parser=options.path, show_default=False),
+]
 Json = Annotated[
     bool,
     options.flag(
@@ -265,7 +268,10 @@ _RESTORE = (
 def restore(
     dst: Dst,
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder for the restored tree.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Folder for the restored tree.", parser=options.path, show_default=False
+        ),
     ],
     *,
     format: Annotated[str, typer.Option(help="Format of the restored images: png or source.")] = "png",
@@ -359,14 +365,11 @@ def improve(
     from lof.profiles import load_profile
 
     with Manifest(dst) as manifest:
-        first = next(manifest.rows("state = 'streamed'"), None)
         known = [row.path for row in manifest.sources()]
         total = sum(total.files for total in manifest.totals() if total.state == "streamed")
     settings = JobSettings(
-        codec=DEFAULT_CODEC if first is None or first.codec is None else first.codec,
+        codec=DEFAULT_CODEC,
         profile=load_profile(profile),
-        quality=None if first is None else first.quality,
-        metric="mse" if first is None or first.metric is None else first.metric,
         weights=weights,
         memory=None if memory is None else memory_of(memory),
         seed=seed,

@@ -48,7 +48,14 @@ def compare(
     inputs: Annotated[list[str], typer.Argument(help="What was made from it.", metavar="FILES")],
     *,
     out: Annotated[
-        Path, typer.Option("-o", "--out", help="The page. One that is there is replaced.", metavar="PAGE")
+        Path,
+        typer.Option(
+            "-o",
+            "--out",
+            help="The page. One that is there is replaced.",
+            metavar="PAGE",
+            parser=options.path,
+        ),
     ] = Path("compare.html"),
     no_page: Annotated[bool, options.flag("--no-page", "Write no page.")] = False,
     weights: options.Weights = None,

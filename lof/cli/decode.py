@@ -5,7 +5,6 @@ from __future__ import annotations
 import json as json_format
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,7 +15,7 @@ from lof.cli._streams import Inputs, find_streams, read_stream, write_new
 from lof.containers import MAX_PIXELS, SUFFIXES, unpack
 from lof.errors import ImageError, LofError, UsageError, one_line
 from lof.files.inputs import IMAGE_SUFFIXES, Source
-from lof.files.storage import Location
+from lof.files.storage import Location, parse
 from lof.report.figures import plural, printable
 
 _HELP = (
@@ -31,11 +30,11 @@ def decode(
     inputs: Inputs,
     *,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-o",
             "--out",
-            help="Folder for the pictures, or, for one stream, a file that ends in .png.",
+            help="Folder or URL for the pictures, or, for one stream, a file that ends in .png.",
             show_default="beside each stream",
         ),
     ] = None,
@@ -51,8 +50,9 @@ def decode(
     from lof.pictures.writing import png_bytes
 
     sources = find_streams(inputs)
+    targets = _targets(sources, None if out is None else parse(out))
     failures: list[str] = []
-    for path, target in zip((s.path for s in sources), _targets(sources, out), strict=True):
+    for path, target in zip((s.path for s in sources), targets, strict=True):
         record = {"file": str(path), "output": str(target), "error": None}
         notes: Sequence[str] = ()
         try:
@@ -82,7 +82,7 @@ def decode(
         raise typer.Exit(1)
 
 
-def _targets(sources: Sequence[Source], out: Path | None) -> list[Location]:
+def _targets(sources: Sequence[Source], out: Location | None) -> list[Location]:
     if out is not None and out.suffix.lower() == ".png" and not out.is_dir():
         if len(sources) > 1:
             raise UsageError(f"-o {out}: one file for {len(sources)} streams; name a folder")
@@ -98,7 +98,7 @@ def _targets(sources: Sequence[Source], out: Path | None) -> list[Location]:
     return targets
 
 
-def _target(source: Source, out: Path | None) -> Location:
+def _target(source: Source, out: Location | None) -> Location:
     place = source.path if out is None else out.joinpath(*source.relative.parts)
     own = place.suffix.lower() in set(SUFFIXES) - IMAGE_SUFFIXES
     name = place.stem if own else place.name

@@ -17,6 +17,7 @@ from lof.cli._streams import read_stream
 from lof.containers import SUFFIXES, Stream, container, unpack
 from lof.containers.digest import NO_WEIGHTS
 from lof.errors import LofError
+from lof.files.storage import parse
 from lof.report.figures import count, printable
 
 _HELP = (
@@ -28,7 +29,7 @@ _HELP = (
 
 @app.command("inspect", help=_HELP)
 def inspect(
-    file: Annotated[Path, typer.Argument(help=f"A stream ({', '.join(SUFFIXES)}).", show_default=False)],
+    file: Annotated[str, typer.Argument(help=f"A stream ({', '.join(SUFFIXES)}).", show_default=False)],
     *,
     json: Annotated[
         bool, options.flag("--json", "Print one JSON object to stdout, and nothing else.")
@@ -37,14 +38,14 @@ def inspect(
     download: options.Download = False,
 ) -> None:
     """Read, describe, print; the help stands in ``_HELP``."""
-    data = read_stream(file)
-    parsed = unpack(data, str(file))
-    found = _describe(parsed, len(data)) | _ask_codec(parsed, str(file), weights, download)
+    data = read_stream(parse(file))
+    parsed = unpack(data, file)
+    found = _describe(parsed, len(data)) | _ask_codec(parsed, file, weights, download)
     strings = [
         {"name": name, "bytes": len(string)}
         for name, string in zip(found.pop("names"), parsed.strings, strict=False)  # some may be left out
     ]
-    found |= {"file": str(file), "strings": strings}
+    found |= {"file": file, "strings": strings}
     if json:
         typer.echo(json_format.dumps(found))
     else:

@@ -238,6 +238,7 @@ def optimize(
             workers=jobs or 1,
             threads=threads or (threads_per_worker(jobs) if jobs and jobs > 1 else None),
             redo=redo,
+            quiet=quiet,
         )
         settings = settings_of(choice.profile, choice.codec)
     if dry_run:
@@ -273,13 +274,14 @@ def _chosen(
     workers: int,
     threads: int | None,
     redo: bool,
+    quiet: bool,
 ) -> tuple[Choice, Callable[[], None]]:
     """What ``--profile auto`` stands for, with what keeps that for the next call."""
     from lof.jobs.batches import size_of
     from lof.jobs.cost import Cost, measured_cost
     from lof.jobs.effort import choose, keep_choice, kept_choice
 
-    console = make_console(stderr=True)
+    console = make_console(stderr=True, quiet=quiet)
 
     def cost_of(name: str) -> Cost:
         with console.status(f"measuring what {name} costs here…"):

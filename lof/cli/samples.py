@@ -8,12 +8,16 @@ from typing import Annotated
 
 import typer
 
+from lof.cli import _options as options
 from lof.cli import app
 
 
 @app.command("samples")
 def samples(
-    folder: Annotated[Path, typer.Argument(help="Where to put them.", metavar="DIR", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Where to put them.", metavar="DIR", parser=options.path, show_default=False),
+    ],
 ) -> None:
     """Write four sample photographs and their credits; nothing is downloaded."""
     from lof.pictures.samples import CREDITS_NAME, SAMPLES, write_samples

@@ -125,7 +125,10 @@ def best(
     storage: _Storage = None,
     name: _Name = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for the profiles.", show_default="NAME-best")
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="Folder for the profiles.", parser=options.path, show_default="NAME-best"
+        ),
     ] = None,
 ) -> None:
     from lof.cli._study import print_best

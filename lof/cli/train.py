@@ -32,7 +32,12 @@ def train(
         str, typer.Argument(help="A shipped recipe, such as lapped or msp-high, or a TOML file.")
     ],
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the run; a second call continues it.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--out", help="Folder of the run; a second call continues it.", parser=options.path
+        ),
+    ],
     data: Annotated[
         list[Path] | None, typer.Option(help="Folder of training pictures; may be given several times.")
     ] = None,
@@ -70,7 +75,10 @@ def train(
 def export_weights(
     checkpoints: Annotated[list[Path], typer.Argument(help="Checkpoints of one codec.")],
     *,
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for the weights and the model card.")],
+    out: Annotated[
+        Path,
+        typer.Option("-o", "--out", help="Folder for the weights and the model card.", parser=options.path),
+    ],
     measure: Annotated[
         Path | None, typer.Option(help="Folder of pictures to measure on; Kodak gives the comparison.")
     ] = None,

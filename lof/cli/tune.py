@@ -32,6 +32,7 @@ def tune(
             "-o",
             "--out",
             help="Where to write the profile.",
+            parser=options.path,
             show_default="PROFILE-CODEC-FINGERPRINT.toml, here",
             rich_help_panel=options.OUTPUT,
         ),
@@ -108,7 +109,8 @@ def tune(
     if first is None or best is None or best is first:
         said = "nothing is better by more than chance; no profile is written"
     else:
-        about = f"cost {percent(best.cost)} instead of {percent(first.cost)} on {plural(count, 'crop')} with {codec}"
+        crops = plural(sum(map(len, pictures)), "crop")
+        about = f"cost {percent(best.cost)} instead of {percent(first.cost)} on {crops} with {codec}"
         name = f"{start.name}-{codec}"[:64]
         tuned = best.profile.model_copy(update={"name": name, "summary": about})
         write_atomically(place, f"{profile_toml(tuned)}\n".encode())

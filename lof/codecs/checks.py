@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lof.errors import LofError, SearchError, one_line
+from lof.errors import LofError, LowMemoryError, SearchError, StreamError, one_line
 
 if TYPE_CHECKING:
     from lof.codecs.base import Codec
@@ -28,6 +29,24 @@ def require_finite(codec: Codec, latents: Mapping[str, Tensor]) -> None:
             raise SearchError(
                 f"codec {codec.name}: its latents of {name} are not finite for this image; correct its analyse"
             )
+
+
+@contextmanager
+def strings_read(name: str) -> Iterator[None]:
+    """What the decoder of a codec of lof's raises on strings, as one clear error.
+
+    Raises:
+        StreamError: no encoder wrote these.
+        LowMemoryError: too little memory is free, which says nothing about the strings.
+    """
+    try:
+        yield
+    except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise LowMemoryError(
+                f"the {name} decoder has too little memory; free some, lower --jobs, or use a larger machine"
+            ) from error
+        raise StreamError(f"the {name} decoder cannot read the strings ({error})") from error
 
 
 def strings_of(codec: Codec, symbols: Mapping[str, Tensor]) -> list[bytes]:

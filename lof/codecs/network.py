@@ -13,6 +13,7 @@ from compressai.models import CompressionModel
 from torch import Tensor, nn
 
 from lof.codecs.base import Codec, Decoded, Latents
+from lof.codecs.checks import strings_read
 from lof.codecs.entropy.rans import is_rans, slack
 from lof.codecs.exact import exact_arithmetic, fingerprint
 from lof.codecs.network_weights import build_network
@@ -105,7 +106,7 @@ class NetworkCodec(Codec):
         """See :meth:`Codec.decompress`."""
         self._check_strings(strings)
         shape = self._string_shape(height, width)
-        with self._reading(), torch.no_grad(), exact_arithmetic():
+        with strings_read(self.name), torch.no_grad(), exact_arithmetic():
             symbols, values = self._read([s + self._slack(s, shape) for s in strings], shape)
             image = self._decoded(values["y"])[0].clamp(0, 1)
             if bool(image.isnan().any()):
@@ -135,13 +136,6 @@ class NetworkCodec(Codec):
 
     def _analyse_side(self, y: Tensor) -> Latents:
         return {}
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
-            raise StreamError(f"the {self.name} decoder cannot read the strings ({error})") from error
 
     def _slack(self, string: bytes, shape: tuple[int, int]) -> bytes:
         return slack(string, shape[0] * shape[1] * (self.stride // 16) ** 2 * self.net.M)

@@ -17,6 +17,7 @@ from pathlib import Path
 from lof.errors import OutputError
 from lof.files.storage import Location, beginning, is_remote, names_in, remove, write
 
+HAS_ROOM = "name a folder that has room with TMPDIR"
 _TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.tmp", re.DOTALL)
 
 
@@ -135,6 +136,18 @@ def cannot_write(path: Location, error: OSError) -> OutputError:
         f"{path}: cannot be written ({error.strerror or error}); "
         "see to that and run the same command again, what is done is kept"
     )
+
+
+def temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """An empty folder, which goes when it is left.
+
+    Raises:
+        OutputError: none can be made.
+    """
+    try:
+        return tempfile.TemporaryDirectory(prefix="lof-")
+    except OSError as error:
+        raise OutputError(f"{error.strerror or error}; {HAS_ROOM}") from error
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from types import NoneType
 from typing import Any, Literal
 
 from lof.errors import OutputError, one_line
+from lof.files.atomic import HAS_ROOM, temporary_folder
 from lof.files.sqlite import manifest_error
 from lof.files.storage import Location, read_bytes
 
@@ -22,7 +22,6 @@ NAME = "manifest.sqlite"
 VERSION = 1
 
 _ELSEWHERE = "choose another folder with -o"
-_TEMPORARY = "name a folder that has room with TMPDIR"
 
 _NUMBER = (int, float)
 _RECORD: dict[str, type | tuple[type, ...]] = {
@@ -31,7 +30,7 @@ _RECORD: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("lambda", "rate_change", "seconds"), _NUMBER),
     **dict.fromkeys(("baseline", "optimised"), dict),
     "notes": list,
-    "against": (dict, NoneType),
+    "against": dict,
 }
 _SIDE = {"size": int, "bpp": _NUMBER, "psnr": _NUMBER, "ms_ssim": (*_NUMBER, NoneType)}
 
@@ -73,7 +72,7 @@ class Row:
         record = self.record
         return (
             self.state == "done"
-            and _fits(record, _RECORD)
+            and _fits({"against": {}} | record, _RECORD)
             and _fits(record["baseline"], _SIDE)
             and _fits(record["optimised"], _SIDE)
         )
@@ -110,7 +109,8 @@ class Manifest:
             OutputError: the manifest cannot be read or copied, or is damaged or of a newer version.
         """
         path = out / FOLDER / NAME
-        with _temporary_folder() as folder:
+        with temporary_folder() as name:
+            folder = Path(name)
             if not _copy(path, folder) | _copy(path.with_name(f"{NAME}-wal"), folder):
                 yield None
                 return
@@ -203,16 +203,6 @@ def _fits(found: dict[str, Any], kinds: Mapping[str, Any]) -> bool:
     return all(isinstance(found.get(name), kind) for name, kind in kinds.items())
 
 
-@contextmanager
-def _temporary_folder() -> Iterator[Path]:
-    try:
-        folder = tempfile.TemporaryDirectory()
-    except OSError as error:
-        raise OutputError(f"{error.strerror or error}; {_TEMPORARY}") from error
-    with folder as name:
-        yield Path(name)
-
-
 def _copy(path: Path, folder: Path) -> bool:
     """Whether there is such a file, which is in the folder too afterwards."""
     try:
@@ -226,7 +216,7 @@ def _copy(path: Path, folder: Path) -> bool:
     try:
         (folder / path.name).write_bytes(content)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror}); {_TEMPORARY}") from error
+        raise OutputError(f"{folder}: cannot be written ({error.strerror}); {HAS_ROOM}") from error
     return True
 
 

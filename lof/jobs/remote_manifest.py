@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lof.errors import OutputError
-from lof.files.atomic import write_atomically
+from lof.files.atomic import temporary_folder, write_atomically
 from lof.files.storage import Location, is_remote, read_bytes, size_and_version
 from lof.jobs.manifest import FOLDER, NAME, Manifest, Row
 
@@ -37,10 +36,10 @@ def open_snapshot(out: Location) -> Iterator[Manifest | None]:
     Raises:
         OutputError: the store cannot be read, or the manifest is damaged or of a newer version.
     """
-    with tempfile.TemporaryDirectory() as copy:
+    with temporary_folder() if is_remote(out) else nullcontext(str(out)) as copy:
         if is_remote(out):
             fetch(out, Path(copy))
-        with Manifest.snapshot(Path(copy) if is_remote(out) else Path(out)) as manifest:
+        with Manifest.snapshot(Path(copy)) as manifest:
             yield manifest
 
 
@@ -56,7 +55,7 @@ class RemoteManifest(Manifest):
 
     def __init__(self, out: UPath) -> None:
         self.remote = out / FOLDER / NAME
-        self._copy = tempfile.TemporaryDirectory(prefix="lof-")
+        self._copy = temporary_folder()
         self._uploaded: tuple[int, int] | None = None
         try:
             fetch(out, Path(self._copy.name))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from lof import pools
-from lof.errors import ImageError, UsageError
+from lof.errors import ImageError, OutputError, UsageError, one_line
 from lof.files.inputs import Source, output_path
 from lof.files.storage import Location, is_remote, require_shared, sha256, size_and_version, walk
 from lof.jobs.batches import batches
@@ -214,8 +214,10 @@ def _listed(out: Location) -> dict[str, tuple[int, int]] | None:
         return None
     try:
         return walk(out)
-    except OSError:
+    except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise OutputError(f"{out}: cannot be listed ({one_line(error)}); check its permissions") from error
 
 
 def _is_unchanged(source: Source, row: Row, settings: JobSettings) -> bool:

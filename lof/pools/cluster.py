@@ -131,7 +131,7 @@ def _answers(host: str, port: int) -> bool:
     """Whether a Ray head node speaks there. One that refuses us is left to :func:`connected` to explain."""
     try:
         socket.create_connection((host, port), timeout=_PATIENCE).close()
-        asking = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", f"{host}:{port}"]
+        asking = [sys.executable, "-P", "-m", "ray.scripts.scripts", "status", "--address", f"{host}:{port}"]
         subprocess.run(asking, timeout=_PATIENCE, capture_output=True, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False

@@ -47,7 +47,7 @@ def point_of(profile: Profile, space: Sequence[Range]) -> Point:
         if entry.split is None:
             point[entry.name] = _get(content, entry.name)
         else:
-            first, second = (_get(content, path) for path in entry.split)
+            first, second = (_number(content, path) for path in entry.split)
             point[entry.name] = first / (first + second)
     return point
 
@@ -137,7 +137,7 @@ def _set(content: dict[str, Any], entry: Range, value: Value) -> None:
         _put(content, entry.name, value)
         return
     first, second = entry.split
-    total = _get(content, first) + _get(content, second)
+    total = _number(content, first) + _number(content, second)
     share = round(float(value) * total)
     _put(content, first, share)
     _put(content, second, total - share)
@@ -146,9 +146,19 @@ def _set(content: dict[str, Any], entry: Range, value: Value) -> None:
 def _get(content: dict[str, Any], path: str) -> Any:
     holder, key = _holder(content, path)
     try:
-        return holder[key]
+        found = holder[key]
     except (KeyError, IndexError, TypeError):
         raise StudyError(f"{path}: not in the profile; {_known(holder)}") from None
+    if isinstance(found, dict | list):
+        raise StudyError(f"{path}: holds no single value; {_known(found)}")
+    return found
+
+
+def _number(content: dict[str, Any], path: str) -> float:
+    found = _get(content, path)
+    if not isinstance(found, int | float):
+        raise StudyError(f"{path}: has no number in the profile, which a split needs; give it one there")
+    return found
 
 
 def _put(content: dict[str, Any], path: str, value: Value) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lof.errors import StudyError, require
+from lof.errors import StudyError, one_line, require
 
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
@@ -42,7 +42,19 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
     if url.startswith("sqlite:///") and not create and not Path(url.removeprefix("sqlite:///")).is_file():
         raise StudyError(f"{url}: there is no such file on this machine; check the storage")
     with storage_errors(url):
-        return _open(url, create)
+        return _open(_checked(url), create)
+
+
+def _checked(url: str) -> str:
+    from sqlalchemy.engine import make_url
+
+    try:
+        make_url(url)
+    except ValueError as error:
+        raise StudyError(
+            f"{hide_password(url)}: no URL of a database ({one_line(error)}); correct it"
+        ) from error
+    return url
 
 
 @contextmanager
@@ -71,7 +83,7 @@ def hide_password(text: str, url: str | None = None) -> str:
     whole = text if url is None else url
     try:
         parsed = make_url(whole)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         return text
     asked = parsed.query.get("password", "")
     raw = (

@@ -8,6 +8,7 @@ from lof.containers import unpack
 from lof.encoding import Symbols, Writer
 from lof.search import Objective, Trades, trades
 from lof.targets.ladder import Aim
+from lof.targets.trial import gap_of
 
 CLOSE = 2.5e-3
 """Gap below the target that is as good as none: a quarter of a per cent of a size, 0.01 dB of a quality."""
@@ -48,7 +49,7 @@ def traded(
         evaluations += 1
         found = _along(path, now, aim, writer)
         met = max(
-            [spot for spot in (met, *found) if spot is not None and spot.gap <= 0], key=_gap, default=None
+            [spot for spot in (met, *found) if spot is not None and spot.gap <= 0], key=gap_of, default=None
         )
         nearest = min([now, *found], key=lambda spot: abs(spot.gap + CLOSE / 2))
         if nearest is now and not apart:
@@ -83,7 +84,3 @@ def _along(path: Trades, start: _Spot, aim: Aim, writer: Writer) -> list[_Spot]:
         share = (aimed - low[1]) / (high[1] - low[1]) if high[1] != low[1] else 0.5
         count = round(low[0] + min(max(share, 0.05), 0.95) * (high[0] - low[0]))
     return found[1:]
-
-
-def _gap(spot: _Spot) -> float:
-    return spot.gap

@@ -136,7 +136,7 @@ def _is_kodak(folder: Path | None, pictures: Sequence[Picture]) -> bool:
     """Whether the pictures can be held against published Kodak figures: all 24, by name and size."""
     if folder is None:
         return False
-    names = {path.stem.lower() for path in folder.iterdir()}
+    names = {path.stem.lower() for path in folder.glob("*")}
     complete = {f"kodim{number:02d}" for number in range(1, 25)} <= names
     sizes = {tuple(sorted(picture.pixels.shape[:2])) for picture in pictures}
     return complete and len(pictures) == 24 and sizes == {(512, 768)}

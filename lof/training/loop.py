@@ -147,7 +147,9 @@ class _Run:
         self.seconds, self.pixels, self.started = 0.0, 0, time.monotonic()
         if group.rank == 0:
             written = (folder / name for name in (CHECKPOINT, LOG, PLOT, *recipe.checkpoints))
-            remove_leftovers([*written, *map(self._latents, recipe.rung)])
+            # A folder of latents that a recipe names is another run's too, which may be writing there.
+            latents = map(self._latents, recipe.rung) if recipe.data.latents is None else ()
+            remove_leftovers([*written, *latents])
             self.journal.cut_after(*(position or (-1, 0)))
             all_skipped = self.pool.skipped + skipped
             self._emit(

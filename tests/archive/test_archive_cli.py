@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -182,3 +183,15 @@ def test_improve_needs_the_originals_and_says_so(run: Run) -> None:
     assert (
         "1 stream replaced" in run("improve", "dst", "--profile", "more.toml", "--source", "there/photos").out
     )
+
+
+def test_a_damaged_zip_does_not_stop_the_other_sources(run: Run) -> None:
+    with zipfile.ZipFile("broken.zip", "w") as made:
+        made.writestr("a.txt", "words")
+    whole = Path("broken.zip").read_bytes()
+    at = whole.index(b"PK\x01\x02")
+    Path("broken.zip").write_bytes(whole[:at] + b"XX" + whole[at + 2 :])
+    ended = run("create", "photos", "broken.zip", "dst", "--codec", "tiny", "--profile", "quick.toml")
+    assert ended.code == 1
+    assert "this time: 1 stream written, 1 file stored as is" in ended.out
+    assert "broken.zip" in ended.out + ended.err

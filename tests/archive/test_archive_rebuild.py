@@ -7,15 +7,17 @@ import os
 import shutil
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from archives import archive, findings, rows, save
 from PIL import Image
 
-import lof
+import lof.api
 from lof.archive import rebuild, restore
 from lof.archive.store import Store, locked
+from lof.containers import Stream
 from lof.errors import ArchiveError, OutputError
 from lof.pools import ThisProcess
 
@@ -147,3 +149,20 @@ def test_create_and_a_second_rebuild_go_on_from_there(dst: Path, made: Path) -> 
     assert (again.streamed, again.stored, again.unchanged, again.errors) == (2, 0, 2, [])
     assert findings(dst) == []
     assert all(row.psnr for row in rows(dst).values() if row.state == "streamed")
+
+
+def test_a_stream_on_which_a_library_fails_gets_no_row(dst: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (dst / "manifest.sqlite").unlink()
+    whole = lof.api.decode_stream
+
+    def fail(stream: Stream, *, name: str, **options: Any) -> Any:
+        if name.endswith("a.png"):
+            raise KeyError("unheard of")
+        return whole(stream, name=name, **options)
+
+    monkeypatch.setattr("lof.api.decode_stream", fail)
+    result = rebuild(dst, ThisProcess())
+    assert (result.streams, result.stored) == (1, 2)
+    ((path, error),) = result.errors
+    assert "a.png" in path
+    assert "cannot be decoded ('unheard of'); report this" in error

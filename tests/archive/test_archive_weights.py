@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from archives import QUICK, archive
+from archives import MORE, QUICK, archive, save
 from safetensors.torch import load_file
 
-from lof.codecs import Codec, CodecSpec, Continuous, Request, load_codec, register, weights_name
+from lof.archive import improve, open_sources
+from lof.codecs import Codec, CodecSpec, Continuous, Request, _load, load_codec, register, weights_name
 from lof.errors import WeightsError
+from lof.pools import ThisProcess
 
 NAMES = ("keeps-well", "keeps-none", "keeps-anyway", "keeps-mine")
 SCALE = torch.tensor([0.1, 0.5])  # float16 does not hold it
+AT_HAND = True
 
 
 def load(request: Request) -> Codec:
@@ -25,6 +28,8 @@ def load(request: Request) -> Codec:
     name = request.spec.name
     file = "mine.pt" if name == "keeps-mine" else weights_name(name, request.metric, request.quality)
     scale = SCALE
+    if request.weights is None and not AT_HAND:
+        raise WeightsError(f"{name}: not on this machine")
     if request.weights is not None and name != "keeps-anyway":
         scale = load_file(request.weights / file)["scale"].float()
     codec = copy.copy(load_codec("tiny", device="cpu"))
@@ -86,3 +91,17 @@ def test_a_loader_that_cannot_use_what_is_kept_is_refused_each_time(
             create(tmp_path, codec)
         assert not (tmp_path / "dst/weights").exists()
         assert not (tmp_path / "dst/.lof/weights").exists()
+
+
+def test_improve_takes_the_weights_that_the_archive_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path / "photos/a.png")
+    create(tmp_path, "keeps-well")
+    monkeypatch.setitem(globals(), "AT_HAND", False)
+    _load.cache_clear()
+    settings = replace(MORE, codec="keeps-well")
+    sources = open_sources([str(tmp_path / "photos")], tmp_path / "dst")
+    with pytest.raises(WeightsError, match="not on this machine"):
+        load_codec("keeps-well")
+    assert improve(tmp_path / "dst", sources, settings, ThisProcess()).replaced == 1

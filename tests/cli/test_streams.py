@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import uuid
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from PIL import Image
 import lof
 from lof.codecs import Codec, load_codec
 from lof.containers import container, unpack
+from lof.files.storage import parse
 from lof.pictures.picture import Picture
 from lof.profiles import (
     BUILT_IN,
@@ -298,3 +300,31 @@ def test_hostile_file_names_stay_on_their_line(run: Run, folder: Path, stream: b
     assert run("verify", "odd").lines == [f"ok         {shown}.lof"]
     assert run("inspect", *(str(path) for path in Path("odd").iterdir())).lines[0] == f"{shown}.lof"
     assert run("decode", "odd").lines == [f"{shown}.lof → {shown}.png"]
+
+
+def test_decode_and_inspect_go_through_stores(run: Run, folder: Path, stream: bytes) -> None:
+    store = f"memory://{uuid.uuid4().hex}"
+    parse(f"{store}/a.lof").write_bytes(stream)
+    assert run("decode", f"{store}/a.lof", "-o", f"{store}/out").lines == [
+        f"{store}/a.lof → {store}/out/a.png"
+    ]
+    assert parse(f"{store}/out/a.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads(run("inspect", "--json", f"{store}/a.lof").out)["bytes"] == len(stream)
+    assert not (folder / "memory:").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to")]
+)
+def test_too_little_memory_for_a_decoder_is_no_damage(
+    run: Run, folder: Path, stream: bytes, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(type(load_codec("tiny")), "_read", fail)
+    put(folder / "one/a.lof", stream)
+    outcome = run("verify", "one")
+    assert outcome.code == 3
+    assert outcome.out.startswith("unchecked  one/a.lof: the tiny decoder has too little memory")
+    assert "failed: one/a.lof: the tiny decoder has too little memory" in run("decode", "one").err

@@ -107,3 +107,32 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(
     signal.alarm(0)
     assert outcome.code == code
     assert message in outcome.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("archive", "create", "in", "s3://bucket/a"),
+        ("archive", "restore", "in", "s3://bucket/a"),
+        ("samples", "s3://bucket/a"),
+        ("compare", "a.png", "b.png", "-o", "s3://bucket/a"),
+        ("optimize", "in", "--weights", "s3://bucket/a"),
+    ],
+)
+def test_a_url_where_a_path_belongs_is_wrong_usage(
+    run: Run, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    (tmp_path / "in").mkdir()
+    message = "lof: s3://bucket/a: is a URL; name a file or folder of this machine here\n"
+    assert run(*arguments) == (2, "", message)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("profiles", 300 * "a"), ("archive", "status", 300 * "a"), ("decode", 300 * "a")]
+)
+def test_a_name_that_no_file_can_have_is_one_line(run: Run, arguments: tuple[str, ...]) -> None:
+    outcome = run(*arguments)
+    assert outcome.code in (1, 2)
+    assert outcome.err.startswith(f"lof: {300 * 'a'}")
+    assert outcome.err.count("\n") == 1

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from lof.codecs.lapped.config import LAPPED, LAPPED_TINY, LappedConfig, rate_of
 from lof.codecs.lapped.fixed import LIMIT, SUM_LIMIT, FixedDepthwise, FixedLinear, counts, to_grid
 from lof.codecs.lapped.network import LappedNetwork, arranged, parted
 from lof.codecs.lapped.prior import PLACES, POWERS
+from lof.codecs.lapped.synthesis import striped
 from lof.codecs.lapped.transforms import lap, lapping
 from lof.errors import UnknownCodecError, WeightsError
 
@@ -336,3 +338,15 @@ class TestWeights:
         assert WEIGHTS.stat().st_size < 100_000
         assert codec_spec("lapped-tiny").hidden
         assert load_file(WEIGHTS)["sizes"].tolist() == list(LAPPED_TINY.sizes)
+
+
+def test_a_synthesis_that_fails_leaves_torch_its_threads() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(ZeroDivisionError), striped() as strips:
+            strips(torch.zeros(1, 4, 4, 1), lambda top, end: torch.zeros(1 // (top - end + 4)))
+        with ThreadPoolExecutor(1) as others:
+            assert others.submit(torch.get_num_threads).result() == 2
+    finally:
+        torch.set_num_threads(before)

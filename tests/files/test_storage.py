@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -225,3 +227,27 @@ def test_the_command_line_says_what_is_wrong(options: list[str], message: str, t
     result = CliRunner().invoke(app, ["optimize", str(tmp_path), "--codec", "tiny", *options])
     assert isinstance(result.exception, LofError)
     assert message in str(result.exception)
+
+
+def test_a_store_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Access Denied")
+
+    (tmp_path / "a.png").write_bytes(png())
+    monkeypatch.setattr(type(url(memory).fs), "find", fail)
+    with pytest.raises(
+        OutputError, match=rf"^{memory}: cannot be listed \(.*Access Denied.*\); check its perm"
+    ):
+        plan_job(find([str(tmp_path / "a.png")]).sources, url(memory), QUICK)
+
+
+def test_without_a_temporary_folder_the_error_says_how_to_name_one(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(
+        OutputError, match="No such file or directory; name a folder that has room with TMPDIR"
+    ):
+        RemoteManifest(url(memory))

@@ -200,7 +200,13 @@ def test_a_manifest_with_a_row_that_makes_no_sense_is_one_clear_error(finished: 
 
 
 @pytest.mark.parametrize(
-    "record", ["'{}'", "json_remove(record, '$.optimised.psnr')", "json_set(record, '$.against', 5)"]
+    "record",
+    [
+        "'{}'",
+        "json_remove(record, '$.optimised.psnr')",
+        "json_set(record, '$.against', 5)",
+        "json_set(record, '$.against', json('null'))",
+    ],
 )
 def test_an_image_whose_record_lacks_something_is_done_again(finished: Path, record: str) -> None:
     before = streams(finished / "out")

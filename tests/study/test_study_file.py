@@ -34,6 +34,11 @@ from lof.study.space import profile_at
         ),
         ({"space": [RATE | {"path": "stage.rate"}]}, "stage.rate: not in the profile; it has 0 to 0 there"),
         ({"space": [RATE | {"path": "stage.3.rate"}]}, "'3' is not in the profile; it has 0 to 0 there"),
+        ({"space": [RATE | {"path": "stage.0"}]}, "stage.0: holds no single value; it has evaluations, "),
+        (
+            {"space": [{"split": ["name", "stage.0.evaluations"], "low": 0.2, "high": 1.0}]},
+            "name: has no number in the profile, which a split needs",
+        ),
         ({"space": [RATE, RATE]}, "each parameter once"),
         ({"space": [{"path": "stage.0.kind", "choices": ["relax"]}]}, "two or more different values"),
         ({"enqueue": [{"stage.0.learning_rate": 0.01}]}, "0.01 is outside of 0.05…10.0; widen the space"),

@@ -83,3 +83,8 @@ def test_storages_that_cannot_be_are_refused(tmp_path: Path) -> None:
     assert "unable to open" in refused(f"sqlite:///{tmp_path}/none/x.db")
     (tmp_path / "other.db").write_bytes(b"not a database at all, but long enough to look like a header" * 20)
     assert "not a database" in refused(f"sqlite:///{tmp_path}/other.db")
+
+
+def test_a_url_that_is_none_is_refused() -> None:
+    assert hide_password("postgresql://lof@host:port/db") == "postgresql://lof@host:port/db"
+    assert "postgresql://lof@host:port/db: no URL of a database" in refused("postgresql://lof@host:port/db")

@@ -135,3 +135,12 @@ def test_a_card_measured_on_kodak_stands_beside_the_published_figures(tmp_path: 
     assert "| 0.461 | 32.95 |" in card
     assert "BD-rate against that curve: +" in card
     assert "(files larger at equal PSNR" in card
+
+
+def test_pictures_to_measure_on_may_be_one_file_or_a_glob(tmp_path: Path, photos: Path) -> None:
+    run = train(recipe_of(photos, rung=LADDER[:1]), tmp_path / "run", device="cpu")
+    (one,) = sorted(photos.glob("*.png"))[:1]
+    for pictures, count in ((one, 1), (photos / "*.png", len(list(photos.glob("*.png"))))):
+        (made,) = export_weights(run, tmp_path / "w", measure_on=pictures)
+        assert made.summary is not None
+        assert made.summary.images == count

@@ -15,6 +15,7 @@ from compressai.models import CompressionModel, FactorizedPrior, MeanScaleHyperp
 from torch import Tensor
 
 from lof.codecs.base import Coded, Latents, Locality, Quantize
+from lof.codecs.checks import strings_read
 from lof.codecs.exact import exact_arithmetic
 from lof.codecs.hyperprior.widen import distances, widened
 from lof.codecs.network import NetworkCodec
@@ -121,7 +122,7 @@ class ScaleHyperpriorCodec(BottleneckCodec):
         """See :meth:`Codec.scale_margin`."""
         self._check_strings(strings)
         shape = self._string_shape(height, width)
-        with self._reading(), torch.no_grad(), exact_arithmetic():
+        with strings_read(self.name), torch.no_grad(), exact_arithmetic():
             scales, _ = self._decoder_gaussian(strings[1] + self._slack(strings[1], shape), shape)
         return margin(self.net.gaussian_conditional, scales)
 

@@ -17,6 +17,7 @@ from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor
 
 from lof.codecs.base import Coded, Latents, Quantize
+from lof.codecs.checks import strings_read
 from lof.codecs.entropy.rans import ans
 from lof.codecs.exact import exact_arithmetic
 from lof.codecs.hyperprior.codec import BottleneckCodec, margin
@@ -86,7 +87,7 @@ class JointAutoregressiveCodec(BottleneckCodec):
         """See :meth:`Codec.scale_margin`."""
         self._check_strings(strings)
         shape = self._string_shape(height, width)
-        with self._reading(), torch.no_grad(), exact_arithmetic():
+        with strings_read(self.name), torch.no_grad(), exact_arithmetic():
             *_, scales = self._decode([s + self._slack(s, shape) for s in strings], shape)
         return margin(self.net.gaussian_conditional, scales)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import io
 import re
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lof.errors import ImageError, StreamError
+from lof.files.atomic import cannot_write, temporary_folder
 from lof.pictures.refusing import pillow_errors_mapped
 
 Planes = tuple[NDArray[np.int16], ...]
@@ -93,10 +94,13 @@ def written(found: Coefficients) -> bytes:
     )
     image.samp_factor = np.array([found.sampling.divisors, (1, 1), (1, 1)][: len(planes)])
     image.height, image.width = found.height, found.width
-    with tempfile.TemporaryDirectory(prefix="lof-") as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / "one.jpg"
-        image.write_dct(str(path), flags=["OPTIMIZE_CODING"])
-        sequential = path.read_bytes()
+        try:
+            image.write_dct(str(path), flags=["OPTIMIZE_CODING"])
+            sequential = path.read_bytes()
+        except OSError as error:
+            raise cannot_write(path, error) from error
     progressive: bytes = mozjpeg.optimize(sequential, copy=mozjpeg.COPY_MARKERS.NONE)
     return min(_bare(sequential), _bare(progressive), key=len)
 
@@ -131,7 +135,7 @@ def read(data: bytes) -> Coefficients:
 
 def _is_rgb(data: bytes) -> bool:
     """Whether Adobe's segment says that a JPEG of three planes is RGB; jpeglib goes by the planes' numbers alone."""
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+    with _opened(data) as image:
         return "jfif" not in image.info and image.info.get("adobe_transform") == 0
 
 
@@ -141,9 +145,12 @@ def coefficients(data: bytes) -> tuple[Any, Planes, NDArray[np.uint16]]:
     Raises:
         StreamError: it cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="lof-") as folder:
+    with temporary_folder() as folder:
         path = Path(folder) / "one.jpg"
-        path.write_bytes(_bare(data))
+        try:
+            path.write_bytes(_bare(data))
+        except OSError as error:
+            raise cannot_write(path, error) from error
         try:
             image = jpeglib.read_dct(str(path))
             planes = tuple(p for p in (image.Y, image.Cb, image.Cr, image.K) if p is not None)
@@ -177,12 +184,18 @@ def decoded(
     Raises:
         StreamError: damaged, cut short, or of inks.
     """
+    with _opened(data) as image:
+        if fits is not None:
+            fits(image.height, image.width)
+        if not raw and image.mode not in ("RGB", "L"):
+            raise StreamError("is a JPEG of another kind than grey and YCbCr; optimize it as a picture")
+        return np.array(image if raw else image.convert("RGB"))
+
+
+@contextmanager
+def _opened(data: bytes) -> Iterator[Image.Image]:
     try:
         with pillow_errors_mapped(), Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
-            if fits is not None:
-                fits(image.height, image.width)
-            if not raw and image.mode not in ("RGB", "L"):
-                raise StreamError("is a JPEG of another kind than grey and YCbCr; optimize it as a picture")
-            return np.array(image if raw else image.convert("RGB"))
+            yield image
     except ImageError as error:
         raise StreamError(str(error)) from error

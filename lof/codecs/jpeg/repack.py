@@ -16,6 +16,7 @@ import numpy as np
 
 from lof.codecs.jpeg.files import METADATA, coefficients, decoded
 from lof.errors import StreamError
+from lof.machine.memory import require_memory
 
 _MARKER: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
 _END: Final = 0xD9
@@ -24,6 +25,8 @@ import sys, mozjpeg_lossless_optimization as mozjpeg
 sys.stdout.buffer.write(mozjpeg.optimize(sys.stdin.buffer.read(), copy=mozjpeg.COPY_MARKERS.ALL))
 """
 _LARGEST: Final = 1023
+_BYTES_PER_PIXEL: Final = 32
+"""Pixels and coefficients before and after, and a plane of them in 64 bits."""
 
 
 def repacked(data: bytes) -> bytes:
@@ -38,7 +41,8 @@ def repacked(data: bytes) -> bytes:
             f"holds {spare} bytes behind its picture (a film or further pictures), which would be lost; "
             "keep it as it is"
         )
-    pixels, (_, planes, tables) = decoded(data, raw=True), coefficients(data)
+    pixels = decoded(data, raw=True, fits=_require_memory)
+    _, planes, tables = coefficients(data)
     # mozjpeg ends the process where it is to write what a JPEG of 8 bits cannot hold.
     if any(np.abs(plane.astype(int)).max(initial=0) > _LARGEST for plane in planes):
         raise StreamError("is damaged (coefficients out of range); replace it with the complete file")
@@ -54,9 +58,13 @@ def repacked(data: bytes) -> bytes:
     return min(data, packed, key=len)
 
 
+def _require_memory(height: int, width: int) -> None:
+    require_memory(height * width * _BYTES_PER_PIXEL, None, f"a {width}×{height} image", "read")
+
+
 def _packed(data: bytes) -> bytes:
     # In a process of its own, which mozjpeg ends at every error.
-    done = subprocess.run([sys.executable, "-c", _PACK], input=data, capture_output=True, check=False)
+    done = subprocess.run([sys.executable, "-P", "-c", _PACK], input=data, capture_output=True, check=False)
     if done.returncode != 0 or not done.stdout:
         raise StreamError(
             "is a JPEG that mozjpeg does not read (arithmetic coding, more than 8 bits or damage); keep it as it is"

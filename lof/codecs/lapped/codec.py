@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lof.codecs.base import Codec, Coded, Decoded, Latents, Locality, Quantize
+from lof.codecs.checks import strings_read
 from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.exact import exact_arithmetic, fingerprint
 from lof.codecs.lapped.bits import bits_of, bits_of_whole, rises_of_whole
@@ -185,14 +186,12 @@ class LappedCodec(Codec):
                 f"a {self.name} stream has {most}, not {len(strings)}; compress the image again"
             )
         rows, columns = (side // BLOCK for side in self.padded_size(height, width))
-        try:
+        with strings_read(self.name):
             z, y, values = self.decoder.decode(
                 strings[0], self.number, rows, columns, values_alone=image_alone
             )
             told = self._told(strings[1:], rows, columns)
             image = self._shown(values, told)[0].permute(2, 0, 1).clamp_(0, 1)
-        except (RuntimeError, ValueError, IndexError, OverflowError, MemoryError) as error:
-            raise StreamError(f"the {self.name} decoder cannot read the strings ({error})") from error
         return z, y, values, told, self.crop(image, height, width)
 
     def _told(self, strings: Sequence[bytes], rows: int, columns: int) -> dict[str, Tensor]:

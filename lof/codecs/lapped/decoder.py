@@ -1,7 +1,7 @@
 """The standard decoder of lapped files' strings, and the encoder that is its mirror.
 
-Needs CompressAI's rANS coder, and nothing of lof outside this folder but ``lof.codecs.entropy`` and errors. ``FORMAT.md``
-says what it does so that another can be written.
+Needs CompressAI's rANS coder, and nothing of lof outside this folder but ``lof.codecs.entropy`` and errors.
+``FORMAT.md`` says what it does so that another can be written.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from typing import Protocol, cast
@@ -18,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lof.codecs.exact import one_thread_each
 from lof.codecs.lapped.transforms import BLOCK, GatedBlock, Transforms, lap, plausible, shuffle
 
 PLACES = 1024
@@ -37,8 +37,7 @@ class Strips(Protocol):
 @contextmanager
 def striped() -> Iterator[Strips]:
     """Threads that work on strips. How many there are changes nothing in what comes out."""
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with one_thread_each() as pool:
 
         def strips(x: Tensor, make: Callable[[int, int], Tensor]) -> Tensor:
             rows = x.shape[1]
@@ -48,7 +47,6 @@ def striped() -> Iterator[Strips]:
             )
 
         yield strips
-    torch.set_num_threads(threads)  # what the workers have set is what new threads of others would get
 
 
 class Synthesis:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import cast
 
@@ -12,6 +11,8 @@ import torch.nn.functional as F
 from compressai.layers import GDN
 from compressai.models.utils import conv, deconv
 from torch import Tensor, nn
+
+from lof.codecs.exact import one_thread_each
 
 
 def analysis(width: int, latent_channels: int) -> nn.Sequential:
@@ -64,11 +65,9 @@ class TiledSynthesis:
         batch, _, height, width = y.shape
         image = y.new_empty(batch, 3, 16 * height, 16 * width)
         corners = product(range(batch), range(0, height, self.TILE), range(0, width, self.TILE))
-        threads = torch.get_num_threads()
-        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with one_thread_each() as pool:
             for _ in pool.map(lambda corner: self._make(y, image, *corner), corners):
                 pass
-        torch.set_num_threads(threads)  # what the workers have set is what new threads of others would get
         return image
 
     @torch.inference_mode()

@@ -12,7 +12,7 @@ from PIL import Image
 
 import lof
 from lof.codecs.jpeg import files
-from lof.errors import StreamError
+from lof.errors import LowMemoryError, StreamError
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +94,24 @@ def test_what_would_lose_something_or_is_damaged_is_one_clear_error(
     for data, message in spoilt.items():
         with pytest.raises(StreamError, match=rf"^a\.jpg: {message}[^\n]*; [^\n]*$"):
             lof.repack(data, name="a.jpg")
+
+
+def test_neither_a_file_nor_memory_ends_in_another_librarys_words(
+    face: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = saved(face)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow's own, far below lof's
+    assert len(files.read(data).planes) == 3
+    monkeypatch.setattr("lof.machine.memory.free_memory", lambda: 100_000)
+    with pytest.raises(LowMemoryError, match=r"^a\.jpg: a 114×97 image needs about"):
+        lof.repack(data, name="a.jpg")
+
+
+def test_modules_of_the_working_folder_are_not_run(
+    face: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mozjpeg_lossless_optimization.py").write_text("open('was-here', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    data = saved(face)
+    assert len(lof.repack(data)) < len(data)
+    assert not (tmp_path / "was-here").exists()
