@@ -26,6 +26,11 @@ def flag(name: str, help: str, panel: str | None = None) -> Any:
     return typer.Option(name, help=help, metavar="", rich_help_panel=panel)
 
 
+def folder(metavar: str, help: str) -> Any:
+    """An argument that names a folder of this machine."""
+    return typer.Argument(metavar=metavar, help=help, parser=path, show_default=False)
+
+
 def default(text: str, help: str, panel: str | None = None, **more: Any) -> Any:
     """An option whose default ``None`` stands for what ``text`` says."""
     return typer.Option(help=help, show_default=text, rich_help_panel=panel, **more)

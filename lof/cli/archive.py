@@ -34,10 +34,7 @@ archive = typer.Typer(
 )
 app.add_typer(archive)
 
-Dst = Annotated[
-    Path,
-    typer.Argument(metavar="DST", help="Folder of the archive.", parser=options.path, show_default=False),
-]
+Dst = Annotated[Path, options.folder("DST", "Folder of the archive.")]
 Json = Annotated[
     bool,
     options.flag(
@@ -267,12 +264,7 @@ _RESTORE = (
 @archive.command("restore", help=_RESTORE)
 def restore(
     dst: Dst,
-    out: Annotated[
-        Path,
-        typer.Argument(
-            metavar="OUT", help="Folder for the restored tree.", parser=options.path, show_default=False
-        ),
-    ],
+    out: Annotated[Path, options.folder("OUT", "Folder for the restored tree.")],
     *,
     format: Annotated[str, typer.Option(help="Format of the restored images: png or source.")] = "png",
     overwrite: Annotated[

@@ -14,10 +14,7 @@ from lof.cli import app
 
 @app.command("samples")
 def samples(
-    folder: Annotated[
-        Path,
-        typer.Argument(help="Where to put them.", metavar="DIR", parser=options.path, show_default=False),
-    ],
+    folder: Annotated[Path, options.folder("DIR", "Where to put them.")],
 ) -> None:
     """Write four sample photographs and their credits; nothing is downloaded."""
     from lof.pictures.samples import CREDITS_NAME, SAMPLES, write_samples
