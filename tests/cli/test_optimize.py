@@ -229,6 +229,8 @@ def test_auto_stays_with_what_it_chose_when_the_machine_is_measured_anew(
     first = auto(90)
     assert first.exit_code == 0, first.output
     assert "profile fast" in first.stderr
+    quiet = auto(0.001, "--quiet")
+    assert (quiet.exit_code, quiet.output) == (0, "")
     again = auto(0.001)
     assert again.exit_code == 0, again.output
     assert "profile fast with tiny: as before in lof-out" in again.stderr

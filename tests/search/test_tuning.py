@@ -83,6 +83,7 @@ def test_the_command_writes_a_profile_once(
     tuned = load_profile("found.toml")
     assert tuned.name == "timid-tiny"
     assert f"{100 * trials[0]['cost']:.1f}".replace("-", "−") in tuned.summary
+    assert tuned.summary.endswith(" on 1 crop with tiny")  # of the four that there may be
     before = Path("found.toml").read_bytes()
     code, _, err = run("-o", "found.toml")
     assert (code, err.count("\n")) == (2, 1)

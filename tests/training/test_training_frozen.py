@@ -12,6 +12,7 @@ import torch
 from lof.codecs import load_codec, trainable
 from lof.codecs.training import Aim, Kept
 from lof.errors import TrainingError
+from lof.files.storage import temporary_name
 from lof.training import export_weights, parse_recipe, train
 from lof.training.checkpoint import load_checkpoint
 from lof.training.data import load_pool
@@ -107,6 +108,19 @@ def test_latents_are_kept_for_the_next_run_and_made_anew_for_other_transforms(
         next(kept.analyse.parameters()).mul_(1.5)
     other = analyse(pool, kept, torch.float32, cache)
     assert not torch.equal(first.images[0], other.images[0])
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_another_run_writes_in_a_shared_folder_stays(tmp_path: Path, photos: Path, shared: bool) -> None:
+    folder = tmp_path / "shared" if shared else tmp_path / "run"
+    unfinished = folder / temporary_name("latents-tiny-4.pt")
+    unfinished.parent.mkdir()
+    unfinished.write_bytes(b"")
+    data = {"train": [str(photos)]} | ({"latents": str(folder)} if shared else {})
+    rung = {"quality": 4, "lmbda": 0.013, "steps": 1, "learning_rate": 2e-3}
+    train(recipe_of(photos, data=data, rung=[rung]), tmp_path / "run", device="cpu")
+    assert unfinished.exists() == shared
+    assert (folder / "latents-tiny-4.pt").exists()
 
 
 def test_batches_are_cuts_of_the_latents(photos: Path) -> None:
