@@ -89,15 +89,10 @@ def optimize(
             raise UsageError(
                 "a target decides on λ itself, the start and the size; leave out lmbda, warm_start and never_bigger"
             )
-        ladder = (
-            Ladder.of_one(codec)
-            if isinstance(codec, Codec)
-            else _ladder(codec_for(codec, plan.name), quality, metric, device)
-        )
         return optimize_to(
             image,
             target,
-            ladder,
+            _ladder(codec, plan, quality, metric or "mse", device),
             plan,
             metric=metric,
             seed=seed,
@@ -143,7 +138,7 @@ def optimize_to(
 ) -> Result:
     """:func:`optimize` with a target, at the qualities of a :class:`lof.targets.Ladder`; the rest is as there."""
     check_arguments(metric=metric, seed=seed, target=target, memory=memory)
-    picture = image if isinstance(image, Picture) else picture_of(image)
+    picture = picture_of(image)
     return reach_target(
         picture,
         target,
@@ -187,12 +182,13 @@ def optimize_batch(
     started = time.perf_counter()
     check_arguments(metric=metric, lmbda=lmbda, seed=seed, memory=memory)
     seed = int(seed)  # torch takes no NumPy number
+    if not isinstance(codec, Codec):
+        raise UsageError(f"codec {codec!r}: must be a loaded one, such as lof.load_codec('lapped')")
     plan = profile if isinstance(profile, Profile) else load_profile(profile)
-    pictures = [image if isinstance(image, Picture) else picture_of(image) for image in images]
+    pictures = [picture_of(image) for image in images]
     check_batch([picture.pixels.shape for picture in pictures], regions=regions, warm_starts=warm_starts)
     metric = metric or codec.metric
-    suited = codec.lambda_for(metric)
-    lmbda = checked_lambda(suited if lmbda is None else lmbda)
+    lmbda = checked_lambda(codec.lambda_for(metric) if lmbda is None else lmbda)
     height, width = pictures[0].pixels.shape[:2]
     codec = codec.for_size(height, width)
     format = format or container_for(codec.name)
@@ -261,6 +257,7 @@ def optimize_batch(
         if portable and not codec.portable and (bigger or searched.measured.cost >= baseline.measured.cost):
             # Only now: widening takes a while, and where the search wins nobody reads the plain encoding.
             baseline = writer.write(codec.widen(plain[index]))
+            bigger = never_bigger and len(searched.data) > len(baseline.data)
         won = searched.measured.cost < baseline.measured.cost and not bigger
         kept = searched if won else baseline
         results.append(
@@ -276,14 +273,15 @@ def optimize_batch(
                 lmbda=lmbda,
                 kept="search" if won else "plain",
                 evaluations=best.evaluations,
-                seconds=(time.perf_counter() - started) / len(pictures),
+                seconds=0.0,
                 seed=seed,
                 metric=metric,
                 trace=best.trace,
                 note=notes[index],
             )
         )
-    return results
+    seconds = (time.perf_counter() - started) / len(results)
+    return [replace(result, seconds=seconds) for result in results]
 
 
 def encode(
@@ -302,7 +300,7 @@ def encode(
     check_quality(codec, quality)
     if not isinstance(codec, Codec):
         codec = load_codec(codec_for(codec, "medium"), quality, device="cpu")
-    picture = image if isinstance(image, Picture) else picture_of(image)
+    picture = picture_of(image)
     codec = codec.for_size(*picture.pixels.shape[:2])
     format = format or container_for(codec.name)
     symbols = codec.symbols(begin(codec, picture, ()).plain)
@@ -389,11 +387,13 @@ def decode_stream(
     return Picture(container(stream.container).to_pixels(decoded.image), stream.boxes), symbols
 
 
-def _ladder(name: str, quality: float | None, metric: str | None, device: str) -> Ladder:
-    spec = codec_spec(name)
-    made_for = spec.made_for(metric or "mse")
+def _ladder(codec: str | Codec, plan: Profile, quality: float | None, metric: str, device: str) -> Ladder:
+    if isinstance(codec, Codec):
+        return Ladder.of_one(codec)
+    spec = codec_spec(codec_for(codec, plan.name))
+    made_for = spec.made_for(metric)
 
     def load(quality: float) -> Codec:
-        return load_codec(name, quality, metric=made_for, device=device)
+        return load_codec(spec.name, quality, metric=made_for, device=device)
 
     return Ladder.of(spec, made_for, load) if quality is None else Ladder.of_one(load(quality))

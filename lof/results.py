@@ -246,7 +246,7 @@ def check_arguments(
     ):
         if number is not None and not _is_number(number):
             raise UsageError(f"{name} {number!r}: must be a number, such as {example}")
-    if not isinstance(weights, str | os.PathLike | None):
+    if not isinstance(weights, str | os.PathLike | None) or "\0" in str(weights):
         raise UsageError(f"weights {weights!r}: must be the path of a folder")
     if metric not in (None, "mse", "ms-ssim"):
         raise UsageError(f"metric {metric!r}: unknown; it is mse or ms-ssim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -144,6 +145,22 @@ class TestNeverWorse:
         assert found.optimised.size > found.baseline.size, "quality is worth bytes at this λ"
         kept = lof.optimize(crop, codec=tiny, profile=SHORT, lmbda=4 * tiny.lmbda, never_bigger=True)
         assert (kept.kept, kept.data) == ("plain", lof.encode(crop, codec=tiny))
+
+    def test_bigger_means_than_the_plain_file_that_every_cpu_reads(
+        self, tiny: Codec, crop: Pixels, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        options: dict[str, Any] = {"profile": SHORT, "lmbda": 4 * tiny.lmbda}
+        other = copy.copy(tiny)
+        times = iter((1, 3))
+
+        def widen(symbols: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+            factor = next(times)
+            return {name: factor * each for name, each in symbols.items()}
+
+        monkeypatch.setattr(other, "widen", widen)
+        found = lof.optimize(crop, codec=other, **options, never_bigger=True)
+        assert found.kept == "search"
+        assert found.optimised.size <= found.baseline.size
 
     def test_the_embedded_default_gains_on_a_photograph(self, crop: Pixels) -> None:
         result = lof.optimize(crop, profile="fast", device="cpu")

@@ -9,7 +9,9 @@ import pytest
 
 import lof
 from lof.codecs import Codec
-from lof.errors import UsageError
+from lof.errors import ProfileError, UnknownCodecError, UsageError
+from lof.pictures.picture import Picture
+from lof.pools import make_pool
 from lof.profiles import parse_profile
 from lof.results import Target
 
@@ -93,3 +95,27 @@ def test_numbers_of_numpy_are_numbers(tiny: Codec) -> None:
         for q, s, by in ((4, 3, 0.5), (np.float32(4), np.int64(3), np.float64(0.5)))
     )
     assert one == other
+
+
+def test_what_is_no_codec_no_name_and_no_path_is_one_clear_error(tiny: Codec) -> None:
+    with pytest.raises(UsageError, match=r"^codec 'tiny': must be a loaded one"):
+        lof.optimize_batch([PICTURE], "tiny", SHORT)  # type: ignore[arg-type]
+    for name in (None, 4):
+        with pytest.raises(UnknownCodecError, match=rf"^codec {name}: is a "):
+            lof.load_codec(name)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"^weights 'a\\x00b': must be the path"):
+        lof.load_codec("tiny", weights="a\0b")
+    with pytest.raises(ProfileError, match="unknown"):
+        lof.optimize(PICTURE, codec=tiny, profile=300 * "x")
+    with pytest.raises(UsageError, match=r"^--jobs 0: must be 1 or more"):
+        make_pool(0)
+
+
+def test_the_bytes_of_a_file_may_be_a_bytearray(tiny: Codec) -> None:
+    data = lof.encode(Picture(PICTURE, {b"exif": b"II*\0"}), codec=tiny)
+    assert np.array_equal(lof.decode(bytearray(data)).pixels, lof.decode(data).pixels)
+
+
+def test_the_seconds_of_a_batch_are_shared_out_evenly(tiny: Codec) -> None:
+    results = lof.optimize_batch([PICTURE] * 3, tiny, SHORT)
+    assert len({result.seconds for result in results}) == 1

@@ -90,12 +90,14 @@ def create(
     digest = settings_digest(settings, floors)
     with Store(dst, create=True) as store:
         _refuse_other_sources(store.manifest, sources, moved)
-        keep_weights(dst, settings.load("cpu"))
+        first = settings.load("cpu")
+        keep_weights(dst, first)
         decider = Decider(store.manifest, digest, policy)
         parts = (
             find_shares(store.manifest, sources, decider, settings, pool, on_event) if settings.total else {}
         )
         job = _Create(store, sources, decider, settings, parts, on_event)
+        job.kept.add(first.fingerprint.hex())
         for source in sources:
             job.put_source(source, _UNREAD)
         pool.run(job.items(), Search(settings, floors), listener(on_event, job.keep))
@@ -162,6 +164,7 @@ class _Create:
         self.flying: dict[str, Row] = {}
         self.plain: list[Row] = []
         self.complete: list[Source] = []
+        self.kept: set[str] = set()
 
     def items(self) -> Iterator[SearchItem]:
         """The images that workers have to see; all else is done on the way."""
@@ -185,11 +188,19 @@ class _Create:
         row = self.flying.pop(item.path)
         if isinstance(outcome, Streamed):
             row = replace(row, state="streamed", settings=self.decider.digest, **outcome.columns)
+            self._keep_weights(row)
             self.summary.streamed += 1
             self._settled(self.store.commit(row, self.store.stage([outcome.data])))
         else:
             row = replace(row, why=outcome.why, detail=outcome.detail, error=outcome.error)
             self._store(replace(row, seconds=outcome.seconds), self.store.stage([item.data]))
+
+    def _keep_weights(self, row: Row) -> None:
+        """For a target a stream may have another quality than the first, whose weights may be others."""
+        assert row.fingerprint is not None
+        if row.fingerprint not in self.kept:
+            keep_weights(self.store.folder, self.settings.load("cpu", quality=row.quality))
+            self.kept.add(row.fingerprint)
 
     def put_source(self, source: Source, error: str) -> None:
         """Note how far a source has been read."""

@@ -70,7 +70,7 @@ class FolderSource:
 
     def _walking(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", _WALK, str(self.path), self.name, *self._left_out],
+            [sys.executable, "-I", "-S", "-X", "utf8", _WALK, str(self.path), self.name, *self._left_out],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is for this process

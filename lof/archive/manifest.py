@@ -208,7 +208,11 @@ class Manifest:
     def sources(self) -> list[SourceRow]:
         """The sources of the archive."""
         query = f"SELECT {', '.join(SourceRow._fields)} FROM sources ORDER BY name"
-        return [SourceRow._make(map(str, found)) for found in self._all(query)]
+        rows = [SourceRow._make(map(str, found)) for found in self._all(query)]
+        for row in rows:
+            if not _is_list_of_texts(row.exclude):
+                raise self._damaged(f"what was left out of {row.name!r} is {row.exclude!r}")
+        return rows
 
     def put_source(self, source: SourceRow) -> None:
         """Insert or replace a source."""
@@ -324,6 +328,14 @@ class Manifest:
             f"{self.path}: damaged ({' '.join(str(what).split())}); copy it back from a backup, or make a new one "
             "of the files beside it with `lof archive rebuild`"
         )
+
+
+def _is_list_of_texts(text: str) -> bool:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, list) and all(isinstance(item, str) for item in found)
 
 
 def _to_read(path: Path) -> sqlite3.Connection:

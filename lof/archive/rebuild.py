@@ -28,8 +28,8 @@ from lof.files.atomic import cannot_write, make_folders
 from lof.pools import Pool, Work
 
 WHY = "rebuilt"
-_log = logging.getLogger("lof.archive")
 """Stands in :attr:`Row.why` of a row that was made of its object alone."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -55,7 +55,8 @@ def rebuild(
     about quality are lost. The damaged manifest is kept. Killed at any moment, the same call continues.
 
     Raises:
-        ArchiveError: the manifest is whole or of another version, or nothing of an archive is there.
+        ArchiveError: the manifest is whole or of another version, or nothing of an archive is there. One
+            that an earlier call made without all objects, as weights were missing, is made again.
         OutputError: the folder cannot be written, or another process is at work in it.
         WorkerError: workers cannot start.
     """
@@ -230,8 +231,10 @@ def _refuse_whole(dst: Path) -> None:
         return
     with contextlib.suppress(DamagedManifest), Manifest(dst) as manifest:
         manifest.check()
-        for _ in manifest.rows():
-            pass
+        rows = {row.object for row in manifest.rows() if row.why == WHY}
+        made_here = len(rows) == sum(1 for _ in manifest.rows())
+        if made_here and not rows.issuperset(objects.names_in(dst)):  # something could not be read then
+            return
         raise ArchiveError(f"{path}: is whole; nothing is to be rebuilt")
 
 

@@ -116,9 +116,10 @@ class _Names:
             folder = row is None or row.kind == "folder"
             if row is None and not any(manifest.below(old)):
                 raise UsageError(f"--rename {old}={new}: the archive has no {old}; see `lof archive status`")
-            if not is_safe(new) or manifest.get(new) is not None:
+            taken = new in self._files.values() or new in self._folders.values()
+            if not is_safe(new) or taken or manifest.get(new) is not None:
                 raise UsageError(
-                    f"--rename {old}={new}: {new} is in the archive or no path; choose another one"
+                    f"--rename {old}={new}: {new} is in the archive, taken or no path; choose another one"
                 )
             (self._folders if folder else self._files)[old] = new
 
@@ -151,8 +152,10 @@ class _Target:
         """Where a path belongs; nothing on the way there is a link.
 
         Raises:
-            ArchiveError: a folder on the way is a link.
+            ArchiveError: a folder on the way is a link, or lof's own.
         """
+        if PurePosixPath(path).parts[0] == _PRIVATE:
+            raise ArchiveError("lof keeps its own notes there; give it another name with --rename")
         place = self.out.joinpath(*PurePosixPath(path).parts)
         if place.parent not in self._checked:
             expected = self.real.joinpath(*PurePosixPath(path).parts[:-1])

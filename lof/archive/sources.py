@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lof.archive.entries import Limits, Source
 from lof.archive.folder import FolderSource
+from lof.archive.names import is_safe
 from lof.archive.tar import TarSource
 from lof.archive.zip import ZipSource
 from lof.errors import ArchiveError, UsageError
@@ -74,7 +75,7 @@ def _open(path: Path, dst: Path, limits: Limits, exclude: tuple[str, ...]) -> So
             return ZipSource(place, place.stem, limits, exclude)
         if place.is_file() and (suffix is not None or tarfile.is_tarfile(place)):
             stem = place.name[: -len(suffix)] if suffix else place.stem
-            return TarSource(place, stem, limits, exclude)
+            return TarSource(place, stem if is_safe(stem) else place.name, limits, exclude)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     raise UsageError(f"{path}: is no folder, .tar (.gz, .bz2, .xz) or .zip; put single files into a folder")

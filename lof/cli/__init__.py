@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -15,10 +16,12 @@ from rich.markup import escape
 
 import lof
 from lof.cli._consoles import make_console
-from lof.errors import LofError, OutputError, UsageError
+from lof.errors import LofError, OutputError, UsageError, one_line
 from lof.report.figures import printable
 
 INTERRUPTED = 130
+_CANNOT_PRINT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+"""What writing to a standard stream may end in, and hardly anything else without a file's name."""
 LOG = logging.getLogger("lof.cli")
 """What ``--log-file`` keeps."""
 LOG.addHandler(logging.NullHandler())
@@ -122,14 +125,16 @@ def _run() -> None:
     except BrokenPipeError:  # nobody reads any more; Typer ends so too
         sys.exit(1)
     except OSError as error:
-        if isinstance(error, ConnectionError):
-            raise
         if error.filename is not None:
             raise OutputError(
                 f"{error.filename}: cannot be used ({error.strerror}); check its name and permissions"
             ) from error
+        if error.errno in _CANNOT_PRINT:
+            raise OutputError(
+                f"standard output: cannot be written ({error.strerror}); make room there, or send it elsewhere"
+            ) from error
         raise OutputError(
-            f"standard output: cannot be written ({error.strerror}); make room there, or send it elsewhere"
+            f"{one_line(error)}; see to that and run the same command again, what is done is kept"
         ) from error
 
 

@@ -9,7 +9,7 @@ _REBUILD = (
     "Make a new manifest from what lies in the archive, where the old one is lost or damaged.\n\n"
     "Every stream is decoded and every stored file is read. Empty folders, links, times, permission bits and the "
     "figures of quality are lost with the old manifest. A damaged one is kept below DST/.lof. What cannot be read "
-    "is named and gets no row.\n\n"
+    "is named and gets no row; the same command tries it again.\n\n"
     "If it was stopped or killed, the same command continues. A later `create` searches again for the images that "
     "are still in a source."
 )

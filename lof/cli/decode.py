@@ -15,7 +15,7 @@ from lof.cli._streams import Inputs, find_streams, read_stream, write_new
 from lof.containers import MAX_PIXELS, SUFFIXES, unpack
 from lof.errors import ImageError, LofError, UsageError, one_line
 from lof.files.inputs import IMAGE_SUFFIXES, Source
-from lof.files.storage import Location, parse
+from lof.files.storage import Location, is_remote, parse
 from lof.report.figures import plural, printable
 
 _HELP = (
@@ -83,7 +83,7 @@ def decode(
 
 
 def _targets(sources: Sequence[Source], out: Location | None) -> list[Location]:
-    if out is not None and out.suffix.lower() == ".png" and not out.is_dir():
+    if out is not None and out.suffix.lower() == ".png" and (is_remote(out) or not out.is_dir()):
         if len(sources) > 1:
             raise UsageError(f"-o {out}: one file for {len(sources)} streams; name a folder")
         return [out]

@@ -207,6 +207,8 @@ def codec_spec(name: str) -> CodecSpec:
         UnknownCodecError: there is none, or several; the message names them, or the nearest.
     """
     _find_families()
+    if not isinstance(name, str):
+        raise UnknownCodecError(f"codec {name!r}: is a {type(name).__name__}; give the name of one")
     if name in _specs:
         return _specs[name]
     if name in _tiers:

@@ -83,4 +83,4 @@ def unpack(data: bytes, name: str = "stream", max_pixels: int = MAX_PIXELS) -> S
     Raises:
         StreamError: it is no stream, or damaged; the message starts with ``name``.
     """
-    return container_of(data, name).unpack(data, name, max_pixels)
+    return container_of(data, name).unpack(bytes(data), name, max_pixels)

@@ -71,7 +71,7 @@ def parse(text: str) -> Location:
         raise UsageError(
             f"{text}: the package for {protocol}:// is not installed ({one_line(hint)})"
         ) from error
-    except ValueError as error:
+    except Exception as error:  # each protocol has its own words for a URL that it does not take
         raise UsageError(f"{text}: unknown protocol; use a path, s3://, gs://, az:// or file://") from error
 
 

@@ -126,15 +126,18 @@ def run_job(
                 f"{out}: holds streams made with other settings ({len(plan.replaced)} of these images); "
                 "choose another folder with -o, or add --redo to replace them"
             )
-        if settings.total and redo and plan.todo:
+        anew = settings.total and any(source not in plan.known for source in plan.todo)
+        if anew and redo:
             plan.todo.extend(source for source, _ in plan.skipped)
             plan.skipped.clear()
+            plan.known.clear()
         keeper = _Keeper(manifest, plan, digest, on_event)
         for source, record in plan.skipped:
             keeper(Skipped(source, record))
         known = {source.relative.as_posix(): record for source, record in plan.known.items()}
-        taken = {s.relative.as_posix(): record["optimised"]["size"] for s, record in plan.skipped}
-        parts = find_shares(sources, settings, pool, on_event, taken) if settings.total and plan.todo else {}
+        there = [*plan.skipped, *plan.known.items()]
+        taken = {source.relative.as_posix(): record["optimised"]["size"] for source, record in there}
+        parts = find_shares(sources, settings, pool, on_event, taken) if anew else {}
         work = Optimise(out, settings, until, known, parts)
         work.clean_up(tuple(plan.todo))
         in_order = isinstance(pool, ThisProcess) and batch == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -94,11 +95,12 @@ def read_size(path: Location) -> tuple[int, int]:
         raise type(error)(f"{path}: {error}") from error
 
 
-def picture_of(image: Image.Image | NDArray[Any] | torch.Tensor) -> Picture:
+def picture_of(image: Picture | Image.Image | NDArray[Any] | torch.Tensor) -> Picture:
     """Take an image from memory.
 
     Args:
-        image: a Pillow image under the same rules as a file; an array ``(H, W, 3)`` uint8 RGB, copied; or a
+        image: a picture, as it is; a Pillow image under the same rules as a file; an array ``(H, W, 3)`` uint8 RGB,
+            copied; or a
             tensor ``(3, H, W)`` of floats in 0…1 on any device, rounded to 8 bits (with a note where that
             moves a value by more than float16 would).
 
@@ -106,6 +108,8 @@ def picture_of(image: Image.Image | NDArray[Any] | torch.Tensor) -> Picture:
         ImageError: another type, shape, dtype or range, or what ``read_picture`` refuses in a file.
     """
     try:
+        if isinstance(image, Picture):
+            return _checked(image)
         if isinstance(image, Image.Image):
             with pillow_errors_mapped():
                 return _to_picture(image, MAX_PIXELS, None)
@@ -185,6 +189,14 @@ def _load(image: Image.Image) -> tuple[Image.Image, int]:
         image = image.copy()
         image.info["transparency"] *= depth
     return image, turned
+
+
+def _checked(picture: Picture) -> Picture:
+    pixels = picture.pixels
+    if pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.ndim == 3 and pixels.shape[2] == 3:
+        check_size(pixels.shape[1], pixels.shape[0])
+        return picture
+    return replace(picture, pixels=_from_array(pixels).pixels)
 
 
 def _from_array(array: NDArray[Any]) -> Picture:

@@ -56,12 +56,14 @@ def make_pool(
         num_gpus: of each worker of a Ray cluster, fractions too.
 
     Raises:
-        UsageError: ``num_gpus`` without ``ray`` or below 0.
+        UsageError: ``jobs`` below 1, or ``num_gpus`` without ``ray`` or below 0.
         MissingExtraError: Ray is not installed.
         WorkerError: no Ray answers at that address.
     """
     if num_gpus is not None and not (ray and 0 <= num_gpus < float("inf")):
         raise UsageError(f"--num-gpus {num_gpus:g}: must be 0 or more, and goes with --ray only")
+    if jobs is not None and jobs < 1:
+        raise UsageError(f"--jobs {jobs}: must be 1 or more")
     if ray is not None:
         from lof.pools.ray import RayCluster
 

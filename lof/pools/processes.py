@@ -66,7 +66,10 @@ class Processes:
         items = iter(items)
         first = list(islice(items, self.jobs))
         if first:
-            Team(_Crew(work, len(first), self.threads), chain(first, items), work, on_event).run()
+            threads = self.threads or threads_per_worker(
+                self.jobs
+            )  # also where there are fewer items than jobs
+            Team(_Crew(work, len(first), threads), chain(first, items), work, on_event).run()
 
 
 class _Process(Worker):
@@ -126,8 +129,8 @@ class _Process(Worker):
 class _Crew(Crew):
     noun, remedy = "worker process", "use fewer --jobs"
 
-    def __init__(self, work: Work[Any, Any, Any], size: int, threads: int | None) -> None:
-        self.work, self.size, self.threads = work, size, threads or threads_per_worker(size)
+    def __init__(self, work: Work[Any, Any, Any], size: int, threads: int) -> None:
+        self.work, self.size, self.threads = work, size, threads
 
     def start(self) -> _Process:
         return _Process(self.work, self.threads)

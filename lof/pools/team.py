@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any, NamedTuple
 
-from lof.errors import WorkerError
+from lof.errors import WorkerError, one_line
 from lof.pools.base import ATTEMPTS, FAILED_STARTS, Advanced, Finished, OnEvent, Started, Work, Workers
 
 
@@ -93,12 +93,20 @@ class Team:
         try:
             while wanted := self._wanted():
                 for _ in range(wanted - len(self.workers)):
-                    self.workers.append(self.crew.start())
+                    self.workers.append(self._started())
                     self._count()
                 for worker in self.crew.listen(self.workers):
                     self._listen(worker)
         finally:
             self._stop()
+
+    def _started(self) -> Worker:
+        try:
+            return self.crew.start()
+        except OSError as error:
+            raise WorkerError(
+                f"a {self.crew.noun} cannot start ({one_line(error)}); {self.crew.remedy}"
+            ) from error
 
     def _wanted(self) -> int:
         """Workers that there is work for; items are pulled only as far as it takes to know."""

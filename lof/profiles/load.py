@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from importlib.resources import files
+from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     if text in BUILT_IN:
         return _parse(profile_folder() / f"{text}.toml")
     path = Path(text)
-    if path.suffix == ".toml" or path.is_file():
+    if path.suffix == ".toml" or isfile(path):
         return _parse(path)
     near = difflib.get_close_matches(text, BUILT_IN, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"use {', '.join(BUILT_IN)} or the path of a TOML file"

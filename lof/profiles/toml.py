@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from lof.profiles.schema import Profile
@@ -19,12 +20,16 @@ def profile_toml(profile: Profile) -> str:
 def _toml_value(value: Any) -> str:
     """A value of a profile as TOML writes it."""
     if isinstance(value, dict):
-        pairs = ", ".join(f"{key} = {_toml_value(item)}" for key, item in value.items())
+        pairs = ", ".join(f"{_key(key)} = {_toml_value(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(_toml_value, value))}]"
-    # JSON's strings, numbers and booleans are also TOML's.
-    return json.dumps(value, ensure_ascii=False)
+    # JSON's strings, numbers and booleans are also TOML's, which escapes one character more.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch("[A-Za-z0-9_-]+", key) else _toml_value(key)
 
 
 def _pairs(content: dict[str, Any]) -> str:

@@ -48,6 +48,10 @@ def point_of(profile: Profile, space: Sequence[Range]) -> Point:
             point[entry.name] = _get(content, entry.name)
         else:
             first, second = (_number(content, path) for path in entry.split)
+            if not first + second:
+                raise StudyError(
+                    f"{entry.name}: is 0 in all, of which there is no share; give a number there"
+                )
             point[entry.name] = first / (first + second)
     return point
 

@@ -30,7 +30,7 @@ def analyse(pool: Pool, kept: Kept, precision: torch.dtype, cache: Path | None) 
     """
     transform = kept.analyse.eval().to(memory_format=torch.channels_last)
     device = pool.images[0].device
-    key = _key(pool, transform.state_dict())
+    key = _key(pool, transform.state_dict(), precision)
     if cache is not None and cache.exists():
         held = _read(cache)
         if held["key"] == key:
@@ -52,9 +52,10 @@ def _latents(kept: Kept, image: Tensor, precision: torch.dtype) -> Tensor:
     return y.permute(1, 2, 0).half().contiguous()
 
 
-def _key(pool: Pool, weights: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(f"rows, columns, channels {len(pool.images)} {pool.pixels}".encode())
-    for value in weights.values():
+def _key(pool: Pool, weights: Mapping[str, Tensor], precision: torch.dtype) -> str:
+    digest = hashlib.sha256(f"rows, columns, channels {precision}".encode())
+    for value in (*weights.values(), *pool.images):
+        digest.update(f"{tuple(value.shape)}".encode())
         digest.update(value.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
 

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from os.path import isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -239,7 +240,7 @@ def load_recipe(name_or_path: str | Path) -> Recipe:
     if text in shipped:
         return _parse(shipped[text])
     path = Path(text)
-    if path.suffix == ".toml" or path.is_file():
+    if path.suffix == ".toml" or isfile(path):
         return _parse(path)
     near = difflib.get_close_matches(text, shipped, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}?" if near else f"use {', '.join(shipped)} or the path of a TOML file"

@@ -166,3 +166,22 @@ def test_a_stream_on_which_a_library_fails_gets_no_row(dst: Path, monkeypatch: p
     ((path, error),) = result.errors
     assert "a.png" in path
     assert "cannot be decoded ('unheard of'); report this" in error
+
+
+def test_a_rebuild_that_missed_something_can_be_repeated(dst: Path) -> None:
+    (dst / "manifest.sqlite").unlink()
+    stream = dst / "streams/photos/a.png.lof"
+    whole = stream.read_bytes()
+    stream.write_bytes(whole[:-3])
+    assert (rebuild(dst, ThisProcess()).streams, len(rows(dst))) == (1, 3)
+    stream.write_bytes(whole)
+    assert rebuild(dst, ThisProcess()).errors == []
+    assert findings(dst) == []
+    with pytest.raises(ArchiveError, match="is whole; nothing is to be rebuilt"):
+        rebuild(dst, ThisProcess())
+
+
+def test_a_file_of_others_in_a_whole_archive_is_no_reason_to_rebuild_it(dst: Path) -> None:
+    (dst / "stored/photos/mine").write_text("mine")
+    with pytest.raises(ArchiveError, match="is whole; nothing is to be rebuilt"):
+        rebuild(dst, ThisProcess())

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from archives import archive, without_privileges
+from archives import archive, rows, without_privileges
 
 from lof.archive import restore
 from lof.archive.store import locked
-from lof.errors import OutputError
+from lof.errors import OutputError, UsageError
 from lof.pools import ThisProcess
 
 RESTORE = """
@@ -125,3 +125,24 @@ def test_damage_to_the_journal_costs_a_second_look_at_most(photos: Path, tmp_pat
     private.mkdir(parents=True)
     (private / "done").write_bytes(b"\xff\xfe\0\n" + b"\xe9" * 64)
     assert restore(tmp_path / "dst", tmp_path / "out", ThisProcess()).stored == 3
+
+
+def test_what_would_lie_among_lofs_own_notes_is_named_and_can_be_renamed(tmp_path: Path) -> None:
+    source, dst, out = tmp_path / ".lof-restore", tmp_path / "dst", tmp_path / "out"
+    source.mkdir()
+    (source / "a.txt").write_text("words")
+    archive(source, dst=dst)
+    failed = restore(dst, out, ThisProcess())
+    assert failed.stored == 0
+    assert dict(failed.errors)[".lof-restore/a.txt"] == (
+        "lof keeps its own notes there; give it another name with --rename"
+    )
+    assert restore(dst, out, ThisProcess(), rename={".lof-restore": "notes"}).errors == []
+    assert (out / "notes/a.txt").read_text() == "words"
+
+
+def test_two_renames_to_one_path_are_refused(photos: Path, tmp_path: Path) -> None:
+    archive(photos, dst=tmp_path / "dst")
+    files = {row.path: "same" for row in rows(tmp_path / "dst").values() if row.kind == "file"}
+    with pytest.raises(UsageError, match="same is in the archive, taken or no path; choose another one"):
+        restore(tmp_path / "dst", tmp_path / "out", ThisProcess(), rename=files)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archives import QUICK
+from archives import QUICK, findings, rows
 from PIL import Image
 
 from lof.archive import Limits, Manifest, Policy, Summary, create, open_sources, rebuild, restore, verify
@@ -378,3 +378,17 @@ def test_a_file_that_changes_before_its_turn_is_archived_as_it_is_then(tmp_path:
     assert last.open is not None
     with last.open() as file:
         assert file.read() == b"longer"
+
+
+@pytest.mark.parametrize("name", [".tar", "..tar", "...tar", ".tgz"])
+def test_a_tar_whose_name_is_a_suffix_alone_gets_a_name_that_can_be_read_back(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "words").write_text("words")
+    with tarfile.open(tmp_path / name, "w") as made:
+        made.add(tmp_path / "words", "manifest.sqlite")
+    archive(tmp_path / name, tmp_path / "dst")
+    assert findings(tmp_path / "dst") == []
+    assert [row.path for row in rows(tmp_path / "dst").values() if row.kind == "file"] == [
+        f"{name}/manifest.sqlite"
+    ]

@@ -362,3 +362,11 @@ def test_a_manifest_with_a_broken_list_of_free_pages_is_one_line(tmp_path: Path)
     with pytest.raises(ArchiveError, match="freelist") as caught:
         verify(tmp_path / "a", ThisProcess())
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("exclude", ["no JSON", "{}", "[1]"])
+def test_a_list_of_what_was_left_out_that_is_none_is_damage(made: Path, exclude: str) -> None:
+    with contextlib.closing(sqlite3.connect(made / "dst/manifest.sqlite", isolation_level=None)) as database:
+        database.execute("UPDATE sources SET exclude = ?", (exclude,))
+    with Manifest(made / "dst") as manifest, pytest.raises(ArchiveError, match=r"damaged .what was left out"):
+        manifest.sources()

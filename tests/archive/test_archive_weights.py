@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from archives import MORE, QUICK, archive, save
+from archives import MORE, QUICK, archive, rows, save
 from safetensors.torch import load_file
 
 from lof.archive import improve, open_sources
 from lof.codecs import Codec, CodecSpec, Continuous, Request, _load, load_codec, register, weights_name
 from lof.errors import WeightsError
+from lof.jobs import JobSettings
 from lof.pools import ThisProcess
+from lof.results import Target
 
 NAMES = ("keeps-well", "keeps-none", "keeps-anyway", "keeps-mine")
 SCALE = torch.tensor([0.1, 0.5])  # float16 does not hold it
@@ -105,3 +107,14 @@ def test_improve_takes_the_weights_that_the_archive_keeps(
     with pytest.raises(WeightsError, match="not on this machine"):
         load_codec("keeps-well")
     assert improve(tmp_path / "dst", sources, settings, ThisProcess()).replaced == 1
+
+
+def test_the_weights_of_all_qualities_that_a_target_takes_are_kept(tmp_path: Path) -> None:
+    photos, dst = tmp_path / "photos", tmp_path / "dst"
+    for seed, size in enumerate(((320, 240), (64, 48))):
+        save(photos / f"{seed}.png", seed, size)
+    settings = JobSettings("mean-scale-96", QUICK.profile, target=Target(size=1500), device="cpu")
+    assert archive(photos, dst=dst, settings=settings).errors == []
+    made = {f"{row.fingerprint}"[:8]: row.quality for row in rows(dst).values() if row.state == "streamed"}
+    assert len(made) > 1
+    assert made.keys() <= {path.name for path in (dst / "weights").iterdir()}

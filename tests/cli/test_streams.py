@@ -328,3 +328,13 @@ def test_too_little_memory_for_a_decoder_is_no_damage(
     assert outcome.code == 3
     assert outcome.out.startswith("unchecked  one/a.lof: the tiny decoder has too little memory")
     assert "failed: one/a.lof: the tiny decoder has too little memory" in run("decode", "one").err
+
+
+@pytest.mark.parametrize("url", ["nonsense://x/y.png", "generic://x/y.png", "ftp://127.0.0.1:1/y.png"])
+def test_a_picture_for_a_store_that_is_none_is_one_line(run: Run, folder: Path, url: str) -> None:
+    outcome = run("decode", "in/a.jpg.lof", "-o", url)
+    assert outcome.code in (1, 2)
+    assert outcome.out == ""
+    assert "y.png" in outcome.err
+    assert "standard output" not in outcome.err
+    assert "Traceback" not in outcome.err

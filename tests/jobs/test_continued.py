@@ -8,7 +8,7 @@ import shutil
 import signal
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -22,6 +22,7 @@ from lof.files.inputs import Source, find
 from lof.jobs import Advanced, Event, JobSettings, plan_job, run_job
 from lof.jobs.crops import crop_path, read_crop
 from lof.jobs.manifest import Manifest, Row
+from lof.results import Target
 
 
 @pytest.fixture(scope="module")
@@ -294,3 +295,23 @@ def test_a_crop_that_is_gone_or_damaged_is_none(finished: Path) -> None:
     assert read_crop(path) is None
     path.unlink()
     assert read_crop(path) is None
+
+
+def test_a_total_counts_images_that_are_only_to_be_compared(tmp_path: Path) -> None:
+    settings = JobSettings("jpeg", profile(1), target=Target(size=4000), total=True)
+    out = tmp_path / "out"
+
+    def size() -> int:
+        return sum(path.stat().st_size for path in out.glob("*.jpg"))
+
+    for seed in range(2):
+        save(tmp_path / f"in/{seed}.png", seed)
+    assert run(tmp_path, settings)[0].done == 2
+    save(tmp_path / "in/2.png", 2)
+    compared = replace(settings, against=("webp",))
+    with suppress(UsageError):  # nothing may be left for the third
+        run(tmp_path, compared)
+    assert 3000 < size() <= 4000
+    assert run(tmp_path, compared, redo=True)[0].done == 3
+    assert len(list(out.glob("*.jpg"))) == 3
+    assert size() <= 4000

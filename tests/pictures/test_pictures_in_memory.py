@@ -17,6 +17,7 @@ from picture_tools import (
 from PIL import Image
 
 from lof.errors import ImageError
+from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of, read_picture
 
 
@@ -82,3 +83,16 @@ def test_a_pillow_image_follows_the_rules_of_files(tmp_path: Path) -> None:
         picture = picture_of(image)
     assert np.array_equal(picture.pixels, from_file.pixels)
     assert (picture.icc, picture.exif, picture.notes) == (from_file.icc, from_file.exif, from_file.notes)
+
+
+def test_a_picture_is_looked_at_like_an_array() -> None:
+    boxes = {b"iccp": b"profile"}
+    whole = Picture(RGB.copy(), boxes)
+    assert picture_of(whole) is whole
+    turned = picture_of(Picture(RGB[::-1], boxes))
+    assert turned.pixels.flags.c_contiguous
+    assert np.array_equal(turned.pixels, RGB[::-1])
+    assert turned.boxes == boxes
+    for pixels in (RGB / np.float32(255), RGB[..., 0], RGB[:0]):
+        with pytest.raises(ImageError, match=r"^image: .*; "):
+            picture_of(Picture(pixels))

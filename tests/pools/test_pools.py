@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pool_tools import DiesAtOnce, DiesFirst, Refuses, Squares, Variables, outcomes, run
 
 from lof.errors import UsageError, WorkerError
 from lof.pools import Advanced, Event, Finished, Pool, Processes, Started, ThisProcess, make_pool
+from lof.pools.processes import _Process
 
 
 @pytest.mark.parametrize("pool", [ThisProcess(), Processes(2, threads=1)])
@@ -110,3 +113,33 @@ def test_one_job_works_in_this_process_and_more_in_others() -> None:
     assert isinstance(make_pool(1), ThisProcess)
     assert isinstance(make_pool(2), Processes)
     assert isinstance(make_pool(1, threads=1), Processes)
+
+
+def test_a_worker_has_as_many_threads_where_few_items_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lof.pools.processes.cores", lambda: 8)
+    started: list[int] = []
+    start = _Process.__init__
+
+    def note(self: _Process, work: Any, threads: int) -> None:
+        started.append(threads)
+        start(self, work, threads)
+
+    monkeypatch.setattr(_Process, "__init__", note)
+    for items in ([1], [1, 2, 3]):
+        run(Processes(2), Squares(tmp_path), items)
+    assert set(started) == {4}
+
+
+def test_a_worker_that_the_machine_refuses_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(_Process, "__init__", refuse)
+    with pytest.raises(
+        WorkerError, match=r"worker process cannot start \(.*Too many open files\); use fewer"
+    ):
+        run(Processes(2, threads=1), Squares(tmp_path), [1, 2, 3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from study_tools import BASE, RATE
 
 from lof.errors import StudyError
-from lof.profiles import load_profile
+from lof.profiles import load_profile, parse_profile, profile_toml
 from lof.study import (
     load_study,
 )
@@ -38,6 +39,13 @@ from lof.study.space import profile_at
         (
             {"space": [{"split": ["name", "stage.0.evaluations"], "low": 0.2, "high": 1.0}]},
             "name: has no number in the profile, which a split needs",
+        ),
+        (
+            {
+                "space": [{"split": ["stop_below", "stage.0.variance.start"], "low": 0.2, "high": 1.0}],
+                "enqueue": ["base"],
+            },
+            "stop_below:stage.0.variance.start: is 0 in all, of which there is no share",
         ),
         ({"space": [RATE, RATE]}, "each parameter once"),
         ({"space": [{"path": "stage.0.kind", "choices": ["relax"]}]}, "two or more different values"),
@@ -94,3 +102,9 @@ def test_a_split_moves_evaluations_and_leaves_out_a_stage_without_any(write: Cal
         return [s.evaluations for s in profile_at({name: share}, study.space, study.profile, "x").stage]
 
     assert (stages(0.3), stages(0.8), stages(1.0)) == ([3, 7], [8, 2], [10])
+
+
+def test_a_profile_is_written_as_toml_that_says_the_same() -> None:
+    stage = BASE | {"learning_rate_of": {"y hat": 0.1, "a.b": 0.2, 'quo"te': 0.3}}
+    profile = parse_profile({"name": "odd", "summary": 'rub\x7fout "x" \\', "stage": [stage]})
+    assert parse_profile(tomllib.loads(profile_toml(profile))) == profile

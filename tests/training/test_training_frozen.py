@@ -108,6 +108,8 @@ def test_latents_are_kept_for_the_next_run_and_made_anew_for_other_transforms(
         next(kept.analyse.parameters()).mul_(1.5)
     other = analyse(pool, kept, torch.float32, cache)
     assert not torch.equal(first.images[0], other.images[0])
+    pool.images[0] = pool.images[0].flip(0).contiguous()
+    assert not torch.equal(analyse(pool, kept, torch.float32, cache).images[0], other.images[0])
 
 
 @pytest.mark.parametrize("shared", [True, False])
