@@ -44,7 +44,7 @@ def _spec(
 @register(
     _spec(
         "lapped",
-        "0346a873efcead3bb39070f6e1d44606798cee555175dc3a88bc08fa307fc5c8",
+        "0491b21d4846096874f6af53924d33bfbc7f387b74e2442b74f8bb4dbd788a63",
         "lapped transform and network, one for every quality; ships with lof",
     ),
     _spec(
