@@ -20,12 +20,11 @@ from rich.console import Console
 from rich.markup import escape
 
 from lof.codecs import DEFAULT_CODEC, codec_spec, load_codec
-from lof.errors import UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
 from lof.machine.devices import resolve_precision
 from lof.pictures.batches import batches, spread
-from lof.profiles import BUILT_IN, Profile
+from lof.profiles import BUILT_IN
 from lof.report.records import Record
 from pipelines import benchmark_report as report
 from pipelines.benchmark_plots import gain_against_evaluations, rate_distortion
@@ -39,11 +38,10 @@ from pipelines.command import (
     Results,
     bar,
     device_name,
-    profiles_of,
     qualities_of,
     run,
 )
-from pipelines.methods import SGA_STEPS, Journal, Runner, sga
+from pipelines.methods import SGA_STEPS, Journal, Runner, methods_of
 
 
 def main(
@@ -67,7 +65,7 @@ def main(
     """Compare plain encoding, reference SGA and profiles on real files."""
     if threads is not None:
         torch.set_num_threads(threads)
-    methods = _methods(profiles, sga_steps)
+    methods = methods_of(profiles, sga_steps)
     sources = spread(find([folder], exclude=out).sources, count)
     codecs = [
         load_codec(codec, quality, weights=weights, device=device, precision=precision)
@@ -121,17 +119,6 @@ def _describe(row: Record, found: report.Benchmark) -> str:
     what = f"{count} whole image{plural}" if crop is None else f"{count} centre crop{plural} of {crop}×{crop}"
     where = f"{settings['device']}, {threads} thread{'s' * (threads != 1)}, {settings['precision']}"
     return f"{row['codec']} ({row['fingerprint'][:8]}), {what}; {where}, seed {settings['seed']}."
-
-
-def _methods(profiles: str, sga_steps: int) -> list[Profile]:
-    methods = [sga(sga_steps)] if sga_steps else []
-    methods += profiles_of(profiles)
-    names = [report.PLAIN, *(method.name for method in methods)]
-    if len(names) == 1:
-        raise UsageError("--profiles: names none, and --sga-steps is 0; nothing to compare")
-    if len(set(names)) < len(names):
-        raise UsageError(f"--profiles: two methods of one name among {', '.join(names)}; rename one")
-    return methods
 
 
 def _qualities(codec: str, chosen: str) -> list[float]:

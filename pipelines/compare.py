@@ -98,7 +98,7 @@ def main(
         about += " PSNR stands for MS-SSIM here: -10·log10(1 - MS-SSIM)."
     text = to_markdown(series, about, published=published)
     write_atomically(out / "compare.md", text.encode())
-    write_atomically(out / "compare.png", plot(series, published=published))
+    write_atomically(out / "compare.png", plot(series, published=published, metric=metric))
     print(text)
 
 

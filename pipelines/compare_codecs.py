@@ -24,6 +24,7 @@ import typer
 from lof.api import encode, optimize_batch
 from lof.codecs import Codec, codec_spec, load_codec
 from lof.containers import container, unpack
+from lof.errors import UsageError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
 from lof.pictures.batches import Image, batches, spread
@@ -62,6 +63,14 @@ def main(
     torch.set_num_threads(threads)
     method = load_profile(profile) if profile else None
     entries = [_entry(text.strip(), qualities_of(qualities)) for text in codecs.split(",")]
+    labels = [entry.label for entry in entries]
+    if len(set(labels)) < len(labels):
+        raise UsageError(
+            f"--codecs: two of one label among {', '.join(labels)}; give labels, as b=NAME:FOLDER"
+        )
+    plain_alone = {name.strip() for name in only_plain.split(",") if name.strip()}
+    if unknown := plain_alone - set(labels):
+        raise UsageError(f"--only-plain: no codec has the label {', '.join(sorted(unknown))}")
     journal = Journal(out / "rows.jsonl")
     sources = spread(find([folder], exclude=out).sources, count)
     rows: list[Record] = []
@@ -69,7 +78,7 @@ def main(
         for entry in entries:
             for codec in entry.points:
                 rows += _plain(journal, entry.label, codec, images)
-                if method and entry.label not in only_plain.split(","):
+                if method and entry.label not in plain_alone:
                     rows += _searched(journal, entry.label, codec, images, method)
     whole = next(batches(sources[:1], None, 1))[0]
     seconds = {entry.label: _timed(journal, entry, whole, threads) for entry in entries}
@@ -103,7 +112,7 @@ def _searched(
     journal: Journal, label: str, codec: Codec, images: list[Image], profile: Profile
 ) -> Iterator[Record]:
     missing = [image for image in images if _key(codec, profile.digest, image) not in journal.rows]
-    results = optimize_batch([i.picture for i in missing], codec, profile, portable=False) if missing else []
+    results = optimize_batch([i.picture for i in missing], codec, profile) if missing else []
     for image, result in zip(missing, results, strict=True):
         journal.append({"key": _key(codec, profile.digest, image), **asdict(result.optimised)})
     for image in images:

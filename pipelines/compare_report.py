@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
+from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -138,8 +139,8 @@ def to_markdown(series: Sequence[Series], about: str, *, published: bool) -> str
     return "\n".join(lines) + "\n"
 
 
-def plot(series: Sequence[Series], *, published: bool) -> bytes:
-    """Size of files at equal PSNR against an anchor, over PSNR, as a PNG file; lower is smaller.
+def plot(series: Sequence[Series], *, published: bool, metric: str = "mse") -> bytes:
+    """Size of files at equal quality against an anchor, over quality, as a PNG file; lower is smaller.
 
     The anchor is the published curve; where the pictures are others, AVIF or else the first series.
     """
@@ -161,9 +162,10 @@ def plot(series: Sequence[Series], *, published: bool) -> bytes:
     high = max(p for one in series if one.lof for _, p in one.mean)
     axes.set_xlim(low - 0.3, high + 0.3)
     _name(axes, [end for end in ends if end is not None])
-    axes.set_xlabel("PSNR, dB")
+    measure = "PSNR" if metric == "mse" else "MS-SSIM"
+    axes.set_xlabel(f"{measure}, dB")
     what = f"published {ANCHOR}" if published else first.name
-    axes.set_ylabel(f"bytes at equal PSNR against {what}, %")
+    axes.set_ylabel(f"bytes at equal {measure} against {what}, %")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:+g}".replace("-", "−") if value else "0")
     return png(figure)
 
@@ -217,20 +219,22 @@ def _lowest(group: Sequence[tuple[float, float, str, str]], gap: float) -> float
 
 
 def _complete(rows: Sequence[Record]) -> list[str]:
-    there = {(row["series"], row["variant"], row["quality"], row["image"]) for row in rows}
-    settings = {place[:3] for place in there}
+    settings = {(row["series"], row["variant"], row["quality"]) for row in rows}
+    # A picture that some encoder stores without loss has no PSNR to compare.
+    lossy = [row for row in rows if isfinite(float(row["psnr"]))]
+    there = {(row["series"], row["variant"], row["quality"], row["image"]) for row in lossy}
     return [i for i in distinct(rows, "image") if all((*setting, i) in there for setting in settings)]
 
 
 def _curve(rows: Sequence[Record], image: str) -> Curve:
-    return [(row["bpp"], row["psnr"]) for row in sorted(rows, key=_quality) if row["image"] == image]
+    return [(row["bpp"], float(row["psnr"])) for row in sorted(rows, key=_quality) if row["image"] == image]
 
 
 def _mean(rows: Sequence[Record]) -> Curve:
     found = []
     for quality in sorted(distinct(rows, "quality")):
         own = [row for row in rows if row["quality"] == quality]
-        found.append((fmean(row["bpp"] for row in own), fmean(row["psnr"] for row in own)))
+        found.append((fmean(row["bpp"] for row in own), fmean(float(row["psnr"]) for row in own)))
     return found
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import fmean
 from typing import Any
 
@@ -58,7 +59,7 @@ def compare(rows: Sequence[Record], seconds: Mapping[str, float]) -> list[Compar
             if not own:
                 continue
             points = tuple(
-                Point(q, *(fmean(r[key] for r in own if r["quality"] == q) for key in ("bpp", "psnr")))
+                Point(q, *(fmean(float(r[key]) for r in own if r["quality"] == q) for key in ("bpp", "psnr")))
                 for q in sorted(_each(own, "quality"))
             )
             curve = [(p.bpp, p.psnr) for p in points]
@@ -117,5 +118,6 @@ def _each(rows: Sequence[Record], key: str) -> list[Any]:
 
 def _complete(rows: Sequence[Record]) -> set[str]:
     wanted = {(r["codec"], r["method"], r["quality"]) for r in rows}
-    there = {(r["codec"], r["method"], r["quality"], r["image"]) for r in rows}
+    lossy = [r for r in rows if isfinite(float(r["psnr"]))]
+    there = {(r["codec"], r["method"], r["quality"], r["image"]) for r in lossy}
     return {i for i in _each(rows, "image") if all((*point, i) in there for point in wanted)}

@@ -26,8 +26,9 @@ from lof.containers import unpack
 from lof.containers.digest import check_digest
 from lof.encoding import codec_of
 from lof.errors import LofError, StreamError
+from lof.files.inputs import find
 from lof.pictures.reading import read_picture
-from pipelines.command import run
+from pipelines.command import Folder, run
 
 CPUS = {
     "as here": {},
@@ -50,7 +51,7 @@ def read(folder: Path, threads: int) -> None:  # called by _READ
 
 
 def cross_cpu(
-    images: Annotated[Path, typer.Argument(help="Folder of images.")],
+    images: Folder,
     codecs: Annotated[str, typer.Option(help="Names, between commas.")] = "lapped,mean-scale-96",
     qualities: Annotated[str, typer.Option(help="Numbers, between commas.")] = "4",
     count: Annotated[int, typer.Option(min=1, help="How many images, the first by name.")] = 4,
@@ -60,7 +61,7 @@ def cross_cpu(
 
     Exit code 1 if one did not.
     """
-    paths = sorted(path for path in images.iterdir() if path.is_file())[:count]
+    paths = [source.path for source in find([images]).sources][:count]
     points = [(codec, float(quality)) for codec in codecs.split(",") for quality in qualities.split(",")]
     console, right = Console(highlight=False), True
     table = Table("codec", "quality", "instructions", "threads", "same symbols")
@@ -69,9 +70,9 @@ def cross_cpu(
             folder = Path(work) / f"{codec}-{quality:.10g}"
             folder.mkdir()
             loaded = load_codec(codec, quality, device="cpu")
-            for path in paths:
+            for number, path in enumerate(paths):
                 data = encode(read_picture(path), codec=loaded, portable=portable)
-                (folder / f"{path.stem}.lof").write_bytes(data)
+                (folder / f"{number}-{path.name}.lof").write_bytes(data)
             for cpu, settings in CPUS.items():
                 for threads in (1, 2):
                     wrong = _read_elsewhere(folder, settings, threads)
@@ -97,7 +98,7 @@ def _read_elsewhere(folder: Path, settings: dict[str, str], threads: int) -> lis
         raise LofError(
             f"{folder.name}: the process that reads with {settings or 'all'} ended with {done.returncode}"
         )
-    return done.stdout.split()
+    return done.stdout.splitlines()
 
 
 if __name__ == "__main__":

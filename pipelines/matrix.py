@@ -22,8 +22,8 @@ from lof.files.inputs import find
 from lof.machine.devices import resolve_precision
 from lof.pictures.batches import batches, spread
 from pipelines import matrix_report
-from pipelines.command import DeviceName, Folder, Precision, Results, Threads, device_name, profiles_of, run
-from pipelines.methods import SGA_STEPS, Journal, Runner, sga
+from pipelines.command import DeviceName, Folder, Precision, Results, Threads, device_name, run
+from pipelines.methods import SGA_STEPS, Journal, Runner, methods_of
 from pipelines.variants import variant
 
 CELLS = (
@@ -53,8 +53,7 @@ def main(
 ) -> None:
     """Measure what the journal lacks, and write table and plot."""
     torch.set_num_threads(threads)
-    methods = [sga(sga_steps)] if sga_steps else []
-    methods += profiles_of(profiles)
+    methods = methods_of(profiles, sga_steps)
     sources = spread(find([folder], exclude=out).sources, count)
     images, *others = batches(sources, crop, len(sources))
     if others:

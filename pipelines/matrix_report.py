@@ -77,7 +77,8 @@ def table(cells: Sequence[Cell], reference: str | None) -> str:
         said += f", {fmean(g.seconds for g in gains):.1f} s an image"
         if reference is not None and method != reference:
             shares = [s for one in cells if (s := one.share(method, reference)) is not None]
-            said += f"; share of {reference}'s gain {_share(fmean(shares))}, least {_share(min(shares))}"
+            mean = fmean(shares) if shares else None
+            said += f"; share of {reference}'s gain {_share(mean)}, least {_share(min(shares, default=None))}"
         every = [change for gain in gains for change in gain.changes]
         said += f"; {sum(c > 0 for c in every)} of {len(every)} files worse than plain, "
         said += f"{sum(c == 0 for c in every)} as it."

@@ -12,18 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lof
-from lof.errors import OutputError
+from lof.errors import OutputError, UsageError
 from lof.files.atomic import write_atomically
 from lof.pictures.batches import Image
 from lof.profiles import Profile, parse_profile
 from lof.report.records import Record, to_json
 from pipelines.benchmark_report import PLAIN
+from pipelines.command import profiles_of
 
 if TYPE_CHECKING:
     from lof.codecs import Codec
 
 SGA_STEPS = 2000
-ROOMS = ("codecs", "containers", "search", "api.py", "measure.py")
+ROOMS = ("codecs", "containers", "encoding", "pictures", "search", "api.py", "measure.py", "metrics.py")
 """Packages and modules of lof that decide what a row says."""
 
 
@@ -49,6 +50,22 @@ def sga(steps: int) -> Profile:
         "check_every": steps,
     }
     return parse_profile({"name": f"SGA-{steps}", "summary": "Yang et al. 2020", "stage": [stage]})
+
+
+def methods_of(profiles: str, sga_steps: int) -> list[Profile]:
+    """SGA, if it has steps, and profiles from ``fast,mine.toml``.
+
+    Raises:
+        UsageError: there are none, or two of one name.
+    """
+    methods = [sga(sga_steps)] if sga_steps else []
+    methods += profiles_of(profiles)
+    names = [PLAIN, *(method.name for method in methods)]
+    if len(names) == 1:
+        raise UsageError("--profiles: names none, and --sga-steps is 0; nothing to compare")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--profiles: two methods of one name among {', '.join(names)}; rename one")
+    return methods
 
 
 class Journal:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-OPTIONAL = ("optuna", "pillow_jxl", "pyarrow", "ray", "skimage")
+OPTIONAL = ("optuna", "pillow_heif", "pillow_jxl", "pyarrow", "ray", "skimage", "ssimulacra2")
 SLOW = ("pandas", "torch_geometric", "torchvision")
 """What `import compressai` loads, in seconds: the default codec does without."""
 

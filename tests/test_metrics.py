@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from numpy.typing import NDArray
 from pytorch_msssim import ms_ssim as reference_ms_ssim
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio
 
@@ -95,3 +96,13 @@ def test_ms_ssim_by_strips_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch)
     whole = metrics.ms_ssim(a, b)
     monkeypatch.setattr("lof.metrics._CHUNK", 2**15)
     assert metrics.ms_ssim(a, b) == pytest.approx(whole, abs=1e-6)
+
+
+def test_ssimulacra2_falls_with_damage_and_needs_eight_pixels(crop: NDArray[np.uint8]) -> None:
+    pytest.importorskip("ssimulacra2")
+    part = np.ascontiguousarray(crop[:64, :64])
+    worse, worst = (metrics.ssimulacra2(part, part // step * step) for step in (8, 32))
+    assert worse is not None
+    assert worst is not None
+    assert metrics.ssimulacra2(part, part) == 100 > worse > worst
+    assert metrics.ssimulacra2(part[:7], part[:7]) is None

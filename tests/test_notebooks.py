@@ -36,7 +36,8 @@ def test_a_notebook_is_kept_without_outputs(name: str) -> None:
 def test_a_notebook_runs_and_draws(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbclient import NotebookClient
 
-    pytest.importorskip("ray", reason="the extra lof[ray] is not installed")
+    if name.startswith("3"):
+        pytest.importorskip("ray", reason="the extra lof[ray] is not installed")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("RAY_TMPDIR", tempfile.gettempdir())  # its sockets' names are limited to 107 bytes
     monkeypatch.setenv("TMPDIR", str(tmp_path))

@@ -55,13 +55,26 @@ def test_the_commands_on_a_page_exist_with_these_options(page: str) -> None:
     for line in "".join(blocks).replace("\\\n", " ").splitlines():  # a command may go on after a backslash
         for part in re.split(r"&&|\s--\s|>", line):
             words = shlex.split(part, comments=True)
+            if words[:2] == ["python", "-m"] and words[2].startswith("pipelines."):
+                check_pipeline(words[2], words[3:], line)
             if words and Path(words[0]).name == "lof":
                 check(typer.main.get_command(app), words[1:], line)
+
+
+def check_pipeline(name: str, words: list[str], line: str) -> None:
+    module = importlib.import_module(name)
+    if name == "pipelines.scaling":  # whose parser is argparse's
+        return
+    tool = getattr(module, "app", None)
+    if tool is None:
+        tool = typer.Typer(add_completion=False)
+        tool.command()(module.cross_cpu if name == "pipelines.cross_cpu" else module.main)
+    check(typer.main.get_command(tool), words, line)
 
 
 def check(command: Any, words: list[str], line: str) -> None:
     while hasattr(command, "commands"):
         assert set(words[:1]) & set(command.commands), line
         command, words = command.commands[words[0]], words[1:]
-    known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+    known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)} | {"--help"}
     assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line

@@ -5,6 +5,8 @@ What needs torch waits until it is asked for: lists of codecs come without it.
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -125,7 +127,13 @@ def load_codec(
     metric = spec.made_for("mse") if metric is None else metric
     spec.rate_point(metric, quality)
     folder = str(Path(weights).resolve()) if weights is not None else None
-    return _load(name, quality, metric, folder, device, precision, download)
+    from lof.codecs.weights import weights_name
+
+    place, written = folder or os.environ.get("LOF_WEIGHTS_DIR"), 0
+    if place is not None:
+        with suppress(OSError):
+            written = Path(place, weights_name(name, metric, quality)).stat().st_mtime_ns
+    return _load(name, quality, metric, folder, device, precision, download, (place, written))
 
 
 def __getattr__(name: str) -> Any:
@@ -142,8 +150,16 @@ def __dir__() -> list[str]:
 
 @lru_cache(maxsize=8)
 def _load(
-    name: str, quality: float, metric: str, folder: str | None, device: str, precision: str, download: bool
+    name: str,
+    quality: float,
+    metric: str,
+    folder: str | None,
+    device: str,
+    precision: str,
+    download: bool,
+    found: tuple[str | None, int],
 ) -> Codec:
+    """``found`` is where weights are looked for, and when those there were written: others are loaded anew."""
     return codec_spec(name).load(
         quality, metric=metric, weights=folder, device=device, precision=precision, download=download
     )

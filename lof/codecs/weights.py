@@ -162,12 +162,13 @@ def no_larger_than(weights: StateDict) -> Iterator[None]:
     """
     # Twice as many: a layer may replace a tensor that it has registered.
     left, here = 2 * sum(value.numel() for value in weights.values()), threading.get_ident()
+    tensors = 2 * len(weights)
 
     def count(module: nn.Module, name: str, parameter: Tensor | None) -> None:
-        nonlocal left
+        nonlocal left, tensors
         if parameter is not None and threading.get_ident() == here:
-            left -= parameter.numel()
-            if left < 0:
+            left, tensors = left - parameter.numel(), tensors - 1
+            if left < 0 or tensors < 0:
                 raise ValueError("they state sizes that ask for more numbers than they hold")
 
     handle = register_module_parameter_registration_hook(count)

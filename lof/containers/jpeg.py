@@ -23,6 +23,7 @@ from PIL import Image
 
 from lof.containers.base import MAX_PIXELS, METRICS, Container, Stream, check_size
 from lof.containers.jpeg_side import MARKER, PREFIX, Side
+from lof.containers.lof import CODEC_NUMBERS
 from lof.errors import ImageError, LowMemoryError, StreamError
 from lof.pictures.metadata import take_boxes
 from lof.pictures.picture import Picture
@@ -47,7 +48,7 @@ class JpegContainer(Container):
     name = "jpeg"
     summary = "a JPEG that every program shows"
     suffix = ".jpg"
-    codecs = "the codecs jpeg and jpeg-…"
+    codecs = "the codecs jpeg and jpeg-descriptors"
     native = frozenset({"jpeg"})
 
     def recognises(self, head: bytes) -> bool:
@@ -56,7 +57,7 @@ class JpegContainer(Container):
 
     def holds(self, codec: str) -> bool:
         """See :meth:`Container.holds`."""
-        return codec in self.native or codec.startswith(PREFIX)
+        return codec in self.native or (codec.startswith(PREFIX) and codec in CODEC_NUMBERS)
 
     def is_native(self, codec: str) -> bool:
         """See :meth:`Container.is_native`."""
@@ -77,6 +78,8 @@ class JpegContainer(Container):
             raise StreamError(
                 f"{name}: a JPEG holds no metadata of this kind or size; leave it out or write a lof file"
             )
+        if stream.quality not in range(1, 101):
+            raise StreamError(f"{name}: a JPEG has whole qualities from 1 to 100, not {stream.quality:g}")
         string, *others = stream.strings
         if not string.startswith(_START):
             raise StreamError(f"{name}: its string is no JPEG; encode the picture again")

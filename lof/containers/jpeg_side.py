@@ -90,6 +90,8 @@ class Side:
         own = [segment for segment in segments if segment[4 : 4 + len(_MAGIC)] == _MAGIC]
         if not own:
             return None
+        if len(own) > _MOST:
+            raise ValueError("damaged")
         heads = [segment[4 + len(_MAGIC) : _HEAD] for segment in own]
         if any(head[:1] > bytes([_VERSION]) for head in heads):
             raise ValueError("of a newer version of lof")

@@ -180,9 +180,9 @@ def _jpeg_of(image: Image.Image) -> bytes | None:
 
 
 def _load(image: Image.Image) -> tuple[Image.Image, int]:
-    """Decode; also the orientation that Pillow applies by itself while it does (to TIFF only)."""
+    """Decode; also the orientation that Pillow applies by itself while it does, to TIFF and HEIC."""
     depth = {"L;2": 85, "L;4": 17}.get(raw_mode(image))
-    turned = getattr(image, "tag_v2", {}).get(ORIENTATION, 1)
+    turned = image.info.get("original_orientation") or getattr(image, "tag_v2", {}).get(ORIENTATION, 1)
     image.load()
     if depth and "transparency" in image.info:
         # Pillow scales such greys to 0…255, but not the transparent one.

@@ -171,9 +171,11 @@ class Frame:
             top - self.corner[0] : bottom - self.corner[0], left - self.corner[1] : right - self.corner[1]
         ]
 
-    def stride(self, places: int, length: int) -> int:
-        """Pixels of a latent's place, where there are so many places for so many pixels of a side."""
-        return next(s for s in range(1, self.grid + 1) if self.grid % s == 0 and s * places >= length)
+    def stride(self, places: Sequence[int], sides: Sequence[int]) -> int:
+        """Pixels of a latent's place, a side, where there are so many rows and columns of them for such sides."""
+        strides = (s for s in range(1, self.grid + 1) if self.grid % s == 0)
+        pairs = list(zip(places, sides, strict=True))
+        return next(s for s in strides if all(-(-side // s) == count for count, side in pairs))
 
 
 def analyse_in_windows(codec: Codec, pixels: Pixels, windows: Sequence[Window]) -> Latents:
@@ -181,8 +183,8 @@ def analyse_in_windows(codec: Codec, pixels: Pixels, windows: Sequence[Window]) 
     frame, latents = Frame(codec, pixels), Latents()
     for window in windows:
         for name, part in codec.analyse(frame.cut(window.whole)).items():
-            rows = window.whole.rows
-            stride = frame.stride(part.shape[2], rows[1] - rows[0])
+            sides = [end - start for start, end in (window.whole.rows, window.whole.columns)]
+            stride = frame.stride(part.shape[2:], sides)
             if name not in latents:
                 shape = (-(-side // stride) for side in frame.size)
                 latents[name] = torch.empty(1, part.shape[1], *shape)
@@ -245,7 +247,7 @@ def search_in_windows(
         SearchError: the objective does not fit the windows.
     """
     frame = Frame(codec, pixels)
-    strides = {name: frame.stride(tensor.shape[2], frame.size[0]) for name, tensor in latents.items()}
+    strides = {name: frame.stride(tensor.shape[2:], frame.size) for name, tensor in latents.items()}
     tally = _Tally(profile.evaluations, len(windows), on_progress)
     for number, window in enumerate(windows):
         if tally.stopped:

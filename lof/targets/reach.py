@@ -47,6 +47,8 @@ _OVER = 0.01
 """How far beyond the target a search more is aimed, so that files lie on both sides of it."""
 _ASTRAY = {True: 0.08, False: 0.05}
 """Gap after the first leg from which on another quality is better than another λ, for a size and for a quality."""
+_STRETCHED = math.log(1.5)
+"""log λ away from its own from which on another quality is better for a quality, before a whole search."""
 _FARTHEST, _STEP, _MORE = math.log(64), math.log(4), 4
 
 
@@ -221,6 +223,11 @@ class _Reach:
                 rise = min(max(measured / rise, 0.05 if anew else 0.3), 3) * rise
             aimed = 0.0 if own or not whole else -math.copysign(_OVER, last.gap)
             lmbda = last.lmbda * math.exp(min(max((aimed - last.gap) / rise, -_STEP), _STEP))
+            stretched = abs(math.log(lmbda / self._suited(plain))) > _STRETCHED
+            if gain is None and stretched and not (whole or self.windows or self.target.is_size):
+                if self.plains.place_at(plain.gap - last.gap) != place:
+                    return self._searched(plain.gap - last.gap)
+                gain = wanted
         return trials
 
     def _close(self, trials: list[Trial], habit: Habit) -> bool:

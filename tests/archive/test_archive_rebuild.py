@@ -99,18 +99,18 @@ def test_what_is_damaged_gets_no_row_and_all_else_does(dst: Path) -> None:
 def test_a_whole_manifest_one_of_another_version_and_a_strange_folder_are_refused(
     dst: Path, tmp_path: Path
 ) -> None:
-    before = (dst / "manifest.sqlite").read_bytes()
     with pytest.raises(ArchiveError, match="is whole; nothing is to be rebuilt"):
         rebuild(dst, ThisProcess())
     with contextlib.closing(sqlite3.connect(dst / "manifest.sqlite")) as database:
         database.execute("PRAGMA user_version = 9")
+    before = (dst / "manifest.sqlite").read_bytes()
     with pytest.raises(ArchiveError, match="upgrade lof"):
         rebuild(dst, ThisProcess())
     with pytest.raises(ArchiveError, match="holds nothing of an archive"):
         rebuild(tmp_path, ThisProcess())
     with locked(dst), pytest.raises(OutputError, match="another lof is at work there"):
         rebuild(dst, ThisProcess())
-    assert len(before) == (dst / "manifest.sqlite").stat().st_size
+    assert (dst / "manifest.sqlite").read_bytes() == before
 
 
 def test_what_a_killed_rebuild_put_down_counts_while_its_object_is_the_same(dst: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from damage import check_damaged
 from jointiq_numpy_decoder import NumpyDecoder
 from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import lof
 from lof.codecs import Codec, codec_spec, hard_rounding, load_codec
@@ -23,6 +26,7 @@ from lof.codecs.lapped.jointiq.config import DESCRIBED, GATED, GRDN, JOINTIQ, JO
 from lof.codecs.lapped.jointiq.enhancement import Grdn
 from lof.codecs.lapped.jointiq.network import JointNetwork
 from lof.codecs.lapped.transforms import BLOCK, half_turn, mirrored
+from lof.errors import WeightsError
 from lof.testing import CHECKS, Check, picture
 
 NAME = "jointiq-tiny"
@@ -319,3 +323,26 @@ def test_sizes_that_describe_no_codec_are_refused() -> None:
 
 def tensor_of(pixels: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 255
+
+
+@pytest.mark.parametrize("name", ["lapped-tiny", "jointiq-tiny"])
+def test_a_search_on_another_device_keeps_to_it(name: str) -> None:
+    codec = copy.copy(load_codec(name, device="cpu", precision="fp32"))
+    latents, sizes = codec.analyse(torch.rand(2, 3, 64, 128)), codec.net.sizes.tolist()  # type: ignore[attr-defined]
+    codec.device = torch.device("cuda:0")
+    with FakeTensorMode(allow_non_fake_inputs=True):  # a GPU without values
+        with codec.device:
+            codec.fast = type(codec.net)(*sizes).eval()  # type: ignore[attr-defined]
+        there = {key: torch.empty(value.shape, device=codec.device) for key, value in latents.items()}
+        coded = codec.code(there, hard_rounding)
+        image = codec.synthesise({"y": coded["y"].value})
+        assert {each.bits.device for each in coded.values()} | {image.device} == {codec.device}
+
+
+@pytest.mark.parametrize(("key", "value"), [("mixture.reach", 10**6), ("mixture.phi", 0)])
+def test_tables_of_mixtures_that_cannot_be_are_refused(tmp_path: Path, key: str, value: int) -> None:
+    state = load_codec("jointiq-tiny", device="cpu").state()
+    state[key] = torch.full_like(state[key], value)
+    save_file(state, tmp_path / "jointiq-tiny.safetensors")
+    with pytest.raises(WeightsError, match="its tables of mixtures hold numbers that cannot be"):
+        load_codec("jointiq-tiny", weights=tmp_path, device="cpu")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.nn.modules.module import register_module_module_registration_hook
 
 from lof.codecs import codec_spec, codec_specs, load_codec, weights
 from lof.codecs.registry import Request
@@ -255,3 +256,26 @@ def test_one_file_for_all_qualities_that_is_not_installed_is_asked_for_and_found
         file_of(request, elsewhere)
     monkeypatch.setenv("LOF_WEIGHTS_DIR", str(shipped))
     assert file_of(request, elsewhere) == file_of(request, shipped) == shipped / "jointiq-tiny.safetensors"
+
+
+def test_sizes_that_ask_for_more_layers_than_there_are_tensors_are_refused(tmp_path: Path) -> None:
+    state = {"sizes": torch.tensor([1, 1, 2000, 1, 1, 4, 1], dtype=torch.int32)}
+    save_file(state | {"dummy": torch.zeros(10**6, dtype=torch.int8)}, tmp_path / "lapped-tiny.safetensors")
+    built: list[object] = []
+    note = register_module_module_registration_hook(lambda *added: built.append(added))
+    with pytest.raises(WeightsError, match="sizes that ask for more numbers"):
+        load_codec("lapped-tiny", weights=tmp_path, device="cpu")
+    note.remove()
+    assert len(built) < 20
+
+
+def test_weights_that_were_replaced_are_loaded_anew(tmp_path: Path) -> None:
+    path = tmp_path / "lapped-tiny.safetensors"
+    state = load_codec("lapped-tiny", device="cpu").state()
+    save_file(state, path)
+    first = load_codec("lapped-tiny", weights=tmp_path, device="cpu")
+    assert load_codec("lapped-tiny", weights=tmp_path, device="cpu") is first
+    state["transforms.mean"] = state["transforms.mean"] + 1
+    save_file(state, path)
+    os.utime(path, ns=(1, 1))
+    assert load_codec("lapped-tiny", weights=tmp_path, device="cpu").fingerprint != first.fingerprint

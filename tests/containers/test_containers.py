@@ -220,3 +220,15 @@ class TestDigest:
         symbols["y"][0, 0, 0, 0] += 1
         with pytest.raises(StreamError, match="noise"):
             check_digest(stream, {key: symbols[key].numpy() for key in loaded.latents}, "a.lof")
+
+
+def test_other_codecs_whose_names_begin_like_jpeg_have_no_place_in_a_jpeg() -> None:
+    assert lof.containers.container_for("jpeg-xl") == "lof"
+    assert lof.containers.container_for("jpeg-descriptors") == "jpeg"
+
+
+@pytest.mark.parametrize("quality", [4.5, 0.0, 150.0])
+def test_a_jpeg_has_whole_qualities(quality: float) -> None:
+    stream = unpack(lof.encode(np.full((8, 8, 3), 90, np.uint8), codec="jpeg"))
+    with pytest.raises(StreamError, match=rf"whole qualities from 1 to 100, not {quality:g}"):
+        container("jpeg").pack(replace(stream, quality=quality))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import replace
 
 import pytest
@@ -46,7 +47,11 @@ def test_a_long_string_is_spread_over_segments_and_joined_again() -> None:
 
 def test_a_file_of_such_a_codec_is_the_plain_jpeg_for_everybody_else(plain: Stream) -> None:
     stream = replace(
-        plain, codec="jpeg-x", strings=(*plain.strings, b"more"), fingerprint=b"1234", digest=b"abcd"
+        plain,
+        codec="jpeg-descriptors-tiny",
+        strings=(*plain.strings, b"more"),
+        fingerprint=b"1234",
+        digest=b"abcd",
     )
     data = container("jpeg").pack(stream)
     read = unpack(data)
@@ -62,7 +67,11 @@ def test_a_file_of_such_a_codec_is_the_plain_jpeg_for_everybody_else(plain: Stre
 
 def test_whatever_is_wrong_with_it_leaves_the_plain_jpeg_and_a_note(plain: Stream) -> None:
     stream = replace(
-        plain, codec="jpeg-x", strings=(*plain.strings, b"more"), fingerprint=b"1234", digest=b"abcd"
+        plain,
+        codec="jpeg-descriptors-tiny",
+        strings=(*plain.strings, b"more"),
+        fingerprint=b"1234",
+        digest=b"abcd",
     )
     data = container("jpeg").pack(stream)
     at = data.index(b"\xff\xea")
@@ -80,8 +89,8 @@ def test_whatever_is_wrong_with_it_leaves_the_plain_jpeg_and_a_note(plain: Strea
 
 def test_what_has_no_place_is_refused(plain: Stream) -> None:
     for codec, strings in (
-        ("jpeg-x", 1),
-        ("jpeg-x", 3),
+        ("jpeg-descriptors-tiny", 1),
+        ("jpeg-descriptors-tiny", 3),
         ("jpeg", 2),
         ("jpeg-\n", 2),
         ("jpeg-" + "x" * 60, 2),
@@ -89,3 +98,9 @@ def test_what_has_no_place_is_refused(plain: Stream) -> None:
         stream = replace(plain, codec=codec, strings=(*plain.strings, b"", b"")[:strings])
         with pytest.raises(StreamError, match=r"^out: a JPEG has no place for"):
             container("jpeg").pack(replace(stream, fingerprint=b"1234", digest=b"abcd"), "out")
+
+
+def test_more_segments_than_there_can_be_are_damage() -> None:
+    (one,) = re.findall(rb"\xff\xea.*", SIDE.segments("a"), re.DOTALL)
+    with pytest.raises(ValueError, match=r"^damaged$"):
+        Side.read([one] * 256)

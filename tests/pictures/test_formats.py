@@ -58,3 +58,11 @@ def test_the_worst_file_stands_for_all_that_is_worse(crop: NDArray[np.uint8]) ->
 def test_an_unknown_format_is_one_clear_error() -> None:
     with pytest.raises(UsageError, match=r"^--against bpg: .*; use jpeg, webp, avif, jxl$"):
         require_formats(["webp", "bpg"], "--against")
+
+
+def test_jpeg_xl_has_bytes_at_a_psnr(crop: NDArray[np.uint8]) -> None:
+    pytest.importorskip("pillow_jxl")
+    require_formats(["jxl"], "--against")
+    found = bytes_at(np.ascontiguousarray(crop[:64, :64]), 34.0, FORMATS["jxl"])
+    assert found is not None
+    assert 500 < found < 3000

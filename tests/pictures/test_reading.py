@@ -129,3 +129,15 @@ def test_small_interlaced_pngs_are_whole(tmp_path: Path) -> None:
         path = tmp_path / f"{width}.png"
         path.write_bytes(raw_png((width, 1), 8, 2, bytes(passes), interlaced=True))
         assert read_picture(path).pixels.shape == (1, width, 3)
+
+
+def test_heic_is_read_upright_with_a_note_and_transparency_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("pillow_heif").register_heif_opener()
+    image, tags = Image.fromarray(np.full((50, 40, 3), (200, 90, 20), np.uint8)), Image.Exif()
+    tags[0x0112] = 6
+    image.save(tmp_path / "a.heic", quality=95, exif=tags.tobytes())
+    found = read_picture(tmp_path / "a.heic")
+    assert (found.pixels.shape, found.notes) == ((40, 50, 3), ("orientation 6 applied",))
+    image.putalpha(90)
+    image.save(tmp_path / "b.heic")
+    assert "is transparent" in refusal(tmp_path / "b.heic")

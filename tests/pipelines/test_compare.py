@@ -100,3 +100,10 @@ def test_the_pipeline_measures_files_and_continues(tmp_path: Path, crop: NDArray
     assert CliRunner().invoke(app, options, catch_exceptions=False).stdout == first
     assert files.read_bytes() == before
     assert (tmp_path / "out" / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_without_a_psnr_counts_for_none() -> None:
+    lossless = [row | {"psnr": "inf"} for row in rows("AVIF", 1.0, images="c")]
+    other, own = series_of([*rows("AVIF", 1.0), *lossless, *rows("lof", 0.9, images="abc")], ["lof"])
+    assert sorted(own.curves) == ["a", "b"]
+    assert bytes_at_equal_psnr(own, other)[None] == pytest.approx(-0.1)

@@ -81,3 +81,25 @@ def test_the_pipeline_measures_files_and_continues(
     assert (tmp_path / "out" / "rows.jsonl").read_bytes() == journal
     code, _, errors = run("four")
     assert (code, errors.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--codecs", "tiny,tiny"), "two of one label among tiny, tiny"),
+        (("--codecs", "tiny", "--only-plain", "tiny, other"), "no codec has the label other"),
+    ],
+)
+def test_labels_are_names_of_one_codec_each(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
+    arguments = ["compare_codecs", str(tmp_path), "-o", str(tmp_path / "out"), "--qualities", "4", *options]
+    monkeypatch.setattr("sys.argv", arguments)
+    with pytest.raises(SystemExit) as stopped:
+        command.run(main)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err

@@ -96,3 +96,8 @@ def test_the_pipeline_goes_on_where_it_stopped(
     assert "`tiny:4`" in text
     assert "`tiny:4:z/8`" in text
     assert (tmp_path / "out" / "matrix.png").stat().st_size > 1000
+
+
+def test_a_reference_that_gains_nothing_has_no_shares() -> None:
+    one = cell("tiny:4", [row("plain", 1.0), row("SGA-1", 1.0), row("fast", 0.9)], ["SGA-1", "fast"])
+    assert "share of SGA-1's gain –, least –" in table([one], "SGA-1")

@@ -50,6 +50,16 @@ class Context(nn.Module):
         with torch.no_grad():
             self.leave.weight.mul_(0.1)
 
+    def check(self) -> None:
+        """Whether frequencies can be computed from the table of powers.
+
+        Raises:
+            ValueError: it is no such table.
+        """
+        falling = bool((self.powers.diff() <= 0).all())
+        if not (falling and int(self.powers[-1]) >= 0 and 0 < int(self.powers[0]) <= WHOLE):
+            raise ValueError("its table of powers holds numbers that cannot be")
+
     def prices(self, descriptors: Tensor, level: Tensor) -> Tensor:
         """What each class costs at each place, in bits, (B, 16, h, w), as the places before it stand; differentiable.
 

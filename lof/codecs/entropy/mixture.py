@@ -106,7 +106,7 @@ class MixtureConditional(nn.Module):
             ValueError: they are no table of Φ, or of no scales.
         """
         likely = (
-            bool((self.phi.diff() >= 0).all()) and 0 <= int(self.phi[0]) <= int(self.phi[-1]) <= 2**PHI_BITS
+            bool((self.phi.diff() >= 0).all()) and 0 <= int(self.phi[0]) < int(self.phi[-1]) <= 2**PHI_BITS
         )
         scales = bool((self.inverse > 0).all()) and bool((self.reach > 0).all())
         if not (likely and scales and int(self.reach.max()) <= REACH * math.ceil(SCALE_MAX)):

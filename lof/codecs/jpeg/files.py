@@ -33,7 +33,7 @@ jpeglib.version.set("turbo210")
 MAX_SIDE: Final = 65500
 """Of libjpeg."""
 METADATA: Final = (*range(0xE0, 0xF0), 0xFE)
-_SEGMENT: Final = re.compile(rb"\xff+([^\x00\x01\xff\xd0-\xd8])")
+_SEGMENT: Final = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 
 
 class Sampling(IntEnum):
@@ -100,6 +100,8 @@ def written(found: Coefficients) -> bytes:
             image.write_dct(str(path), flags=["OPTIMIZE_CODING"])
             sequential = path.read_bytes()
         except OSError as error:
+            if error.errno is None:  # what libjpeg says of coefficients that no JPEG has
+                raise
             raise cannot_write(path, error) from error
     progressive: bytes = mozjpeg.optimize(sequential, copy=mozjpeg.COPY_MARKERS.NONE)
     return min(_bare(sequential), _bare(progressive), key=len)

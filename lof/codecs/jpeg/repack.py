@@ -18,7 +18,7 @@ from lof.codecs.jpeg.files import METADATA, coefficients, decoded
 from lof.errors import StreamError
 from lof.machine.memory import require_memory
 
-_MARKER: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_MARKER: Final = re.compile(rb"\xff([^\x00\xff\xd0-\xd7])")
 _END: Final = 0xD9
 _PACK: Final = """
 import sys, mozjpeg_lossless_optimization as mozjpeg

@@ -154,7 +154,10 @@ def _start(
 
 def about(levels: Latents) -> Latents:
     """Whole levels whose prices do for the first round."""
-    return {name: levels[name].sign() * (levels[name].abs() + _ZONE).floor() for name in PLANES}
+    return {
+        name: levels[name].sign() * (levels[name].abs() + _ZONE).floor().clamp_max(LARGEST_LEVEL)
+        for name in PLANES
+    }
 
 
 def _prices_of_errors(search: Any, exact: Latents) -> Latents:

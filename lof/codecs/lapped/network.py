@@ -182,14 +182,14 @@ class LappedNetwork(nn.Module):
 
 def parted(y: Tensor, config: LappedConfig) -> list[Tensor]:
     """(B, rows, columns, M) as the parts that are coded one after another, each (B, places, channels)."""
-    anchors, others, _ = (waves if config.in_waves else checkerboard)(y.shape[1], y.shape[2])
+    anchors, others, _ = (waves if config.in_waves else checkerboard)(y.shape[1], y.shape[2], y.device)
     slices = y.flatten(1, 2).split(list(config.slices), -1)
     return [piece.index_select(1, places) for piece in slices for places in (anchors, others)]
 
 
 def arranged(parts: list[Tensor], rows: int, columns: int, *, in_waves: bool = False) -> Tensor:
     """Inverse of :func:`parted`."""
-    back = (waves if in_waves else checkerboard)(rows, columns)[2]
+    back = (waves if in_waves else checkerboard)(rows, columns, parts[0].device)[2]
     pairs = [torch.cat(parts[i : i + 2], 1) for i in range(0, len(parts), 2)]
     return cast(Tensor, torch.cat(pairs, -1).index_select(1, back).unflatten(1, (rows, columns)))
 

@@ -139,7 +139,7 @@ class Slice(FixedModule):
         first: list[Tensor] = []
         near: list[Tensor] = []
         for top, end in strips:
-            anchors, others, back = checkerboard(end - top, h.shape[2])
+            anchors, others, back = checkerboard(end - top, h.shape[2], h.device)
             flat = h[:, top:end].flatten(1, 2)
             mean, place = self.predict(flat.index_select(1, anchors), scale, second=False)
             first.append(self.seen(take(part, mean, place, slice(top, end)), scale))
@@ -150,7 +150,7 @@ class Slice(FixedModule):
         near.clear()
         recalled = self.recall(h, known)
         for (top, end), seen in zip(strips, first, strict=True):
-            _, others, back = checkerboard(end - top, h.shape[2])
+            _, others, back = checkerboard(end - top, h.shape[2], h.device)
             flat = h[:, top:end].flatten(1, 2)
             spread = rows_of(self.spread, known, top, end, 2).flatten(1, 2)
             flat2 = self.add(flat.index_select(1, others), spread.index_select(1, others))
@@ -252,20 +252,20 @@ WAVE = 3
 
 
 @lru_cache(maxsize=16)
-def waves(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+def waves(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Places in coding order, none for a second pass, and where each place is in that order.
 
     A wave has the places whose column + 3·row is the same: none of them is in the 5×5 window of another.
     """
-    number = (torch.arange(columns) + WAVE * torch.arange(rows)[:, None]).flatten()
+    down, right = torch.arange(rows, device=device), torch.arange(columns, device=device)
+    number = (right + WAVE * down[:, None]).flatten()
     order = number.argsort(stable=True)
     return order, order[:0], order.argsort()
 
 
 @lru_cache(maxsize=16)
-def checkerboard(rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+def checkerboard(rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Places, row by row, of the first pass, of the second, and where each is in the two together."""
-    odd = (torch.arange(rows)[:, None] + torch.arange(columns)[None]) % 2
-    flat = odd.flatten()
-    anchors, others = torch.nonzero(flat == 0).flatten(), torch.nonzero(flat).flatten()
-    return anchors, others, torch.cat([anchors, others]).argsort()
+    odd = (torch.arange(rows, device=device)[:, None] + torch.arange(columns, device=device)) % 2
+    order, even = odd.flatten().argsort(stable=True), (rows * columns + 1) // 2
+    return order[:even], order[even:], order.argsort()

@@ -20,6 +20,7 @@ import lof
 from lof import load_codec
 from lof.codecs import hard_rounding
 from lof.codecs.jpeg import files
+from lof.codecs.jpeg.search import LARGEST_LEVEL, PLANES, about
 from lof.containers import container, unpack
 from lof.errors import ImageError, StreamError, UnknownCodecError
 from lof.pictures.picture import Picture
@@ -347,3 +348,8 @@ def test_written_coefficients_are_read_back_at_every_size() -> None:
         assert (read.height, read.width, read.sampling) == (height, width, sampling)
         assert np.array_equal(read.tables[: len(shapes)], tables[: len(shapes)])
         assert all(np.array_equal(mine, theirs) for mine, theirs in zip(read.planes, planes, strict=True))
+
+
+def test_levels_that_prices_are_asked_for_are_such_as_a_file_holds() -> None:
+    levels = {name: torch.tensor([2100.0, -2100.0, 3.0]) for name in PLANES}
+    assert about(levels)["y"].tolist() == [LARGEST_LEVEL, -LARGEST_LEVEL, 3]

@@ -115,3 +115,13 @@ def test_modules_of_the_working_folder_are_not_run(
     data = saved(face)
     assert len(lof.repack(data)) < len(data)
     assert not (tmp_path / "was-here").exists()
+
+
+def test_many_bytes_of_fill_are_read_in_one_go(face: Image.Image) -> None:
+    data = saved(face)
+    scan = data.index(b"\xff\x00")  # a byte FF of the picture, after which fill is none
+    filled = data[:-2] + b"\xff" * 300_000 + data[-2:]
+    assert 0 < scan < len(data)
+    assert np.array_equal(opened(lof.repack(filled)), opened(data))
+    before, after = files.read(data), files.read(filled)
+    assert all(map(np.array_equal, before.planes, after.planes))

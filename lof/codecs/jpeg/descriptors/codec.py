@@ -160,13 +160,13 @@ class DescriptorCodec(JpegCodec):
         _, _, rows, columns = latents["y"].shape
         chosen = torch.zeros(1, 1, -(-rows // CELL), -(-columns // CELL), device=self.device)
         latents |= {NAME: chosen}
-        with torch.no_grad():
-            values = {name: one.value for name, one in self.code(latents, self.rounded).items()}
+        with torch.no_grad(), exact_arithmetic():  # it decides what is written
+            values = {name: one.value.cpu() for name, one in self.code(latents, self.rounded).items()}
             coefficients = self.coefficients(values)
-            added = self.fast.filter(coefficients, *self.told(values))
+            added = self.net.filter(coefficients, *self.told(values))
             height, width = self.size or image.shape[1:]
             shown, filtered = (
-                (picture_of(each)[0].clamp(0, 1) - image)[:, :height, :width].square().mean()
+                (picture_of(each)[0].clamp(0, 1) - image.cpu())[:, :height, :width].square().mean()
                 for each in (coefficients, coefficients + added)
             )
         return latents | {NAME: torch.full_like(chosen, OFF)} if filtered > shown else latents

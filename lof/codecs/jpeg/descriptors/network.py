@@ -56,6 +56,7 @@ class DescriptorNetwork(nn.Module):
             exact = FixedConv.from_counts(state[f"{key}.weight"], state[f"{key}.bias"], state[f"{key}.shift"])
             state |= {f"{key}.{leaf}": value for leaf, value in exact.items()}
         net.load_state_dict(state)
+        net.context.check()
         return net.eval()
 
 

@@ -59,7 +59,7 @@ class Recall(FixedModule):
         return torch.cat(rows, 1)
 
     def _of_window(self, h: Tensor, known: Tensor) -> Tensor:
-        anchors, others, back = checkerboard(h.shape[1], h.shape[2])
+        anchors, others, back = checkerboard(h.shape[1], h.shape[2], h.device)
         flat = h.flatten(1, 2)
         query = self.settle(self.query(flat.index_select(1, others)))
         key = self.settle(self.key(flat.index_select(1, anchors)))
@@ -116,7 +116,9 @@ class Memory:
     def add(self, places: Tensor, new: Tensor) -> None:
         """What has become known at places, (B, places, width)."""
         value = self.of.settle(self.of.value(new))
-        self.value = self.value.index_put((torch.arange(len(value))[:, None], places), value)
+        self.value = self.value.index_put(
+            (torch.arange(len(value), device=value.device)[:, None], places), value
+        )
         self.known[places] = True
 
 

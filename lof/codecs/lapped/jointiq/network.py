@@ -77,6 +77,10 @@ class JointNetwork(LappedNetwork):
         for name in net._of_descriptors():
             if state[f"{name}.weight"].is_floating_point():
                 raise ValueError(f"{name} is on no grid")
+        if net.joint.components > 1:
+            net.mixture.check()
+        if net.joint.described:
+            cast(Described, net.enhancement).context.check()
         return net
 
     def _of_descriptors(self) -> dict[str, FixedConv]:

@@ -141,13 +141,14 @@ class SerialSlice(JointSlice):
         """See :meth:`Slice.forward`."""
         h = self.block(h)
         _, height, width, _ = h.shape
-        order, _, back = waves(height, width)
+        order, _, back = waves(height, width, h.device)
         number = (order % width + WAVE * (order // width)).tolist()
         weight, bias = self.spread.weight, cast(Tensor, self.spread.bias)
         if self.training:
             weight, bias = on_grid(weight, bias)
         weight = weight.squeeze(1).permute(1, 2, 0)
-        flat, steps = h.flatten(1, 2), torch.arange(2 * _REACH + 1)
+        flat, steps = h.flatten(1, 2), torch.arange(2 * _REACH + 1, device=h.device)
+        images = torch.arange(len(h), device=h.device)[:, None]
         near = F.pad(torch.zeros_like(h), (0, 0, _REACH, _REACH, _REACH, _REACH))
         memory = None if self.recalled is None else self.recalled.memory(h)
         found: list[Tensor] = []
@@ -162,7 +163,7 @@ class SerialSlice(JointSlice):
             mean, place = self.predict(self.block2(state), scale, second=True)
             found.append(self.seen(take(part, mean, place, slice(wave, wave + 1)), scale))
             new = self.settle(self.enter(found[-1]))
-            near = near.index_put((torch.arange(len(h))[:, None], rows + _REACH, columns + _REACH), new)
+            near = near.index_put((images, rows + _REACH, columns + _REACH), new)
             if memory is not None:
                 memory.add(places, new)
         take(part + 1, mean[:, :0], place[:, :0], slice(0, 0))
