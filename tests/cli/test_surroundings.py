@@ -134,5 +134,6 @@ def test_a_url_where_a_path_belongs_is_wrong_usage(
 def test_a_name_that_no_file_can_have_is_one_line(run: Run, arguments: tuple[str, ...]) -> None:
     outcome = run(*arguments)
     assert outcome.code in (1, 2)
-    assert outcome.err.startswith(f"lof: {300 * 'a'}")
+    assert outcome.err.startswith("lof: ")
+    assert 300 * "a" in outcome.err
     assert outcome.err.count("\n") == 1

@@ -185,12 +185,15 @@ def test_other_kinds_of_jpegs_are_filtered_too(face: Pixels, codec: DescriptorCo
     assert Image.open(io.BytesIO(result.data)).mode == ("L" if kind == "grey" else "RGB")
 
 
-def test_weights_of_another_training_leave_the_plain_picture_and_a_note(searched: lof.Result) -> None:
+def test_weights_of_another_training_leave_the_plain_picture_and_a_note(
+    searched: lof.Result, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stream = unpack(searched.data)
     picture = lof.decode(searched.data, name="a.jpg")
     assert np.array_equal(picture.pixels, shown(searched.data))
     (note,) = picture.notes
     assert note.startswith("a.jpg: what lof added to this JPEG cannot be used (written with other weights of")
+    monkeypatch.setattr("lof.containers.jpeg.CODEC_NUMBERS", {"jpeg-of-tomorrow": 99})
     unknown = container("jpeg").pack(replace(stream, codec="jpeg-of-tomorrow"))
     assert "codec 'jpeg-of-tomorrow': unknown" in lof.decode(unknown).notes[0]
 
