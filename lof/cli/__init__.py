@@ -21,7 +21,7 @@ from lof.report.figures import printable
 
 INTERRUPTED = 130
 _CANNOT_PRINT = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
-"""What writing to a standard stream may end in, and hardly anything else without a file's name."""
+"""Errors of writing to a standard stream. Other errors that name no file have other numbers."""
 LOG = logging.getLogger("lof.cli")
 """What ``--log-file`` keeps."""
 LOG.addHandler(logging.NullHandler())

@@ -159,7 +159,7 @@ def _load(
     download: bool,
     found: tuple[str | None, int],
 ) -> Codec:
-    """``found`` is where weights are looked for, and when those there were written: others are loaded anew."""
+    """Loaded anew where ``found``, the folder of the weights and the time they were written, has changed."""
     return codec_spec(name).load(
         quality, metric=metric, weights=folder, device=device, precision=precision, download=download
     )

@@ -33,7 +33,7 @@ def require_finite(codec: Codec, latents: Mapping[str, Tensor]) -> None:
 
 @contextmanager
 def strings_read(name: str) -> Iterator[None]:
-    """What the decoder of a codec of lof's raises on strings, as one clear error.
+    """Turn what a decoder raises on strings into one clear error.
 
     Raises:
         StreamError: no encoder wrote these.

@@ -193,9 +193,9 @@ def _load(image: Image.Image) -> tuple[Image.Image, int]:
 
 def _checked(picture: Picture) -> Picture:
     pixels = picture.pixels
-    if pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.ndim == 3 and pixels.shape[2] == 3:
-        check_size(pixels.shape[1], pixels.shape[0])
-        return picture
+    whole = pixels.ndim == 3 and pixels.shape[2] == 3 and pixels.size and pixels.dtype == np.uint8
+    if whole and pixels.flags.c_contiguous:
+        return picture  # which takes no more memory
     return replace(picture, pixels=_from_array(pixels).pixels)
 
 

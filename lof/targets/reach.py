@@ -48,7 +48,7 @@ _OVER = 0.01
 _ASTRAY = {True: 0.08, False: 0.05}
 """Gap after the first leg from which on another quality is better than another λ, for a size and for a quality."""
 _STRETCHED = math.log(1.5)
-"""log λ away from its own from which on another quality is better for a quality, before a whole search."""
+"""How far log λ may move from the codec's own before another quality is better; for PSNR and MS-SSIM alone."""
 _FARTHEST, _STEP, _MORE = math.log(64), math.log(4), 4
 
 

@@ -85,6 +85,12 @@ def test_a_pillow_image_follows_the_rules_of_files(tmp_path: Path) -> None:
     assert (picture.icc, picture.exif, picture.notes) == (from_file.icc, from_file.exif, from_file.notes)
 
 
+def test_a_picture_that_is_as_it_should_be_takes_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lof.machine.memory.free_memory", lambda: 0)
+    whole = Picture(RGB.copy())
+    assert picture_of(whole) is whole
+
+
 def test_a_picture_is_looked_at_like_an_array() -> None:
     boxes = {b"iccp": b"profile"}
     whole = Picture(RGB.copy(), boxes)

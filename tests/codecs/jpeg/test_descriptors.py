@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from lof.codecs.jpeg.descriptors.pictures import picture_of, transposed, transpo
 from lof.codecs.jpeg.planes import plane_of
 from lof.codecs.training import Aim
 from lof.containers import container, unpack
-from lof.errors import StreamError, TrainingError
+from lof.errors import StreamError, TrainingError, WeightsError
 from lof.results import Pixels
 from lof.training import parse_recipe, train
 from lof.training.checkpoint import load_checkpoint
@@ -338,3 +339,19 @@ def test_what_the_family_has_not_is_one_clear_error() -> None:
         family.task(family.build({}), Aim("mse", None, None, torch.float32, part="prior"))
     with pytest.raises(TrainingError, match=r"^x: not weights of"):
         family.ship({}, "mse", None, "x")
+
+
+def test_a_plain_encoding_asks_the_decoders_filter_alone(face: Pixels) -> None:
+    codec = copy.copy(load_codec(NAME, 20, device="cpu"))
+    expected = lof.encode(face, codec=codec)
+    codec.fast = None  # type: ignore[attr-defined]  # the search's, in its precision and on its device
+    assert lof.encode(face, codec=codec) == expected
+
+
+@pytest.mark.parametrize("powers", [-1, 0, 2**20])
+def test_powers_that_cannot_be_are_refused(tmp_path: Path, powers: int) -> None:
+    state = load_codec(NAME, 20, device="cpu").state()
+    state["context.powers"] = torch.full_like(state["context.powers"], powers)
+    save_file(state, tmp_path / f"{NAME}.safetensors")
+    with pytest.raises(WeightsError, match="its table of powers holds numbers that cannot be"):
+        load_codec(NAME, 20, weights=tmp_path, device="cpu")
