@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from math import isfinite
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from lof.report.figures import ABSENT, bits_per_pixel, decibels, percent
 from lof.report.rate_distortion import Curve, bjontegaard_deltas
 from lof.report.records import Record, distinct
 from lof.training.card import PUBLISHED_ON_KODAK
+from pipelines.rows import complete_images
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def series_of(rows: Sequence[Record], ours: Sequence[str]) -> list[Series]:
         rows: at most one per series, variant, quality and picture.
         ours: the series that lof wrote.
     """
-    images = _complete(rows)
+    images = complete_images(rows, "series", "variant", "quality")
     found = []
     for name in dict.fromkeys(row["series"] for row in rows):
         own = [row for row in rows if row["series"] == name and row["image"] in images]
@@ -218,21 +218,13 @@ def _lowest(group: Sequence[tuple[float, float, str, str]], gap: float) -> float
     return fmean(change for change, *_ in group) - gap * (len(group) - 1) / 2
 
 
-def _complete(rows: Sequence[Record]) -> list[str]:
-    settings = {(row["series"], row["variant"], row["quality"]) for row in rows}
-    # A picture that some encoder stores without loss has no PSNR to compare.
-    lossy = [row for row in rows if isfinite(float(row["psnr"]))]
-    there = {(row["series"], row["variant"], row["quality"], row["image"]) for row in lossy}
-    return [i for i in distinct(rows, "image") if all((*setting, i) in there for setting in settings)]
-
-
 def _curve(rows: Sequence[Record], image: str) -> Curve:
     return [(row["bpp"], float(row["psnr"])) for row in sorted(rows, key=_quality) if row["image"] == image]
 
 
 def _mean(rows: Sequence[Record]) -> Curve:
     found = []
-    for quality in sorted(distinct(rows, "quality")):
+    for quality in distinct(rows, "quality"):
         own = [row for row in rows if row["quality"] == quality]
         found.append((fmean(row["bpp"] for row in own), fmean(float(row["psnr"]) for row in own)))
     return found

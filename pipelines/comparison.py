@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from statistics import fmean
 from typing import Any
 
 from lof.report.canvas import BLUE, GREY, INK, canvas, png, round_numbers
 from lof.report.figures import ABSENT, percent
 from lof.report.rate_distortion import bjontegaard_deltas
-from lof.report.records import Record
+from lof.report.records import Record, distinct
 from pipelines.benchmark_report import PLAIN
+from pipelines.rows import complete_images
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,16 @@ def compare(rows: Sequence[Record], seconds: Mapping[str, float]) -> list[Compar
         rows: at most one per codec, method, quality and image; the first codec is the anchor.
         seconds: decoding time by codec.
     """
-    images = _complete(rows)
+    images = complete_images(rows, "codec", "method", "quality")
     found: list[Compared] = []
-    for codec in _each(rows, "codec"):
-        for method in _each(rows, "method"):
+    for codec in dict.fromkeys(row["codec"] for row in rows):
+        for method in dict.fromkeys(row["method"] for row in rows):
             own = [r for r in rows if (r["codec"], r["method"]) == (codec, method) and r["image"] in images]
             if not own:
                 continue
             points = tuple(
                 Point(q, *(fmean(float(r[key]) for r in own if r["quality"] == q) for key in ("bpp", "psnr")))
-                for q in sorted(_each(own, "quality"))
+                for q in distinct(own, "quality")
             )
             curve = [(p.bpp, p.psnr) for p in points]
             anchor = [(p.bpp, p.psnr) for p in found[0].points] if found else curve
@@ -109,15 +109,3 @@ def plot(compared: Sequence[Compared]) -> bytes:
     axes.margins(x=0.2, y=0.12)
     round_numbers(axes)
     return png(figure)
-
-
-def _each(rows: Sequence[Record], key: str) -> list[Any]:
-    """The values of a key, each once, in the rows' order."""
-    return list(dict.fromkeys(row[key] for row in rows))
-
-
-def _complete(rows: Sequence[Record]) -> set[str]:
-    wanted = {(r["codec"], r["method"], r["quality"]) for r in rows}
-    lossy = [r for r in rows if isfinite(float(r["psnr"]))]
-    there = {(r["codec"], r["method"], r["quality"], r["image"]) for r in lossy}
-    return {i for i in _each(rows, "image") if all((*point, i) in there for point in wanted)}
