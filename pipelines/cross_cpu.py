@@ -50,7 +50,7 @@ def read(folder: Path, threads: int) -> None:  # called by _READ
             print(path.name)
 
 
-def cross_cpu(
+def main(
     images: Folder,
     codecs: Annotated[str, typer.Option(help="Names, between commas.")] = "lapped,mean-scale-96",
     qualities: Annotated[str, typer.Option(help="Numbers, between commas.")] = "4",
@@ -102,4 +102,4 @@ def _read_elsewhere(folder: Path, settings: dict[str, str], threads: int) -> lis
 
 
 if __name__ == "__main__":
-    run(cross_cpu)
+    run(main)

@@ -10,20 +10,22 @@ a target is missed.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
 import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-from lof.errors import LofError
+import typer
+
 from lof.files.inputs import Source, find
 from lof.jobs import JobSettings
 from lof.pictures.batches import spread
 from lof.pools import ThisProcess, make_pool
 from lof.profiles import load_profile
+from pipelines.command import CodecName, ProfileName, run
 from pipelines.job_speed import (
     images_per_minute,
     images_per_minute_apart,
@@ -35,47 +37,41 @@ from pipelines.job_speed import (
 SPEEDUP, OVERHEAD, MEMORY = 1.85, 0.050, 1.5e9
 
 
-def main() -> int:
+def main(
+    images: Annotated[list[str] | None, typer.Argument(help="For the first figure.")] = None,
+    *,
+    codec: CodecName = "mean-scale-96",
+    profile: ProfileName = "fast",
+    count: Annotated[int, typer.Option(min=1, help="Images of the first figure.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Of the first two figures.")] = 2,
+    tiny: Annotated[int, typer.Option(min=0, help="Images of the second figure.")] = 500,
+    many: Annotated[int, typer.Option(min=0, help="Images of the third figure.")] = 10_000,
+    ray: Annotated[str, typer.Option(help="Cluster of the second and third figure.")] = "local",
+    driver: Annotated[tuple[Path, Path] | None, typer.Option(hidden=True)] = None,
+) -> None:
     """Exit code 0 if all targets are met, 1 if not, or that of the error."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("images", nargs="*", help="for the first figure")
-    parser.add_argument("--codec", default="mean-scale-96")
-    parser.add_argument("--profile", default="fast")
-    parser.add_argument("--count", type=int, default=16, help="images of the first figure")
-    parser.add_argument("--rounds", type=int, default=2, help="of the first two figures")
-    parser.add_argument("--tiny", type=int, default=500, help="images of the second figure")
-    parser.add_argument("--many", type=int, default=10_000, help="images of the third figure")
-    parser.add_argument("--ray", default="local", help="cluster of the second and third figure")
-    parser.add_argument("--driver", nargs=2, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    try:
-        if arguments.driver:
-            return _driver(arguments)
-        with tempfile.TemporaryDirectory() as folder:
-            met = [
-                *([_speedup(arguments, Path(folder))] if arguments.images else []),
-                *([_overhead(arguments, Path(folder))] if arguments.tiny else []),
-                *([_memory(arguments, Path(folder))] if arguments.many else []),
-            ]
-    except LofError as error:
-        print(f"lof: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0 if all(met) else 1
+    if driver:
+        return _driver(*driver, ray)
+    with tempfile.TemporaryDirectory() as name:
+        folder, settings = Path(name), JobSettings(codec, load_profile(profile), device="cpu")
+        met = [
+            *([_speedup(spread(find(images).sources, count), rounds, settings, folder)] if images else []),
+            *([_overhead(tiny_images(folder / "tiny", tiny), rounds, ray, folder)] if tiny else []),
+            *([_memory(many, ray, folder)] if many else []),
+        ]
+    if not all(met):
+        raise typer.Exit(1)
 
 
-def _speedup(arguments: argparse.Namespace, folder: Path) -> bool:
-    settings = JobSettings(arguments.codec, load_profile(arguments.profile), device="cpu")
-    sources: list[Source] = spread(find(arguments.images).sources, arguments.count)
+def _speedup(sources: list[Source], rounds: int, settings: JobSettings, folder: Path) -> bool:
     measures = {
         "1 worker": partial(images_per_minute, 1),
         "2 workers": partial(images_per_minute, 2),
         "2 jobs apart": partial(images_per_minute_apart, 2),
     }
     found: dict[str, list[float]] = {name: [] for name in measures}
-    print(f"{len(sources)} images, {arguments.codec}, profile {arguments.profile}, one thread per worker")
-    for number in range(arguments.rounds):
+    print(f"{len(sources)} images, {settings.codec}, profile {settings.profile.name}, one thread per worker")
+    for number in range(rounds):
         for name, measure in measures.items():
             found[name].append(measure(sources, folder / f"{name}-{number}", settings))
         rates = ", ".join(f"{name} {rates[-1]:.2f}" for name, rates in found.items())
@@ -87,12 +83,11 @@ def _speedup(arguments: argparse.Namespace, folder: Path) -> bool:
     return two / one >= SPEEDUP
 
 
-def _overhead(arguments: argparse.Namespace, folder: Path) -> bool:
-    sources = tiny_images(folder / "tiny", arguments.tiny)
+def _overhead(sources: list[Source], rounds: int, ray: str, folder: Path) -> bool:
     found: dict[str, list[float]] = {"here": [], "ray": []}
-    for number in range(arguments.rounds):
-        ray = make_pool(1, threads=1, ray=arguments.ray)
-        for name, pool in (("here", ThisProcess()), ("ray", ray)):
+    for number in range(rounds):
+        cluster = make_pool(1, threads=1, ray=ray)
+        for name, pool in (("here", ThisProcess()), ("ray", cluster)):
             found[name].append(seconds_per_image(sources, folder / f"{name}-{number}", pool))
     here, there = (statistics.median(seconds) for seconds in found.values())
     print(f"{len(sources)} tiny images, one evaluation each, one worker of one thread")
@@ -102,31 +97,20 @@ def _overhead(arguments: argparse.Namespace, folder: Path) -> bool:
     return there - here < OVERHEAD
 
 
-def _memory(arguments: argparse.Namespace, folder: Path) -> bool:
+def _memory(many: int, ray: str, folder: Path) -> bool:
     images, out = folder / "many", folder / "many-out"
-    tiny_images(images, arguments.many)
-    command = [
-        sys.executable,
-        "-m",
-        "pipelines.scaling",
-        "--ray",
-        arguments.ray,
-        "--driver",
-        str(images),
-        str(out),
-    ]
-    answer = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
+    tiny_images(images, many)
+    own = [sys.executable, "-m", "pipelines.scaling", "--ray", ray, "--driver", str(images), str(out)]
+    answer = subprocess.run(own, stdout=subprocess.PIPE, check=True, text=True)
     peak = int(answer.stdout.split()[-1])
-    print(f"{arguments.many} tiny images on Ray, reports included")
+    print(f"{many} tiny images on Ray, reports included")
     print(f"  peak memory of the driver: {peak / 1e9:.2f} GB  (under {MEMORY / 1e9:g})")
     return peak < MEMORY
 
 
-def _driver(arguments: argparse.Namespace) -> int:
-    images, out = map(Path, arguments.driver)
-    print(peak_memory_of_driver(find([str(images)]).sources, out, make_pool(ray=arguments.ray)))
-    return 0
+def _driver(images: Path, out: Path, ray: str) -> None:
+    print(peak_memory_of_driver(find([str(images)]).sources, out, make_pool(ray=ray)))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

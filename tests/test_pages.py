@@ -63,12 +63,10 @@ def test_the_commands_on_a_page_exist_with_these_options(page: str) -> None:
 
 def check_pipeline(name: str, words: list[str], line: str) -> None:
     module = importlib.import_module(name)
-    if name == "pipelines.scaling":  # whose parser is argparse's
-        return
     tool = getattr(module, "app", None)
     if tool is None:
         tool = typer.Typer(add_completion=False)
-        tool.command()(module.cross_cpu if name == "pipelines.cross_cpu" else module.main)
+        tool.command()(module.main)
     check(typer.main.get_command(tool), words, line)
 
 
