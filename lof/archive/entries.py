@@ -70,9 +70,9 @@ class Limits:
     """How far compressed sources may inflate.
 
     Attributes:
-        ratio: bytes out for each byte in, of one zip member or a whole tar.
+        ratio: bytes out for each byte in, of one zip member, and of a whole zip or tar file.
         member: bytes of one member.
-        free: bytes that may always come out, whatever the ratio.
+        free: bytes that may always come out of a file, whatever the ratio.
     """
 
     ratio: float = 200.0

@@ -7,7 +7,8 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -51,11 +52,12 @@ class SourceRow(NamedTuple):
     error: str
 
 
-_NAMES = {"path", "link", "object"}  # bytes of file names: SQLite takes any as text, Python only UTF-8
+_TEXTS = {name for name, types in TYPES.items() if str in types}
+"""They go in as bytes, for they may hold file names: SQLite takes any bytes as text, Python only UTF-8."""
 _ALL = ", ".join(COLUMNS.values())
 _PUT = (
     f"INSERT INTO files ({_ALL}, updated) "
-    f"VALUES ({', '.join(f'CAST(:{c} AS TEXT)' if c in _NAMES else f':{c}' for c in COLUMNS)}, :updated) "
+    f"VALUES ({', '.join(f'CAST(:{c} AS TEXT)' if c in _TEXTS else f':{c}' for c in COLUMNS)}, :updated) "
     f"ON CONFLICT (path) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in COLUMNS.values())}, "
     "updated = excluded.updated"
 )
@@ -137,7 +139,7 @@ class Manifest:
         """
         with self._transaction():
             for row in rows:
-                values = vars(row) | {name: to_bytes(getattr(row, name)) for name in _NAMES}
+                values = {k: to_bytes(v) if isinstance(v, str) else v for k, v in vars(row).items()}
                 self._database.execute(_PUT, values | {"updated": time.time()})
                 if settled:
                     self._forget(row.path)
@@ -154,8 +156,9 @@ class Manifest:
         """What was intended and neither put nor given up."""
         found = self._all("SELECT row, older FROM pending")
         try:
-            return [(self._row(tuple(vars(Row(**json.loads(row))).values())), older) for row, older in found]
-        except (TypeError, ValueError) as error:
+            rows = [(Row(**json.loads(row)), older) for row, older in found]
+            return [(self._row(tuple(vars(row).values())), self._object(older)) for row, older in rows]
+        except (TypeError, ValueError, RecursionError) as error:
             raise self._damaged("the table `pending` holds no rows") from error
 
     def give_up(self, path: str) -> None:
@@ -187,8 +190,11 @@ class Manifest:
         """Sums by kind, state and reason; kept up to date by the database, so this is quick."""
         query = f"SELECT {', '.join(Total._fields)} FROM totals WHERE files > 0 ORDER BY kind, state, why"
         totals = [Total._make(found) for found in self._all(query)]
-        if not all(isinstance(value, int | float) for total in totals for value in total[3:]):
+        figures = [value for total in totals for value in total[3:]]
+        if not all(isinstance(value, int | float) and isfinite(value) for value in figures):
             raise self._damaged("a total is no number")
+        if not all(isinstance(value, str) for total in totals for value in total[:3]):
+            raise self._damaged("a total is of nothing")
         return totals
 
     def failures(self, most: int = -1) -> list[tuple[str, str]]:
@@ -218,8 +224,8 @@ class Manifest:
         """Insert or replace a source."""
         with self._transaction():
             self._database.execute(
-                "INSERT OR REPLACE INTO sources VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?, ?)",
-                (to_bytes(source.name), to_bytes(source.path), *source[2:]),
+                f"INSERT OR REPLACE INTO sources VALUES ({', '.join(['CAST(? AS TEXT)'] * len(source))})",
+                tuple(map(to_bytes, source)),
             )
 
     def check(self) -> None:
@@ -260,6 +266,17 @@ class Manifest:
                 f"{self.path}: written by {'a newer' if version > VERSION else 'an unreleased older'} lof "
                 f"(version {version}, this one knows {VERSION}); {remedy}"
             )
+        else:
+            self._refuse_other_tables()
+
+    def _refuse_other_tables(self) -> None:
+        """A view, or a trigger of a stranger, could compute without end."""
+        with closing(sqlite3.connect(":memory:")) as empty:
+            empty.executescript(TABLES + TRIGGERS)
+            expected = _made_of(empty)
+        with self._errors_mapped():
+            if _made_of(self._database) != expected:
+                raise self._damaged("its tables are not those that lof makes")
 
     def _row(self, found: tuple[Any, ...]) -> Row:
         """A row as lof writes them: SQLite keeps any type in any column, and a stranger any path."""
@@ -272,15 +289,22 @@ class Manifest:
                 raise self._damaged(f"{name} of {row.path!r} is {getattr(row, name)!r}")
         if row.object_size < 0 or (row.state == "failed" and row.object):
             raise self._damaged(f"object of {row.path!r} cannot be")
-        inside = row.state == "failed" or is_safe(row.path)
-        if not inside or (
-            row.object and not (is_safe(row.object) and row.object.split("/")[0] in (STREAMS, STORED))
-        ):
-            raise ArchiveError(
-                f"{self.path}: its entry {row.path!r} leads out of the tree, so lof did not write it; "
-                "trust no part of this archive"
-            )
+        if row.state != "failed" and not is_safe(row.path):
+            raise self._leads_out(row.path)
+        self._object(row.object)
         return row
+
+    def _object(self, name: str) -> str:
+        """The name of an object, or of none, as lof gives them."""
+        if name and not (is_safe(name) and name.split("/", maxsplit=1)[0] in (STREAMS, STORED)):
+            raise self._leads_out(name)
+        return name
+
+    def _leads_out(self, name: str) -> ArchiveError:
+        return ArchiveError(
+            f"{self.path}: its entry {name!r} leads out of the tree, so lof did not write it; "
+            "trust no part of this archive"
+        )
 
     def _forget(self, path: str) -> None:
         self._database.execute("DELETE FROM pending WHERE path = CAST(? AS TEXT)", (to_bytes(path),))
@@ -328,6 +352,17 @@ class Manifest:
             f"{self.path}: damaged ({' '.join(str(what).split())}); copy it back from a backup, or make a new one "
             "of the files beside it with `lof archive rebuild`"
         )
+
+
+def _made_of(database: sqlite3.Connection) -> set[tuple[str, str, str]]:
+    """Kind and name of all that is in a database, with the text of triggers, which decides what they do."""
+    found = database.execute(
+        "SELECT type, name, ifnull(sql, '') FROM sqlite_master WHERE name NOT LIKE 'sqlite_%'"
+    )
+    return {
+        (kind, name, " ".join(sql.split()) if kind == "trigger" or "VIRTUAL" in sql.upper() else "")
+        for kind, name, sql in found
+    }
 
 
 def _is_list_of_texts(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import stat
@@ -15,7 +16,7 @@ from lof.archive.entries import chunks
 from lof.archive.manifest import STORED, STREAMS
 from lof.archive.schema import Row
 from lof.archive.walk import walk
-from lof.errors import ArchiveError
+from lof.errors import ArchiveError, OutputError
 
 LARGEST = 256 << 20
 """Bytes of the largest file that workers get: larger sources are stored as they are, no stream is as large."""
@@ -86,6 +87,37 @@ def opened(folder: Path, name: str) -> Iterator[BufferedReader]:
     Raises:
         OSError: it is missing or cannot be read, or it or a folder on the way is a link.
     """
+    with _above(folder, name) as (above, last):
+        # Neither waits for what is a pipe.
+        handle = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
+    with os.fdopen(handle, "rb") as file:
+        yield file
+
+
+def refuse_links(*places: Path) -> None:
+    """What is written or emptied has to lie in the archive; a stranger's may have links to anywhere.
+
+    Raises:
+        OutputError: one of the places is a link.
+    """
+    for place in places:
+        if place.is_symlink():
+            raise OutputError(f"{place}: is a link; put the folder itself in its place")
+
+
+def remove(folder: Path, name: str) -> None:
+    """Remove the object of that name, if it is there.
+
+    Raises:
+        OSError: it cannot be removed, or a folder on the way is a link.
+    """
+    with contextlib.suppress(FileNotFoundError), _above(folder, name) as (above, last):
+        os.unlink(last, dir_fd=above)
+
+
+@contextmanager
+def _above(folder: Path, name: str) -> Iterator[tuple[int, str]]:
+    """A handle of the folder that an object lies in, found without following links, and its name there."""
     *folders, last = name.split("/")
     above = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -93,12 +125,9 @@ def opened(folder: Path, name: str) -> Iterator[BufferedReader]:
             below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
             os.close(above)
             above = below
-        # Neither waits for what is a pipe.
-        handle = os.open(last, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
+        yield above, last
     finally:
         os.close(above)
-    with os.fdopen(handle, "rb") as file:
-        yield file
 
 
 def _changed(row: Row) -> ObjectError:

@@ -49,6 +49,7 @@ class PackedSource(ABC):
         self, path: Path, name: str, limits: Limits = Limits(), exclude: tuple[str, ...] = ()
     ) -> None:
         self.path, self.name, self.limits, self.exclude = path, name, limits, exclude
+        self._out = 0
 
     def entries(self) -> Iterator[Entry]:
         """The members in the order of the file.
@@ -57,6 +58,7 @@ class PackedSource(ABC):
             ArchiveError: it is no such file, or damaged, cut short, or inflates without end. What came before can
                 be relied on.
         """
+        self._out = 0
         try:
             yield Entry(self.name, "folder", self.origin, 0, self.path.stat().st_mtime_ns, 0o755)
             yield from self._checked()
@@ -78,10 +80,15 @@ class PackedSource(ABC):
         name = f"{self.path}: {member!r}"
         try:
             with open() as reader:
-                yield _Bounded(reader, name, self.limits, size, compressed)
+                yield _Bounded(reader, name, self.limits, size, compressed, self._count)
         except DAMAGE as error:
             what = f"is damaged or cut short ({one_line(error)})"
             raise ArchiveError(f"{name} {what}; copy the {self.origin} file again") from error
+
+    def _count(self, inflated: int) -> None:
+        """Of all members together, each of which alone may be within the limits."""
+        self._out += inflated
+        self.limits.check(self._out, self.path.stat().st_size, str(self.path))
 
     def _checked(self) -> Iterator[Entry]:
         """Members under their paths in the archive; those that cannot be archived with the reason."""
@@ -114,15 +121,17 @@ class PackedSource(ABC):
 class _Bounded:
     """Counts what comes out: the size in a header is only a claim."""
 
-    def __init__(self, reader: Reader, name: str, limits: Limits, size: int, compressed: int | None) -> None:
-        self.reader, self.name, self.limits, self.size, self.compressed = (
-            reader,
-            name,
-            limits,
-            size,
-            compressed,
-        )
-        self.out = 0
+    def __init__(
+        self,
+        reader: Reader,
+        name: str,
+        limits: Limits,
+        size: int,
+        compressed: int | None,
+        count: Callable[[int], None],
+    ) -> None:
+        self.reader, self.name, self.limits, self.size = reader, name, limits, size
+        self.compressed, self.count, self.out = compressed, count, 0
 
     def read(self, size: int = -1, /) -> bytes:
         if size < 0:
@@ -131,6 +140,7 @@ class _Bounded:
         self.out += len(data)
         if self.compressed is not None:
             self.limits.check(self.out, self.compressed, self.name)
+            self.count(len(data))
         if self.out > self.limits.member:
             raise ArchiveError(f"{self.name} has more than {self.limits.member} bytes; raise --max-member")
         if size and not data and self.out < self.size:

@@ -274,7 +274,7 @@ class _Restore:
             with self._one(row):
                 self._hardlink(row)
         for row in self._rows("link"):
-            if not self.all_links and not stays_inside(row.path, row.link):
+            if not self.all_links and not stays_inside(self.names.of(row.path), row.link):
                 self.result.left_out.append(row.path)
                 continue
             with self._one(row):

@@ -31,9 +31,10 @@ from pathlib import Path
 
 from lof.archive.manifest import NAME, STORED, STREAMS, Manifest, no_archive
 from lof.archive.names import hashed_name, object_name
-from lof.archive.objects import is_whole
+from lof.archive.objects import is_whole, refuse_links, remove
 from lof.archive.schema import Row
 from lof.archive.walk import OWN as PRIVATE
+from lof.archive.weights import WEIGHTS
 from lof.errors import OutputError
 from lof.files.atomic import Staged, cannot_write, make_folders, stage
 from lof.files.lock import lock
@@ -48,7 +49,7 @@ class Store:
         create: make the archive if there is none, in a new or empty folder.
 
     Raises:
-        OutputError: the folder cannot be written, or another process is at work in it.
+        OutputError: the folder cannot be written, a folder in it is a link, or another process is at work in it.
         ArchiveError: it is no archive and not empty, its manifest is damaged or of a newer version.
     """
 
@@ -92,6 +93,7 @@ class Store:
             name = object_name(area, row.path, suffix)
             if not self._is_possible(name):
                 name = hashed_name(area, row.path, suffix)
+                refuse_links((self.folder / name).parent)
             row = replace(row, object=name, object_size=staged.size, object_sha256=staged.sha256)
         before = self.manifest.get(row.path)
         older = before.object if before is not None and before.object != row.object else ""
@@ -125,10 +127,10 @@ class Store:
                 raise no_archive(self.folder)
             if there and NAME not in there:
                 raise OutputError(f"{self.folder}: is no archive and not empty; choose a new folder")
+        refuse_links(
+            self._private, self._temporary, *(self.folder / area for area in (STREAMS, STORED, WEIGHTS))
+        )
         make_folders(self._temporary)
-        for area in (STREAMS, STORED):
-            if (self.folder / area).is_symlink():
-                raise OutputError(f"{self.folder / area}: is a link; put the folder itself in its place")
 
     def _recover(self) -> None:
         for row, older in self.manifest.pending():
@@ -141,7 +143,10 @@ class Store:
         # An older object of another name goes before the row is off the pending ones, or a kill would leave it.
         self.manifest.put(row, settled=not older)
         if older:
-            (self.folder / older).unlink(missing_ok=True)
+            try:
+                remove(self.folder, older)
+            except OSError as error:
+                raise cannot_write(self.folder / older, error) from error
             self.manifest.give_up(row.path)
 
     def _is_possible(self, name: str) -> bool:
@@ -187,6 +192,7 @@ def locked(folder: Path, name: str = PRIVATE) -> Iterator[Path]:
         OutputError: the folder cannot be written, or another process is at work in it.
     """
     private = folder / name
+    refuse_links(private)
     try:
         make_folders(private)
         handle = lock(folder, private / "lock")

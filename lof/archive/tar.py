@@ -10,7 +10,7 @@ import os
 import tarfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import BinaryIO, cast
+from typing import BinaryIO, Self, cast
 
 from lof.archive.entries import CHUNK, Entry, Kind, Limits, Origin
 from lof.archive.packed import PackedSource
@@ -23,6 +23,16 @@ _MAGIC: dict[bytes, Callable[[BinaryIO], object]] = {
 }
 
 
+_WITH_TEXT = frozenset(
+    (
+        tarfile.XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+    )
+)
+_MOST_TEXT = 1 << 16  # bytes
 _LATEST = 9.2e9  # seconds since 1970; a manifest counts in nanoseconds, in 64 bits
 
 
@@ -69,7 +79,20 @@ class TarSource(PackedSource):
 
 
 class _StrictHeader(tarfile.TarInfo):
-    """Headers whose damage is an error. tarfile takes most of it for the end of the file, silently."""
+    """Headers whose damage is an error. tarfile takes most of it for the end of the file, silently.
+
+    So is a header with more text than names and attributes need: tarfile reads it whole, and older ones take minutes.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _WITH_TEXT and header.size > _MOST_TEXT:
+            raise tarfile.ReadError(
+                f"a header of {header.size} bytes, where {_MOST_TEXT} are allowed; "
+                "if the file is what it should be, unpack it and archive the folder"
+            )
+        return header
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> _StrictHeader:

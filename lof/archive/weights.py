@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lof.archive.objects import refuse_links
 from lof.archive.schema import Row
 from lof.archive.walk import OWN
 from lof.errors import LofError, UnknownCodecError, WeightsError
@@ -32,7 +33,7 @@ def keep_weights(dst: Path, codec: Codec) -> None:
     gives none is warned of.
 
     Raises:
-        OutputError: it cannot be written.
+        OutputError: it cannot be written, or a folder on the way is a link.
         WeightsError: the codec's loader does not take the weights that its ``state`` gives.
     """
     from safetensors.torch import save
@@ -50,6 +51,7 @@ def keep_weights(dst: Path, codec: Codec) -> None:
         return
     name = weights_name(codec.name, codec.metric, codec.quality)
     path, trial = _folder(dst, codec.fingerprint.hex()) / name, dst / OWN / WEIGHTS
+    refuse_links(path.parent, path.parent.parent)
     try:
         shutil.rmtree(trial, ignore_errors=True)  # what a process left that was killed
         trial.mkdir(parents=True)
