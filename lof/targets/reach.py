@@ -49,7 +49,7 @@ _ASTRAY = {True: 0.08, False: 0.05}
 """Gap after the first leg from which on another quality is better than another λ, for a size and for a quality."""
 _STRETCHED = math.log(1.5)
 """How far log λ may move from the codec's own before another quality is better; for PSNR and MS-SSIM alone."""
-_FARTHEST, _STEP, _MORE = math.log(64), math.log(4), 4
+_FARTHEST, _STEP, _MORE, _ANEW = math.log(64), math.log(4), 4, 3
 
 
 def reach_target(
@@ -190,9 +190,12 @@ class _Reach:
         self.note, start = begun.note, begun.start
         del begun
         trials: list[Trial] = []
-        for number in range(habit.most + _MORE):
+        for number in range(habit.most + _MORE + (0 if own or self.windows else _ANEW)):
             part = self.profile if own else leg(self.profile, *_LEGS[min(number, len(_LEGS) - 1)])
-            anew = bool(self.windows) and number >= len(_LEGS)  # legs have not come near, and trades cannot
+            # Legs have not come near, since the last ones move little; and trades cannot, or would spoil the picture.
+            anew = number >= (len(_LEGS) if self.windows else habit.most + _MORE)
+            if number == habit.most + _MORE:
+                lmbda = trials[_WHOLE - 1].lmbda  # since then it has moved, and the files have not
             if anew:
                 part, start = self.profile, begin(plain.codec, self.picture, self.windows).start
             last, stopped_at = self._trial(plain, lmbda, start, part, moving=number >= _WHOLE)
@@ -207,7 +210,8 @@ class _Reach:
                 trials = self._forgetting(trials)
             # More has to be tried while no search has met the target.
             met = any(trial.gap <= 0 for trial in trials)
-            enough = number + 1 >= habit.most and met and not self.windows
+            far = anew and last.gap < -_ASTRAY[self.target.is_size]
+            enough = number + 1 >= habit.most and met and not (self.windows or far)
             if (
                 self.stopped
                 or enough
@@ -215,9 +219,9 @@ class _Reach:
             ):
                 break
             rise = habit.stiff[min(number + 1, len(habit.stiff) - 1)]
-            if self.windows and number + 1 >= len(_LEGS):
+            if anew or (self.windows and number + 1 >= len(_LEGS)):
                 rise = HABITS["own", self.target.is_size].stiff[0]
-            if (own and number) or anew:
+            if (own and number) or (anew and number != habit.most + _MORE):
                 before = trials[-2]
                 measured = (last.gap - before.gap) / math.log(last.lmbda / before.lmbda)
                 rise = min(max(measured / rise, 0.05 if anew else 0.3), 3) * rise

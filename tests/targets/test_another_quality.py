@@ -37,3 +37,13 @@ def test_a_target_costs_next_to_nothing_where_a_search_gains_more_than_usual(par
     free, found = at_the_same_psnr(part)
     # On the clock it would be 1.014 at the quality that searches are usually best at.
     assert found.optimised.size < most * free.optimised.size
+
+
+def test_a_size_far_below_the_plain_encoding_is_met_as_another_lambda_would_meet_it() -> None:
+    """The codec has one quality, and no search that goes on where another has stopped comes there."""
+    picture, codec = skimage.data.astronaut()[287:351, 435:499], load_codec("tiny")
+    low = lof.optimize(picture, codec=codec, profile="fast", lmbda=codec.lmbda / 256)
+    found = lof.optimize(picture, codec=codec, profile="fast", target=Target(size=low.optimised.size + 2))
+    assert low.optimised.size < 0.6 * low.baseline.size
+    assert found.optimised.size <= low.optimised.size + 2
+    assert found.optimised.psnr > low.optimised.psnr - 0.5
