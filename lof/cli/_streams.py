@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
-from lof.containers import SUFFIXES
+from lof.containers import SUFFIXES, container_of
 from lof.errors import OutputError, StreamError
 from lof.files.atomic import write_atomically
 from lof.files.inputs import Source, find
-from lof.files.storage import Location, read_bytes
+from lof.files.storage import Location, is_remote, open_read, read_bytes
+from lof.machine.memory import require_memory
 
 Inputs = Annotated[
     list[str],
@@ -32,13 +34,23 @@ def find_streams(inputs: Sequence[str]) -> list[Source]:
     return find(inputs, frozenset(SUFFIXES)).sources
 
 
-def read_stream(path: Location) -> bytes:
-    """The bytes of a stream.
+def read_stream(path: Location, *, any_kind: bool = False) -> bytes:
+    """The bytes of a stream. A file here that is none, or too large, is not read.
+
+    Args:
+        any_kind: whether it may also be something else, such as another image.
 
     Raises:
-        StreamError: it is not there or cannot be read.
+        StreamError: it is not there, cannot be read, or is no stream.
+        LowMemoryError: less memory is free than it has bytes.
     """
     try:
+        if not is_remote(path):
+            with open_read(path) as file:
+                head, size = file.read(4), file.seek(0, os.SEEK_END)
+            if not any_kind:
+                container_of(head, str(path))
+            require_memory(size, None, str(path), "decode")
         return read_bytes(path)
     except FileNotFoundError as error:
         raise StreamError(f"{path}: does not exist; check the name") from error

@@ -283,7 +283,7 @@ def _totals_table(totals: Sequence[Total]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for total in totals:
         name = f"{total.state}, {total.why}" if total.why else total.state
-        table.add_row(Text(name), *_sizes([total]))
+        table.add_row(Text(figures.printable(name)), *_sizes([total]))
     table.add_section()
     table.add_row("all", *_sizes(totals), style="bold")
     return table

@@ -115,7 +115,7 @@ def _show(first: Compared, found: list[Compared], page: Path | None, with_ssimul
 def _read(name: str, weights: Path | None, download: bool) -> tuple[int, Picture]:
     """Bytes of a file, and what it decodes to."""
     path = parse(name)
-    data = read_stream(path)
+    data = read_stream(path, any_kind=True)
     if _is_ours(path, data):
         from lof.api import decode_shown
 

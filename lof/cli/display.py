@@ -139,7 +139,7 @@ def _show_notes(console: Console, records: Sequence[Record]) -> None:
     console.print("\nNotes")
     for note, names in list(sources.items())[:_MOST_NOTES]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        console.print(escape(f"  {note}: {figures.printable(names[0])}{more}"), soft_wrap=True)
+        console.print(escape(figures.printable(f"  {note}: {names[0]}{more}")), soft_wrap=True)
     if len(sources) > _MOST_NOTES:
         console.print(f"  {len(sources) - _MOST_NOTES} other notes; the reports have all")
 

@@ -13,7 +13,7 @@ from lof.cli import _options as options
 from lof.cli import app
 from lof.cli._streams import Inputs, find_streams, read_stream
 from lof.containers import MAX_PIXELS, container, unpack
-from lof.errors import LofError, LowMemoryError, one_line
+from lof.errors import LofError, LowMemoryError, StreamError, one_line
 from lof.files.storage import Location
 from lof.report.figures import printable
 
@@ -57,10 +57,13 @@ def _check(path: Location, weights: Path | None, download: bool, max_pixels: int
     from lof.encoding import codec_of
 
     name = str(path)
-    verdict: Verdict = "unchecked"  # at each step, what its failure would mean
+    verdict: Verdict = "damaged"  # at each step, what its failure would mean
     try:
-        data = read_stream(path)
-        verdict = "damaged"
+        try:
+            data = read_stream(path)
+        except StreamError as error:
+            verdict = "unchecked" if isinstance(error.__cause__, OSError) else "damaged"
+            raise
         parsed = unpack(data, name, max_pixels)
         if parsed.note:
             return "damaged", parsed.note

@@ -7,6 +7,7 @@ import io
 from PIL import Image, ImageCms
 
 from lof.errors import ImageError
+from lof.pictures.headers import shown
 
 GREY = frozenset({"1", "L", "LA", "La"})
 
@@ -47,7 +48,7 @@ def fit_profile(
         if converted is not None:
             notes.append("grey profile converted to sRGB")
             return converted, None
-    notes.append(f"ICC profile for {space.decode('ascii', 'replace').strip()} dropped, it does not fit RGB")
+    notes.append(f"ICC profile for {shown(space)} dropped, it does not fit RGB")
     return rgb, None
 
 

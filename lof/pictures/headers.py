@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import IO
 
@@ -20,6 +20,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its colour type
 _SRGB_TRANSFERS = frozenset({1, 2, 6, 13, 14, 15})  # of ITU-T H.273: sRGB, BT.709 and what is read like them
 _BT709_PRIMARIES = frozenset({1, 2})
 _DROPPED_CHUNKS = {b"tIME": "time of the last change", b"sBIT": "significant bits", b"sPLT": "palette"}
+_MOST_NAMES = 8
 _JP2_IGNORED = frozenset({b"jP  ", b"ftyp", b"jp2h", b"jp2c"})
 
 
@@ -60,8 +61,8 @@ def check_png_rows(image: Image.Image) -> None:
         return
     before = file.tell()
     try:
-        chunks = list(png_chunks(file))
-        file.seek(chunks[0][1])
+        chunks = png_chunks(file)
+        file.seek(next(chunks)[1])
         width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", file.read(13))
         passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
         rows = []  # bytes of each, with the byte that names its filter
@@ -81,9 +82,9 @@ def check_png_rows(image: Image.Image) -> None:
 
 
 def png_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, place and length of every chunk of a PNG."""
-    place = 8
-    while True:
+    """Kind, place and length of every chunk of a PNG; whatever is behind its end is none."""
+    place, kind = 8, b""
+    while kind != b"IEND":
         file.seek(place)
         head = file.read(8)
         if len(head) < 8:
@@ -152,7 +153,7 @@ def _png_kinds(image: Image.Image) -> dict[bytes, bytes]:
         file.seek(before)
 
 
-def _inflated(file: IO[bytes], chunks: list[tuple[bytes, int, int]], enough: int) -> Iterator[int]:
+def _inflated(file: IO[bytes], chunks: Iterable[tuple[bytes, int, int]], enough: int) -> Iterator[int]:
     """Bytes that the pixels of a PNG unpack to, a part at a time."""
     inflate = zlib.decompressobj()
     total = 0
@@ -197,4 +198,11 @@ def _colour_note(primaries_and_transfer: tuple[int, ...] | None) -> list[str]:
 
 
 def _names(kinds: set[bytes]) -> str:
-    return ", ".join(sorted(kind.decode("ascii", "replace").strip() for kind in kinds))
+    more = f" and {len(kinds) - _MOST_NAMES} more" if len(kinds) > _MOST_NAMES else ""
+    return ", ".join(map(shown, sorted(kinds)[:_MOST_NAMES])) + more
+
+
+def shown(kind: bytes) -> str:
+    """Four letters of a file, or what stands in their place, fit to be read."""
+    text = kind.decode("latin-1").strip()
+    return text if text.isascii() and text.isprintable() else kind.hex()

@@ -338,3 +338,38 @@ def test_a_picture_for_a_store_that_is_none_is_one_line(run: Run, folder: Path, 
     assert "y.png" in outcome.err
     assert "standard output" not in outcome.err
     assert "Traceback" not in outcome.err
+
+
+@pytest.mark.parametrize(
+    "command", [("verify", "in"), ("repack", "in", "-o", "out"), ("inspect", "in/huge.jpg")]
+)
+def test_files_larger_than_the_memory_are_one_line_each(
+    run: Run, folder: Path, command: tuple[str, ...]
+) -> None:
+    with (folder / "in/huge.jpg").open("wb") as file:  # sparse; it begins like a JPEG
+        file.write(b"\xff\xd8\xff\xe0")
+        file.truncate(200 << 30)
+    with (folder / "in/text.jpg").open("wb") as file:
+        file.write(b"text")
+        file.truncate(200 << 30)
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
+        folder / "in/z.jpg"
+    )
+    outcome = run(*command)
+    said = outcome.out + outcome.err
+    assert outcome.code == (3 if command[0] == "inspect" else 1)
+    assert "in/huge.jpg needs about 214.7 GB of memory" in said
+    assert "Traceback" not in said
+    if command[0] != "inspect":
+        assert "in/text.jpg: is no stream" in said
+        assert "z.jpg" in said  # the others are looked at
+
+
+def test_a_comparison_with_a_file_larger_than_the_memory_is_one_line(run: Run, folder: Path) -> None:
+    Image.fromarray(np.full((64, 64, 3), 90, np.uint8)).save(folder / "a.png")
+    with (folder / "hole.bin").open("wb") as file:
+        file.truncate(200 << 30)
+    outcome = run("compare", "a.png", "hole.bin", "a.png", "--no-page")
+    assert outcome.code == 1
+    assert "hole.bin needs about 214.7 GB of memory" in outcome.err
+    assert "a.png" in outcome.out

@@ -186,5 +186,9 @@ def test_a_profile_of_another_colour_space_is_dropped_with_a_note(tmp_path: Path
     assert picture.icc is None
     assert np.array_equal(picture.pixels, RGB)
     assert picture.notes == ("ICC profile for CMYK dropped, it does not fit RGB",)
+    strange = bytearray(profile(b"RGB "))
+    strange[16:20] = b"\x1b[2J"  # clears a terminal
+    picture = read_picture(save(Image.fromarray(RGB), tmp_path / "a.png", icc_profile=bytes(strange)))
+    assert picture.notes == ("ICC profile for 1b5b324a dropped, it does not fit RGB",)
     picture = read_picture(save(Image.fromarray(RGB), tmp_path / "a.png", icc_profile=b"no profile"))
     assert picture.notes == ("unreadable ICC profile dropped",)

@@ -134,6 +134,14 @@ def test_a_png_with_3_of_64_rows_is_refused(tmp_path: Path, interlaced: bool) ->
     assert read_picture(path).pixels.shape == (64, 64, 3)
 
 
+def test_bytes_behind_the_end_of_a_png_are_not_gone_through(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(raw_png((64, 64), 8, 2, bytes(64 * 193)))
+    with path.open("r+b") as file:
+        file.truncate(1 << 40)  # sparse: as chunks it would take days
+    assert read_picture(path).pixels.shape == (64, 64, 3)
+
+
 def test_more_pixels_than_asked_for_are_refused_before_decoding(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_bytes(raw_png((40, 30), 8, 2, b""))  # decoding would find no rows

@@ -204,3 +204,13 @@ def test_a_pillow_image_keeps_the_same_as_its_file(tmp_path: Path) -> None:
         assert picture_of(image).boxes == read_picture(path).boxes
     assert set(read_picture(path).boxes) == {b"iccp", b"xmpd", b"reso"}
     assert read_picture(path).held == "ICC profile, XMP and resolution"
+
+
+def test_boxes_of_jpeg_2000_are_noted_in_few_words(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jp2")
+    boxes = b"".join(struct.pack(">I4s", 8, b"%04d" % number) for number in range(5000))
+    path.write_bytes(path.read_bytes() + struct.pack(">I4s", 8, b"\x1b[2J") + boxes)
+    (note,) = (note for note in read_picture(path).notes if "boxes" in note)
+    assert note.startswith("boxes of JPEG 2000 dropped (1b5b324a, 0000, 0001")
+    assert note.endswith(" and 4993 more)")
+    assert len(note) < 120
