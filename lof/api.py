@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from lof.pictures.picture import Picture
 from lof.pictures.reading import picture_of
 from lof.profiles import Profile, load_profile
 from lof.results import Result, Target, check_arguments, check_batch, check_quality, checked_lambda
-from lof.search import Progress, begin, search, search_in_windows, windows_for
+from lof.search import Progress, begin, search, search_in_windows, windows_for, with_gradients
 from lof.targets import Ladder, reach_target
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def optimize(
     )[0]
 
 
+@with_gradients
 def optimize_to(
     image: ImageLike,
     target: Target,
@@ -154,6 +156,7 @@ def optimize_to(
     )
 
 
+@with_gradients
 def optimize_batch(
     images: Sequence[ImageLike],
     codec: Codec,
@@ -214,7 +217,6 @@ def optimize_batch(
         for each, stream in zip(begun, warm_starts or [None] * len(begun), strict=True)
     ]
     del begun  # of a large image everything that is not needed any more is dropped, here and above
-    offset = container(format).pixel_offset
     if windows:
         found = [
             search_in_windows(
@@ -227,7 +229,7 @@ def optimize_batch(
                 metric=metric,
                 seed=seed,
                 region=region,
-                offset=offset,
+                offset=container(format).pixel_offset,
                 on_progress=on_progress,
             )
             for picture, start, region in zip(pictures, starts, maps, strict=True)
@@ -242,7 +244,7 @@ def optimize_batch(
             metric=metric,
             seed=seed,
             region=None if regions is None else torch.stack([torch.as_tensor(one)[None] for one in maps]),
-            offset=offset,
+            offset=container(format).pixel_offset,
             on_progress=on_progress,
         )
     starts.clear()
@@ -284,6 +286,7 @@ def optimize_batch(
     return [replace(result, seconds=seconds) for result in results]
 
 
+@with_gradients
 def encode(
     image: ImageLike,
     *,
@@ -302,9 +305,9 @@ def encode(
         codec = load_codec(codec_for(codec, "medium"), quality, device="cpu")
     picture = picture_of(image)
     codec = codec.for_size(*picture.pixels.shape[:2])
-    format = format or container_for(codec.name)
     symbols = codec.symbols(begin(codec, picture, ()).plain)
-    writer = Writer(codec, picture, format, TrueCost(picture.pixels, codec.lmbda, codec.metric))
+    cost = TrueCost(picture.pixels, codec.lmbda, codec.metric)
+    writer = Writer(codec, picture, format or container_for(codec.name), cost)
     return writer.pack(codec.widen(symbols) if portable else symbols)
 
 
@@ -367,6 +370,7 @@ def decode_shown(
     return replace(picture, notes=(*picture.notes, stream.note)) if stream.note else picture
 
 
+@with_gradients
 def decode_stream(
     stream: Stream, *, name: str = "stream", weights: str | Path | None = None, download: bool = False
 ) -> tuple[Picture, dict[str, np.ndarray[Any, Any]]]:
@@ -392,8 +396,5 @@ def _ladder(codec: str | Codec, plan: Profile, quality: float | None, metric: st
         return Ladder.of_one(codec)
     spec = codec_spec(codec_for(codec, plan.name))
     made_for = spec.made_for(metric)
-
-    def load(quality: float) -> Codec:
-        return load_codec(spec.name, quality, metric=made_for, device=device)
-
+    load = partial(load_codec, spec.name, metric=made_for, device=device)
     return Ladder.of(spec, made_for, load) if quality is None else Ladder.of_one(load(quality))

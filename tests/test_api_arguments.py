@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import lof
 from lof.codecs import Codec
@@ -119,3 +123,21 @@ def test_the_bytes_of_a_file_may_be_a_bytearray(tiny: Codec) -> None:
 def test_the_seconds_of_a_batch_are_shared_out_evenly(tiny: Codec) -> None:
     results = lof.optimize_batch([PICTURE] * 3, tiny, SHORT)
     assert len({result.seconds for result in results}) == 1
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_search_has_gradients_whatever_its_caller_has(mode: Callable[[], Any]) -> None:
+    """In a process of its own, so that the codec is loaded in that mode."""
+    program = f"""
+import numpy, torch, lof
+picture = numpy.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=numpy.uint8)
+with torch.{mode.__name__}():
+    plain = lof.encode(picture)
+    lof.decode(plain)
+    found = lof.optimize(picture, profile="fast")
+    assert not torch.is_grad_enabled()
+again = lof.optimize(picture, profile="fast")
+assert found.data == again.data and found.kept == "search" and found.baseline.size == len(plain)
+lof.optimize(picture, profile="fast", target=lof.Target(size=len(plain)))
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=300)

@@ -119,8 +119,11 @@ class CodecSpec:
         point = self.rate_point(metric, quality) if lmbda is None else RatePoint(lmbda)
         folder = None if weights is None else Path(weights).resolve()
         request = Request(self, metric, quality, point, folder, device, precision, download)
+        import torch
+
         try:
-            codec = _loaders[self.name](request)
+            with torch.inference_mode(False):  # whatever mode the caller is in, it is searched with later
+                codec = _loaders[self.name](request)
         except LofError:
             raise
         except Exception as error:

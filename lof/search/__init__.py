@@ -2,6 +2,7 @@
 
 from lof.codecs import symbols_of
 from lof.search.engine import Found, StopSearch, search
+from lof.search.gradients import with_gradients
 from lof.search.objective import Objective
 from lof.search.relaxations import RELAXATIONS
 from lof.search.state import Progress, Sensitivity
@@ -24,4 +25,5 @@ __all__ = [
     "symbols_of",
     "trades",
     "windows_for",
+    "with_gradients",
 ]
