@@ -22,7 +22,6 @@ from rich.markup import escape
 from lof.codecs import DEFAULT_CODEC, codec_spec, load_codec
 from lof.files.atomic import write_atomically
 from lof.files.inputs import find
-from lof.machine.devices import resolve_precision
 from lof.pictures.batches import batches, spread
 from lof.profiles import BUILT_IN
 from lof.report.records import Record
@@ -76,7 +75,7 @@ def main(
         "seed": seed,
         "batch": batch,
         "device": device_name(codecs[0].device),
-        "precision": str(resolve_precision(precision, codecs[0].device)).removeprefix("torch."),
+        "precision": str(codecs[0].precision).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }
     runner = Runner(Journal(out / "results.jsonl"), codecs, methods, settings)

@@ -2,7 +2,7 @@
 
 A row is ``Result.record()`` with ``image`` (its name) and ``method``; ``plain`` is the plain encoding, which
 all other methods are measured against. Only images that have a row of every method at every rate point count,
-so that all means are over the same images.
+and none that is stored without loss, so that all means are over the same images.
 """
 
 from __future__ import annotations
@@ -98,8 +98,12 @@ class Benchmark:
 
 
 def complete_images(rows: Sequence[Record], methods: Sequence[str]) -> list[str]:
-    """Names of the images that have a row of every method at every rate point that ``rows`` hold, sorted."""
-    there = {(row["image"], row["method"], row["quality"]) for row in rows}
+    """Names of the images that have a row of every method at every rate point that ``rows`` hold, sorted.
+
+    An image that one of them stores without loss has no PSNR to compare, and is left out.
+    """
+    lossy = [row for row in rows if math.isfinite(float(row["optimised"]["psnr"]))]
+    there = {(row["image"], row["method"], row["quality"]) for row in lossy}
     qualities = distinct(rows, "quality")
     return [
         image

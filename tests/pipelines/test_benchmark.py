@@ -65,6 +65,15 @@ def curves(factors: dict[str, float], images: int = 2, qualities: int = 3) -> li
     ]
 
 
+def test_an_image_stored_without_loss_is_left_out() -> None:
+    rows = curves({"plain": 1.0, "SGA-2000": 0.9, "medium": 0.9}, images=3)
+    rows[-1]["optimised"]["psnr"] = math.inf
+    found = report.summarise(rows, METHODS, "SGA-2000")
+    assert found is not None
+    assert found.images == ["0.png", "1.png"]
+    assert found.methods[2].curve_bd_rate == pytest.approx(-0.1)
+
+
 def printed(table: Any) -> list[str]:
     text = io.StringIO()
     Console(width=80, file=text, highlight=False).print(table)
