@@ -72,8 +72,9 @@ class FactorizedCodec(BottleneckCodec):
 
     # The factorised family pads to 64 as examples/codec.py does for every model, so that its layout holds.
     def padded_size(self, height: int, width: int) -> tuple[int, int]:
-        """See :meth:`Codec.padded_size`: multiples of 64, though the network needs only 16."""
-        return -(-height // 64) * 64, -(-width // 64) * 64
+        """See :meth:`Codec.padded_size`: multiples of 64 where the network takes these, though it needs only 16."""
+        side = self.stride if 64 % self.stride else 64
+        return -(-height // side) * side, -(-width // side) * side
 
 
 class ScaleHyperpriorCodec(BottleneckCodec):
