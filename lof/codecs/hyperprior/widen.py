@@ -23,7 +23,6 @@ SAFE = 3e-6
 
 _REACH = 3  # a step in z reaches σ two places of z away, and is taken one place from the σ that it is for
 _EDGE = 2  # and what σ is there depends on z two more places away
-_STRIDE = 4  # places of y beside each other in one of z
 _CANDIDATES = 16
 _PATIENCE = 40  # sets of candidates in a row of which none helps
 _ROUNDS = 4  # looks at the whole image
@@ -65,9 +64,10 @@ def distances(conditional: GaussianConditional, scales: Tensor) -> Tensor:
 
 def _step(codec: ScaleHyperpriorCodec, z: Tensor, y: Tensor, near: Tensor, random: torch.Generator) -> bool:
     """Try steps of z around one σ that is too near; take the cheapest that helps into ``z`` and ``near``."""
+    stride = near.shape[3] // z.shape[3]  # places of y beside each other in one of z
     places = near.nonzero()
     _, _, *place = places[torch.randint(len(places), (1,), generator=random)[0]].tolist()
-    centre = [index // _STRIDE for index in place]
+    centre = [index // stride for index in place]
     (top, bottom), (left, right) = (
         (max(0, at - _REACH - _EDGE), min(size, at + _REACH + _EDGE + 1))
         for at, size in zip(centre, z.shape[2:], strict=True)
@@ -81,11 +81,11 @@ def _step(codec: ScaleHyperpriorCodec, z: Tensor, y: Tensor, near: Tensor, rando
     signs = torch.randint(2, (_CANDIDATES,), generator=random) * 2.0 - 1
     tried[torch.arange(_CANDIDATES), channels, rows, columns] += signs
     inside = tuple(
-        slice(_STRIDE * max(at - _REACH, 0), _STRIDE * min(at + _REACH + 1, size))
+        slice(stride * max(at - _REACH, 0), stride * min(at + _REACH + 1, size))
         for at, size in zip(centre, z.shape[2:], strict=True)
     )
     cut = tuple(
-        slice(part.start - _STRIDE * first, part.stop - _STRIDE * first)
+        slice(part.start - stride * first, part.stop - stride * first)
         for part, first in zip(inside, (top, left), strict=True)
     )
     scales, means = (tensor[:, :, *cut] for tensor in codec._gaussian(codec.net, tried))
