@@ -6,6 +6,7 @@ import copy
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import ClassVar, Self, cast
 
 import torch
@@ -138,7 +139,11 @@ class NetworkCodec(Codec):
         return {}
 
     def _slack(self, string: bytes, shape: tuple[int, int]) -> bytes:
-        return slack(string, shape[0] * shape[1] * (self.stride // 16) ** 2 * self.net.M)
+        return slack(string, shape[0] * shape[1] * self._places_of_y**2 * self.net.M)
+
+    @cached_property
+    def _places_of_y(self) -> int:
+        return places(self.net.g_a, self.stride)
 
     def _string_shape(self, height: int, width: int) -> tuple[int, int]:
         padded_height, padded_width = self.padded_size(height, width)
@@ -158,3 +163,10 @@ class NetworkCodec(Codec):
             reduced = self.precision != torch.float32
             with torch.autocast(self.device.type, dtype=self.precision, enabled=reduced):
                 yield
+
+
+def places(analysis: nn.Module, side: int) -> int:
+    """Places, a side, that a network's ``g_a`` gives for a picture of so many pixels a side."""
+    device = next(analysis.parameters()).device
+    with torch.no_grad(), exact_arithmetic():
+        return int(analysis(torch.zeros(1, 3, side, side, device=device)).shape[-1])

@@ -20,6 +20,16 @@ def test_they_keep_the_contract(kind: type[NetworkCodec], check: Check, crop: ND
     check(untrained(kind), crop)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_read_beyond_a_string_that_ends_early_is_as_long_as_all_symbols_of_y(
+    kind: type[NetworkCodec],
+) -> None:
+    codec = untrained(kind)
+    symbols = codec.symbols(codec.analyse(torch.zeros(1, 3, 768, 768)))
+    room = len(codec._slack(b"", symbols[codec.latents[0]].shape[-2:]))
+    assert room >= 4 * symbols["y"].numel()
+
+
 def test_scales_are_moved_away_from_boundaries(photograph: NDArray[np.uint8]) -> None:
     codec = untrained(NearCodec)
     pixels = torch.from_numpy(photograph[:320, 128:448].copy()).permute(2, 0, 1)[None].float() / 255
