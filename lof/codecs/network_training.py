@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lof.codecs.base import Codec
 from lof.codecs.entropy.training import auxiliary, quantiles, take_over
-from lof.codecs.network import NetworkCodec
+from lof.codecs.network import NetworkCodec, places
 from lof.codecs.network_weights import is_table
 from lof.codecs.registry import codec_spec
 from lof.codecs.training import Aim, Kept, Losses, ParameterGroup, Shipped, State, Task, check_sizes
@@ -21,8 +21,6 @@ from lof.codecs.weights import weights_name
 from lof.errors import TrainingError
 
 TRANSFORMS = ("g_a", "g_s")
-STRIDE = 16
-"""Pixels for each place of y, a side."""
 QUANTILES_LEARNING_RATE = 1e-3
 
 
@@ -70,8 +68,9 @@ class NetworkTraining:
         kept = None
         if aim.frozen is not None:
             _take_transforms(net, aim)
-            kept = Kept(copy.deepcopy(cast(nn.Module, net.g_a)), STRIDE)
-        loss = LatentRate(net, aim.precision) if kept else RateDistortion(net, aim)
+            analysis, side = copy.deepcopy(cast(nn.Module, net.g_a)).eval(), self.codec_class.stride
+            kept = Kept(analysis, side // places(analysis, side))
+        loss = LatentRate(net, aim.precision, kept.stride) if kept else RateDistortion(net, aim)
         apart = list(quantiles(net))
         ids = {id(parameter) for parameter in apart}
         weights = [p for p in net.parameters() if id(p) not in ids and p.requires_grad]
@@ -162,10 +161,12 @@ class LatentRate(_Priced):
 
     Args:
         net: has ``g_a`` and ``g_s``; its entropy models are taken over.
+        stride: pixels for each place of y, a side.
     """
 
-    def __init__(self, net: nn.Module, precision: torch.dtype) -> None:
+    def __init__(self, net: nn.Module, precision: torch.dtype, stride: int) -> None:
         super().__init__(net, precision, "rounded")
+        self.stride = stride
         # Shares everything with the network but the transforms.
         view = copy.copy(net)
         view._modules = net._modules | {name: nn.Identity() for name in TRANSFORMS}
@@ -174,7 +175,7 @@ class LatentRate(_Priced):
     def forward(self, y: Tensor) -> Losses:
         """Price latents, (B, M, h, w) float32; the distortion is 0."""
         _, bits = self._run(self._view[0].train(self.training), y)
-        rate = bits / (y.shape[0] * y.shape[2] * y.shape[3] * STRIDE**2)
+        rate = bits / (y.shape[0] * y.shape[2] * y.shape[3] * self.stride**2)
         nothing = torch.zeros_like(rate.detach())
         return rate + auxiliary(self.net), rate.detach(), rate.detach(), nothing
 

@@ -123,7 +123,7 @@ class TestGradients:
         torch.manual_seed(0)
         net, mixed = (trainable("msp-tiny").build({"components": count}) for count in (1, 2))
         for one in (net, mixed):
-            LatentRate(one, torch.float32)
+            LatentRate(one, torch.float32, 16)
         y, mean = 3 * torch.randn(1, 24, 6, 6), torch.randn(1, 24, 6, 6).requires_grad_()
         y[..., 0] += 200  # where probabilities are none means are drawn all the same
         scale = (0.2 + 2 * torch.rand_like(y)).requires_grad_()

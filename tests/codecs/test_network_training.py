@@ -7,9 +7,10 @@ import copy
 import pytest
 import torch
 from compressai.layers import MaskedConv2d
+from other_networks import FineCodec, untrained
 
-from lof.codecs import codec_spec, codec_specs, trainable
-from lof.codecs.network_training import LatentRate, RateDistortion
+from lof.codecs import CodecSpec, Points, RatePoint, codec_spec, codec_specs, register, trainable
+from lof.codecs.network_training import LatentRate, NetworkTraining, RateDistortion
 from lof.codecs.training import Aim
 from lof.errors import TrainingError
 
@@ -75,7 +76,7 @@ def test_the_rate_is_that_of_rounded_latents_and_scales_get_its_gradient() -> No
     torch.manual_seed(0)
     net = trainable("tiny").build({})
     plain = copy.deepcopy(net.gaussian_conditional)
-    LatentRate(net, torch.float32)
+    LatentRate(net, torch.float32, 16)
     y, means = 3 * torch.randn(1, 24, 6, 6), torch.randn(1, 24, 6, 6)
     scales = (0.2 + 2 * torch.rand_like(y)).requires_grad_()
     free = means.clone().requires_grad_()
@@ -89,3 +90,20 @@ def test_the_rate_is_that_of_rounded_latents_and_scales_get_its_gradient() -> No
     assert torch.allclose(ours[certain], theirs[certain], rtol=1e-3, atol=1e-4)
     (drawn,) = torch.autograd.grad(-likelihood.log2().sum(), free)
     assert torch.equal(drawn > 0, y < means)
+
+
+def test_the_rate_of_frozen_transforms_counts_the_pixels_of_a_place_of_y() -> None:
+    spec = CodecSpec("fine", Points({("mse", 4.0): RatePoint(0.013)}), 4, "from a test", hidden=True)
+    register(spec)(lambda request: untrained(FineCodec, "fine"))
+    net = untrained(FineCodec).net.requires_grad_(True)
+    task = NetworkTraining("fine", FineCodec).task(net, Aim("mse", 4, 0.013, torch.float32, frozen="fine"))
+    assert task.kept is not None
+    assert task.kept.stride == 8
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        y = task.kept.analyse(images)
+        codec = untrained(FineCodec)
+        bits = sum(one.bits.sum() for one in codec.code(codec.analyse(images), codec.rounded).values())
+        _, _, bpp, _ = task.loss.eval()(y)
+    assert y.shape[2:] == (8, 8)
+    assert bpp.item() == pytest.approx(float(bits) / 64**2, rel=0.01)
