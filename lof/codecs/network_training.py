@@ -65,12 +65,14 @@ class NetworkTraining:
             raise TrainingError(
                 f"part: {self.name} is trained as a whole, or with frozen transforms; leave it out"
             )
-        kept = None
+        kept, stride = None, self.codec_class.stride
         if aim.frozen is not None:
             _take_transforms(net, aim)
-            analysis, side = copy.deepcopy(cast(nn.Module, net.g_a)).eval(), self.codec_class.stride
-            kept = Kept(analysis, side // places(analysis, side))
-        loss = LatentRate(net, aim.precision, kept.stride) if kept else RateDistortion(net, aim)
+            analysis = copy.deepcopy(cast(nn.Module, net.g_a)).eval()
+            kept = Kept(analysis, stride // places(analysis, stride))
+        loss = (
+            LatentRate(net, aim.precision, stride, kept.stride) if kept else RateDistortion(net, aim, stride)
+        )
         apart = list(quantiles(net))
         ids = {id(parameter) for parameter in apart}
         weights = [p for p in net.parameters() if id(p) not in ids and p.requires_grad]
@@ -113,10 +115,18 @@ class NetworkTraining:
 
 
 class _Priced(nn.Module):
-    def __init__(self, net: nn.Module, precision: torch.dtype, pricing: Literal["noisy", "rounded"]) -> None:
+    def __init__(
+        self, net: nn.Module, precision: torch.dtype, pricing: Literal["noisy", "rounded"], stride: int
+    ) -> None:
         super().__init__()
-        self.net, self.precision = net, precision
+        self.net, self.precision, self.stride = net, precision, stride
         take_over(net, pricing)
+
+    def _check_crop(self, side: int) -> None:
+        if side % self.stride:
+            raise TrainingError(
+                f"crop: this codec takes multiples of {self.stride} pixels a side; choose such a one"
+            )
 
     def _run(self, net: nn.Module, batch: Tensor) -> tuple[Any, Tensor]:
         """What the network gives for a batch, and all bits."""
@@ -130,10 +140,11 @@ class RateDistortion(_Priced):
 
     Args:
         net: its entropy models are taken over, so save ``net.state_dict()`` and never the module itself.
+        stride: crops are multiples of this many pixels a side.
     """
 
-    def __init__(self, net: nn.Module, aim: Aim) -> None:
-        super().__init__(net, aim.precision, "noisy")
+    def __init__(self, net: nn.Module, aim: Aim, stride: int) -> None:
+        super().__init__(net, aim.precision, "noisy", stride)
         assert aim.lmbda is not None
         self.lmbda, self.metric = aim.lmbda, aim.metric
 
@@ -141,7 +152,11 @@ class RateDistortion(_Priced):
         """Price images, (B, 3, H, W) float32 in [0, 1].
 
         What is minimised has the bottlenecks' own loss in it, whose gradient reaches their quantiles only.
+
+        Raises:
+            TrainingError: a side is no multiple of ``stride``.
         """
+        self._check_crop(images.shape[-1])
         out, bits = self._run(self.net, images)
         bpp = bits / (images.shape[0] * images.shape[2] * images.shape[3])
         distortion = self._distortion(out["x_hat"].float(), images)
@@ -161,21 +176,27 @@ class LatentRate(_Priced):
 
     Args:
         net: has ``g_a`` and ``g_s``; its entropy models are taken over.
-        stride: pixels for each place of y, a side.
+        stride: crops are multiples of this many pixels a side.
+        place: pixels for each place of y, a side.
     """
 
-    def __init__(self, net: nn.Module, precision: torch.dtype, stride: int) -> None:
-        super().__init__(net, precision, "rounded")
-        self.stride = stride
+    def __init__(self, net: nn.Module, precision: torch.dtype, stride: int, place: int) -> None:
+        super().__init__(net, precision, "rounded", stride)
+        self.place = place
         # Shares everything with the network but the transforms.
         view = copy.copy(net)
         view._modules = net._modules | {name: nn.Identity() for name in TRANSFORMS}
         self._view: list[nn.Module] = [view]
 
     def forward(self, y: Tensor) -> Losses:
-        """Price latents, (B, M, h, w) float32; the distortion is 0."""
+        """Price latents, (B, M, h, w) float32; the distortion is 0.
+
+        Raises:
+            TrainingError: a side stands for no multiple of ``stride`` pixels.
+        """
+        self._check_crop(y.shape[-1] * self.place)
         _, bits = self._run(self._view[0].train(self.training), y)
-        rate = bits / (y.shape[0] * y.shape[2] * y.shape[3] * self.stride**2)
+        rate = bits / (y.shape[0] * y.shape[2] * y.shape[3] * self.place**2)
         nothing = torch.zeros_like(rate.detach())
         return rate + auxiliary(self.net), rate.detach(), rate.detach(), nothing
 
