@@ -56,8 +56,13 @@ def strings_of(codec: Codec, symbols: Mapping[str, Tensor]) -> list[bytes]:
         symbols: as it takes them.
 
     Raises:
-        SearchError: it cannot write them, or gives something else than bytes.
+        SearchError: some are missing, or it cannot write them, or gives something else than bytes.
     """
+    for name in codec.latents:
+        if name not in symbols:
+            raise SearchError(
+                f"codec {codec.name}: there are no symbols of {name}, which latents names; correct analyse and code"
+            )
     try:
         strings = codec.compress(symbols)
     except (LofError, MemoryError):
@@ -68,6 +73,10 @@ def strings_of(codec: Codec, symbols: Mapping[str, Tensor]) -> list[bytes]:
             f"codec {codec.name}: compress fails on symbols of up to ±{largest} ({type(error).__name__}: "
             f"{one_line(error)}); where it cannot write such large ones, say so with symbol_limit"
         ) from error
+    if not isinstance(strings, list | tuple):
+        raise SearchError(
+            f"codec {codec.name}: compress gives a {type(strings).__name__} where a list of strings belongs"
+        )
     for string in strings:
         if not isinstance(string, bytes):
             raise SearchError(

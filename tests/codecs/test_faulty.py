@@ -21,9 +21,10 @@ from lof.codecs import Codec, Coded, Decoded, Locality, Request
 from lof.errors import LofError, SearchError, StreamError
 from lof.jobs import JobSettings
 from lof.profiles import parse_profile
-from lof.testing import check_codec, check_parts_are_as_in_the_whole, picture
+from lof.testing import check_attributes, check_codec, check_parts_are_as_in_the_whole, picture
 
 Cosine: Any = guest().CosineCodec
+ATTRIBUTES = ("latents", "synthesised", "stride", "name", "quality", "metric", "lmbda")
 FLAT = np.zeros((64, 64, 3), np.uint8)
 PROFILE = parse_profile({"name": "short", "stage": [{"kind": "mean-field", "evaluations": 2}]})
 
@@ -72,6 +73,16 @@ class Nested(Cosine):
         return [[string] for string in super().compress(symbols)]
 
 
+class Silent(Cosine):
+    def compress(self, symbols: Mapping[str, Tensor]) -> Any:
+        super().compress(symbols)
+
+
+class Unpriced(Cosine):
+    def code(self, latents: Mapping[str, Tensor], quantize: Any, *, exact: bool = False) -> dict[str, Coded]:
+        return {"luma": super().code(latents, quantize, exact=exact)["luma"]}
+
+
 @pytest.mark.parametrize(
     ("kind", "error", "message"),
     [
@@ -84,6 +95,8 @@ class Nested(Cosine):
             r"compress fails on symbols of up to ±\d\d+ \(OverflowError: out of the table\); ",
         ),
         (Nested, SearchError, "compress gives a list where a string of bytes belongs"),
+        (Silent, SearchError, "compress gives a NoneType where a list of strings belongs"),
+        (Unpriced, SearchError, "there are no symbols of chroma, which latents names; correct analyse and"),
     ],
 )
 def test_what_cannot_be_read_again_is_not_written(
@@ -179,6 +192,42 @@ class Nameless(Cosine):
         self.name = "a name"
 
 
+class Partial(Cosine):
+    def analyse(self, images: Tensor) -> dict[str, Tensor]:
+        return {"luma": super().analyse(images)["luma"]}
+
+
+class Listed(Cosine):
+    def analyse(self, images: Tensor) -> Any:
+        return list(super().analyse(images).values())
+
+
+class Inexact(Cosine):
+    def code(self, latents: Mapping[str, Tensor], quantize: Any) -> dict[str, Coded]:
+        return super().code(latents, quantize)
+
+
+class Arrays(Cosine):
+    def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Any:
+        found = super().decompress(strings, height, width)
+        return replace(found, image=found.image.numpy())
+
+
+class Bare(Cosine):
+    def decompress(self, strings: Sequence[bytes], height: int, width: int) -> Any:
+        return super().decompress(strings, height, width).image
+
+
+class Raising(Cosine):
+    def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
+        raise ValueError("wrong in\ntwo lines")
+
+
+class Nowhere(Cosine):
+    def for_size(self, height: int, width: int) -> Any:
+        return None
+
+
 class Global(Cosine):
     """All is told as a difference to the first column."""
 
@@ -203,6 +252,15 @@ class Global(Cosine):
         (Accented, "latents: 'ŷ' is not 1 to 255 ASCII characters"),
         (Many, "a file of a 128×128 image: .* 17 strings instead of 1 to 16"),
         (Nameless, "a file of a 128×128 image: .* the codec name 'a name' is not"),
+        (Silent, "compress gives a NoneType where a list of strings belongs"),
+        (Partial, "^analyse: holds luma; latents names luma, chroma$"),
+        (Listed, "^analyse: a list, not a dict by latent tensor$"),
+        (Unpriced, "there are no symbols of chroma, which latents names"),
+        (Inexact, r"TypeError: .*code\(\) got an unexpected keyword argument 'exact'$"),
+        (Arrays, "^decompress: its image is a ndarray, not a Tensor$"),
+        (Bare, r"^decompress: gives a Tensor, not a lof\.codecs\.Decoded$"),
+        (Raising, r"^Raising\.synthesise: ValueError: wrong in two lines$"),
+        (Nowhere, "^for_size: gives no codec$"),
         (Global, "locality: analyse gives another luma in a part than in the whole"),
     ],
 )
@@ -210,6 +268,44 @@ class Global(Cosine):
 def test_the_checks_of_the_contract_find_it(kind: type[Codec], message: str) -> None:
     with pytest.raises(AssertionError, match=message):
         check_codec(loaded(kind))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [*ATTRIBUTES, "bytes_per_pixel", "decoding_bytes_per_pixel"],
+)
+def test_the_checks_say_which_attribute_is_missing(name: str) -> None:
+    codec = loaded(guest().CosineCodec)
+    delattr(codec if name in vars(codec) else type(codec), name)
+    with pytest.raises(AssertionError, match=rf"^{name}: is missing$|has no attribute '{name}'$"):
+        check_codec(codec)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("stride", 0, "stride 0: not above 0"),
+        ("stride", 8.0, r"stride 8\.0: must be a whole number"),
+        ("device", "cpu", r"device 'cpu': must be a torch\.device"),
+        ("precision", "fp32", r"precision 'fp32': must be a torch\.dtype"),
+        ("quality", "4", "quality '4': must be a number"),
+        ("lmbda", "0.1", "lmbda '0.1': must be a number"),
+        ("lmbda", float("inf"), "lmbda: lambda inf: must be a number above 0, from 1e-20 to "),
+        ("lmbda", 0.0, "lmbda: lambda 0: must be a number above 0, from 1e-20 to "),
+        ("fingerprint", "ab" * 16, "fingerprint '(ab)+': must be bytes"),
+    ],
+)
+def test_the_checks_say_what_is_wrong_with_an_attribute(name: str, value: Any, message: str) -> None:
+    codec = loaded(Cosine)
+    setattr(codec, name, value)
+    with pytest.raises(AssertionError, match=f"^{message}"):
+        check_codec(codec)
+
+
+def test_numbers_of_numpy_and_torch_are_numbers() -> None:
+    codec = loaded(Cosine)
+    for codec.quality, codec.lmbda in ((np.float64(4), np.float32(0.01)), (4, torch.tensor(0.01))):
+        check_attributes(codec, picture())
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 import torch
@@ -27,11 +28,22 @@ from lof.codecs.checks import strings_of
 from lof.containers import unpack
 from lof.containers.digest import symbols_digest
 from lof.encoding import arrays_of
-from lof.errors import LofError, SearchError, StreamError
-from lof.results import Pixels
+from lof.errors import LofError, StreamError, UsageError
+from lof.results import Pixels, checked_lambda
+from lof.testing.given import Check as Check
+from lof.testing.given import analysed, batch, coded_by, decoded_by, told
 
 Symbols = Mapping[str, Tensor]
-Check = Callable[[Codec, Pixels], None]
+
+_KINDS = {
+    "name": (str, "a text"),
+    "quality": (Real, "a number"),
+    "lmbda": (Real | Tensor, "a number"),
+    "stride": (int, "a whole number"),
+    "fingerprint": (bytes, "bytes"),
+    "device": (torch.device, "a torch.device"),
+    "precision": (torch.dtype, "a torch.dtype"),
+}
 
 SIZES = ((128, 128), (1, 1), (65, 3), (100, 127))
 """Rows and columns of what is cut from the picture."""
@@ -62,8 +74,14 @@ def picture(side: int = 160) -> Pixels:
     return np.ascontiguousarray((255 * noisy.clip(0, 1)).astype(np.uint8))
 
 
+@told
 def check_attributes(codec: Codec, image: Pixels) -> None:
-    """Names, quality and fingerprint are what files and reports can state."""
+    """Names, quality and fingerprint are what files and reports can state, and the rest is of the right kind."""
+    for name in ("latents", "synthesised", "stride", "name", "quality", "metric", "lmbda"):
+        assert hasattr(codec, name), f"{name}: is missing"
+    for name, (kind, words) in _KINDS.items():
+        found = getattr(codec, name)
+        assert isinstance(found, kind), f"{name} {found!r}: must be {words}"
     assert codec.latents, "latents: name at least one tensor"
     assert codec.synthesised, "synthesised: name at least one tensor"
     assert set(codec.synthesised) <= set(codec.latents), "synthesised: holds a name that latents lacks"
@@ -74,17 +92,23 @@ def check_attributes(codec: Codec, image: Pixels) -> None:
         assert re.fullmatch(r"[ -~]{1,255}", name), f"latents: {name!r} is not 1 to 255 ASCII characters"
     assert codec.quality * QUALITY_UNIT % 1 == 0, f"quality {codec.quality}: no multiple of 1/{QUALITY_UNIT}"
     assert codec.metric in ("mse", "ms-ssim"), f"metric {codec.metric!r}: neither mse nor ms-ssim"
-    assert codec.lmbda > 0, f"lmbda {codec.lmbda}: not above 0"
+    try:
+        checked_lambda(codec.lmbda)
+    except UsageError as error:
+        raise AssertionError(f"lmbda: {error}") from error
+    assert codec.stride > 0, f"stride {codec.stride}: not above 0"
+    assert isinstance(codec.for_size(*image.shape[:2]), Codec), "for_size: gives no codec"
     assert len(codec.fingerprint) == 32, "fingerprint: not the 32 bytes of a SHA-256"
     assert codec.memory_needed(256, 256) > 0, "memory_needed: not above 0"
     assert codec.decoding_memory(256, 256) > 0, "decoding_memory: not above 0"
 
 
+@told
 def check_latents_are_finite_and_without_a_history(codec: Codec, image: Pixels) -> None:
     """What ``analyse`` gives of a picture, and of flat ones, can be rounded."""
     flat = [np.full_like(image[:64, :64], level) for level in (0, 128, 255)]
     for pixels, what in ((image, "a picture"), *((one, "a flat picture") for one in flat)):
-        for name, tensor in codec.analyse(codec.pad(_batch(pixels))).items():
+        for name, tensor in analysed(codec, pixels).items():
             assert not tensor.requires_grad, "analyse: run it under torch.no_grad()"
             assert tensor.dtype == torch.float32, (
                 f"analyse: latents of {name} are {tensor.dtype}, not float32"
@@ -92,6 +116,7 @@ def check_latents_are_finite_and_without_a_history(codec: Codec, image: Pixels) 
             assert bool(tensor.isfinite().all()), f"analyse: latents of {name} are not finite for {what}"
 
 
+@told
 def check_files_are_read(codec: Codec, image: Pixels) -> None:
     """What :func:`lof.encode` writes at every size, and of a flat picture, is read by the codec for its size."""
     flat = np.full_like(image[:64, :64], 128)
@@ -100,25 +125,25 @@ def check_files_are_read(codec: Codec, image: Pixels) -> None:
         try:
             stream = unpack(encode(part, codec=codec))
             sized = codec.for_size(height, width)
-            found = arrays_of(sized, sized.decompress(stream.strings, height, width).symbols)
+            found = arrays_of(sized, decoded_by(sized, stream.strings, height, width).symbols)
         except LofError as error:
             raise AssertionError(f"a file of a {width}×{height} image: {error}") from error
         same = not stream.digest or symbols_digest(found) == stream.digest
         assert same, f"decompress: other symbols than a file has ({width}×{height})"
 
 
+@told
 def check_decoding_is_the_exact_synthesis(codec: Codec, image: Pixels) -> None:
     """Invariants 1, 2 and 5: strings decode to the exact synthesis of their symbols, at every size."""
     for height, width in SIZES:
         part = image[:height, :width]
         sized = codec.for_size(height, width)
-        latents = sized.analyse(sized.pad(_batch(part)))
         with torch.no_grad():
-            coded = sized.code(latents, hard_rounding, exact=True)
+            coded = coded_by(sized, analysed(sized, part), hard_rounding, exact=True)
             values = {name: c.value for name, c in coded.items()}
             exact = sized.crop(sized.synthesise(values, exact=True), height, width)[0].clamp(0, 1)
         symbols = {name: torch.round(c.residual).to(torch.int32) for name, c in coded.items()}
-        decoded = sized.decompress(sized.compress(symbols), height, width)
+        decoded = decoded_by(sized, sized.compress(symbols), height, width)
         size = f"{width}×{height}"
         assert decoded.image.shape == (3, height, width), f"decompress: a {size} image has another shape"
         assert torch.equal(decoded.image, exact.cpu()), (
@@ -131,11 +156,11 @@ def check_decoding_is_the_exact_synthesis(codec: Codec, image: Pixels) -> None:
             assert near, f"decompress: other values of {name} than code gives ({size})"
 
 
+@told
 def check_bits_are_those_of_the_strings(codec: Codec, image: Pixels) -> None:
     """Invariant 3, and what ``rate`` says."""
-    latents = codec.analyse(codec.pad(_batch(image)))
     with torch.no_grad():
-        coded = codec.code(latents, hard_rounding, exact=True)
+        coded = coded_by(codec, analysed(codec, image), hard_rounding, exact=True)
         estimated = sum(float(c.bits.sum()) for c in coded.values())
     symbols = _rounded(codec, image)
     written = 8 * sum(map(len, codec.compress(symbols)))
@@ -149,6 +174,7 @@ def check_bits_are_those_of_the_strings(codec: Codec, image: Pixels) -> None:
     )
 
 
+@told
 def check_strings_are_repeatable(codec: Codec, image: Pixels) -> None:
     """Invariant 4: equal symbols give equal strings, with one thread and with two."""
     symbols = _rounded(codec, image)
@@ -158,7 +184,7 @@ def check_strings_are_repeatable(codec: Codec, image: Pixels) -> None:
         once = codec.compress(symbols)
         torch.set_num_threads(2)
         again = codec.compress(symbols)
-        read = codec.decompress(once, *image.shape[:2]).symbols
+        read = decoded_by(codec, once, *image.shape[:2]).symbols
     finally:
         torch.set_num_threads(threads)
     assert once == again, "compress: other strings with two threads than with one"
@@ -167,10 +193,11 @@ def check_strings_are_repeatable(codec: Codec, image: Pixels) -> None:
         assert same, f"decompress: other symbols of {name} with two threads"
 
 
+@told
 def check_unlikely_elements_cost_more(codec: Codec, image: Pixels) -> None:
     """No element costs less than nothing, and all cost more far from what is expected."""
     with torch.no_grad():
-        coded = codec.code(codec.analyse(codec.pad(_batch(image))), hard_rounding)
+        coded = coded_by(codec, analysed(codec, image), hard_rounding)
         for name, one in coded.items():
             assert float(one.bits.min()) >= 0, f"bits_of: elements of {name} with less than 0 bits"
             whole = one.bits_of_whole(one.residual)
@@ -187,23 +214,21 @@ def check_unlikely_elements_cost_more(codec: Codec, image: Pixels) -> None:
             assert bool(more), f"bits_of: symbols of {name} that are 30 larger cost no more"
 
 
+@told
 def check_outliers(codec: Codec, image: Pixels) -> None:
     """Symbols far outside of any table, as far as ``rounded`` lets them be, survive writing and reading."""
     symbols, far = _rounded(codec, image), torch.tensor([-20_000.0, 20_000.0])
     for name in codec.synthesised:
         flat = symbols[name].view(-1)
         flat[:2] = codec.rounded(name, far).int()[: len(flat)]
-    try:
-        strings = strings_of(codec, symbols)
-    except SearchError as error:
-        raise AssertionError(str(error)) from error
-    decoded = codec.decompress(strings, *image.shape[:2])
+    decoded = decoded_by(codec, strings_of(codec, symbols), *image.shape[:2])
     assert bool(decoded.image.isfinite().all()), "decompress: an image that is not finite"
     for name in codec.latents:
         same = torch.equal(decoded.symbols[name].to(torch.int32), symbols[name].cpu())
         assert same, f"decompress: symbols of {name} as large as symbol_limit allows are not read back"
 
 
+@told
 def check_widened_symbols_can_be_written(codec: Codec, image: Pixels) -> None:
     """``widen`` gives integers of the same shapes, and the very same ones where the codec is portable."""
     symbols = _rounded(codec, image)
@@ -216,11 +241,12 @@ def check_widened_symbols_can_be_written(codec: Codec, image: Pixels) -> None:
     assert codec.compress(wide), "compress: no strings of widened symbols"
 
 
+@told
 def check_gradients_reach_every_latent(codec: Codec, image: Pixels) -> None:
     """A search can move every latent tensor but those that are held."""
-    found = codec.analyse(codec.pad(_batch(image)))
+    found = analysed(codec, image)
     latents = {name: tensor.detach().clone().requires_grad_() for name, tensor in found.items()}
-    coded = codec.code(latents, lambda name, residual: residual - 0.4 * (name in codec.held))
+    coded = coded_by(codec, latents, lambda name, residual: residual - 0.4 * (name in codec.held))
     decoded = codec.synthesise({name: c.value for name, c in coded.items()})
     (torch.stack([c.bits.sum() for c in coded.values()]).sum() + decoded.square().sum()).backward()
     for name, tensor in latents.items():
@@ -231,6 +257,7 @@ def check_gradients_reach_every_latent(codec: Codec, image: Pixels) -> None:
         assert not (moves and name in codec.held), f"held: {name} has a gradient"
 
 
+@told
 def check_residuals_are_what_was_quantised(codec: Codec, image: Pixels) -> None:
     """``Coded.residual`` holds what ``quantize`` gave, each element in one place, in whatever order it was asked."""
     asked = dict.fromkeys(codec.latents, 0)
@@ -241,7 +268,7 @@ def check_residuals_are_what_was_quantised(codec: Codec, image: Pixels) -> None:
         return (torch.arange(first, asked[name], device=residual.device) / 2**20).reshape(residual.shape)
 
     with torch.no_grad():
-        coded = codec.code(codec.analyse(codec.pad(_batch(image))), quantize)
+        coded = coded_by(codec, analysed(codec, image), quantize)
     for name, one in coded.items():
         numbers = one.residual.flatten() * 2**20
         whole = torch.round(numbers)
@@ -250,12 +277,13 @@ def check_residuals_are_what_was_quantised(codec: Codec, image: Pixels) -> None:
         assert same, f"residual: that of {name} is not what quantize gave"
 
 
+@told
 def check_latents_and_values_are_in_steps_of_the_quantiser(codec: Codec, image: Pixels) -> None:
     """Where nothing is rounded the values are the latents, and one more in a residual is one more in its value."""
-    latents = codec.analyse(codec.pad(_batch(image)))
+    latents = analysed(codec, image)
     with torch.no_grad():
-        coded = codec.code(latents, lambda name, residual: residual)
-        more = codec.code(latents, lambda name, residual: residual + (name not in codec.held))
+        coded = coded_by(codec, latents, lambda name, residual: residual)
+        more = coded_by(codec, latents, lambda name, residual: residual + (name not in codec.held))
     remedy = "latents and values are in steps of the quantiser; put the step into synthesise"
     for name, one in coded.items():
         same = torch.allclose(one.value, latents[name].to(one.value), rtol=1e-3, atol=0.01)
@@ -267,6 +295,7 @@ def check_latents_and_values_are_in_steps_of_the_quantiser(codec: Codec, image: 
         )
 
 
+@told
 def check_parts_are_as_in_the_whole(codec: Codec, image: Pixels) -> None:
     """``locality``: beyond ``reach`` of its cut, a part that begins on the grid is as in the whole."""
     if codec.locality is None:
@@ -274,7 +303,7 @@ def check_parts_are_as_in_the_whole(codec: Codec, image: Pixels) -> None:
     grid = math.lcm(codec.locality.grid, codec.stride)
     length = 2 * grid - (-codec.locality.reach // grid) * grid
     tiles = -(-grid // image.shape[0]), -(-length // image.shape[1]), 1
-    pixels = _batch(np.tile(image, tiles)[:grid, :length])
+    pixels = batch(np.tile(image, tiles)[:grid, :length])
     whole, part = codec.analyse(pixels), codec.analyse(pixels[..., grid:])
     places = {}  # in one step of the grid
     for name, tensor in whole.items():
@@ -285,7 +314,7 @@ def check_parts_are_as_in_the_whole(codec: Codec, image: Pixels) -> None:
         places[name] = int(grid / stride)
     cut = {name: tensor[..., places[name] :] for name, tensor in whole.items()}
     with torch.no_grad():
-        coded, of_cut = (codec.code(each, lambda name, residual: residual) for each in (whole, cut))
+        coded, of_cut = (coded_by(codec, each, lambda name, residual: residual) for each in (whole, cut))
     for name, far in places.items():
         pairs = {
             "analyse": (whole[name], part[name]),
@@ -296,10 +325,11 @@ def check_parts_are_as_in_the_whole(codec: Codec, image: Pixels) -> None:
             assert apart < 0.01, f"locality: {verb} gives another {name} in a part than in the whole"
 
 
+@told
 def check_pixels_come_from_synthesised(codec: Codec, image: Pixels) -> None:
     """The image depends on every tensor named in ``synthesised``, and on no other but those that are held."""
     with torch.no_grad():
-        coded = codec.code(codec.analyse(codec.pad(_batch(image))), hard_rounding)
+        coded = coded_by(codec, analysed(codec, image), hard_rounding)
     values = {name: c.value.detach().clone().requires_grad_() for name, c in coded.items()}
     decoded = codec.synthesise(values)
     gradients = torch.autograd.grad(decoded.square().sum(), list(values.values()), allow_unused=True)
@@ -310,17 +340,19 @@ def check_pixels_come_from_synthesised(codec: Codec, image: Pixels) -> None:
         )
 
 
+@told
 def check_images_of_a_batch_are_independent(codec: Codec, image: Pixels) -> None:
     """Every image of a batch is priced as if it were alone."""
-    two = torch.cat([_batch(image[:64, :64]), _batch(image[-64:, -64:])])
+    two = torch.cat([batch(image[:64, :64]), batch(image[-64:, -64:])])
     with torch.no_grad():
-        both = codec.code(codec.analyse(codec.pad(two)), hard_rounding)
-        alone = codec.code(codec.analyse(codec.pad(two[1:])), hard_rounding)
+        both = coded_by(codec, codec.analyse(codec.pad(two)), hard_rounding)
+        alone = coded_by(codec, codec.analyse(codec.pad(two[1:])), hard_rounding)
     for name, one in alone.items():
         same = torch.allclose(both[name].bits[1:].sum(), one.bits.sum(), rtol=1e-2)
         assert same, f"code: {name} of an image costs other bits beside another image"
 
 
+@told
 def check_other_strings_are_refused(codec: Codec, image: Pixels) -> None:
     """Strings of another kind end in a :class:`StreamError`, shortened ones in that or in a picture."""
     strings = codec.compress(_rounded(codec, image))
@@ -361,14 +393,8 @@ CHECKS: tuple[Check, ...] = (
 """All checks, each a function of a codec and a picture that raises AssertionError."""
 
 
-def _batch(image: Pixels) -> Tensor:
-    """(1, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float() / 255
-
-
 def _rounded(codec: Codec, image: Pixels) -> dict[str, Tensor]:
     """The plain encoding's symbols, (1, C, h, w) int32."""
-    latents = codec.analyse(codec.pad(_batch(image)))
     with torch.no_grad():
-        coded = codec.code(latents, hard_rounding, exact=True)
+        coded = coded_by(codec, analysed(codec, image), hard_rounding, exact=True)
     return {name: torch.round(c.residual).to(torch.int32).clone() for name, c in coded.items()}
