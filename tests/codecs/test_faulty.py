@@ -128,6 +128,20 @@ def test_symbols_that_are_no_integers_are_one_error_of_decoding_that_names_the_f
         lof.decode(data, name="face.lof")
 
 
+def test_another_version_of_a_codec_without_weights_is_noticed(
+    crop: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = (loaded(guest(version).CosineCodec) for version in (1, 2))
+    data = lof.encode(crop, codec=first)
+    monkeypatch.setattr(encoding, "load_codec", lambda *args, **options: first)
+    lof.decode(data)
+    monkeypatch.setattr(encoding, "load_codec", lambda *args, **options: second)
+    with pytest.raises(StreamError, match=r"^face\.lof: written with other .*fingerprint "):
+        lof.decode(data, name="face.lof")
+    settings = JobSettings("cosine", PROFILE)
+    assert settings.digest(first) != settings.digest(second)
+
+
 def test_a_lambda_may_be_a_number_of_numpy(crop: NDArray[np.uint8]) -> None:
     codec, plain = loaded(Cosine), loaded(Cosine)
     codec.lmbda = np.float32(2**-6)  # type: ignore[assignment]
