@@ -45,7 +45,7 @@ def keep_weights(dst: Path, codec: Codec) -> None:
         if codec.fingerprint != hashlib.sha256().digest():  # that of nothing
             warnings.warn(
                 f"codec {codec.name}: {dst} keeps no weights of it, as its state() gives none; "
-                "keep its package, or nobody can read the streams",
+                "keep this version of its package, or nobody can read the streams",
                 stacklevel=2,
             )
         return

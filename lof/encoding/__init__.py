@@ -134,9 +134,15 @@ def codec_of(
     if stream.fingerprint and codec.fingerprint[:4] != stream.fingerprint:
         raise StreamError(
             f"{name}: written with other weights of {stream.codec} quality {stream.quality:.10g} "
-            f"(fingerprint {stream.fingerprint.hex()}, here {codec.fingerprint[:4].hex()}); name theirs with --weights"
+            f"(fingerprint {stream.fingerprint.hex()}, here {codec.fingerprint[:4].hex()}); {_remedy(codec)}"
         )
     return codec
+
+
+def _remedy(codec: Codec) -> str:
+    return (
+        "name theirs with --weights" if codec.state() else "install the version of its package that wrote it"
+    )
 
 
 def latents_in(
@@ -154,9 +160,7 @@ def latents_in(
     if (parsed.codec, parsed.quality, parsed.metric) != (codec.name, codec.quality, codec.metric):
         raise StreamError(f"warm start: is of another codec than {codec.name} quality {codec.quality:.10g}")
     if parsed.fingerprint and parsed.fingerprint != codec.fingerprint[:4]:
-        raise StreamError(
-            f"warm start: was written with other weights of {codec.name}; name theirs with --weights"
-        )
+        raise StreamError(f"warm start: was written with other weights of {codec.name}; {_remedy(codec)}")
     if (parsed.height, parsed.width) != (height, width):
         raise StreamError(
             f"warm start: has {parsed.width}×{parsed.height} pixels, the image {width}×{height}"
