@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lof.errors import LofError
 from lof.files.atomic import write_atomically
 from lof.files.storage import Location, open_read
 from lof.jobs.manifest import FOLDER
 from lof.pictures.cuts import heaviest_cut
 from lof.pictures.picture import Picture
+from lof.pictures.refusing import pillow_errors_mapped
 from lof.pictures.writing import png_bytes
 from lof.results import Crops, Pixels
 
@@ -60,22 +62,25 @@ def write_crop(
 
 
 def read_crop(path: Location) -> Crops | None:
-    """What :func:`write_crop` kept, or ``None`` where that is gone."""
-    pixels = _read(path)
-    if pixels is None:
+    """What :func:`write_crop` kept, or ``None`` where that is gone, damaged or of another size than it keeps."""
+    pixels = _read(path, 3 * SIDE)
+    if pixels is None or pixels.shape[1] % 3:
         return None
     width = pixels.shape[1] // 3
     original, baseline, optimised = (pixels[:, i * width : (i + 1) * width] for i in range(3))
-    return Crops(original, baseline, optimised, _read(_map_path(path)))
+    return Crops(original, baseline, optimised, _read(_map_path(path), SIDE))
 
 
 def _map_path(path: Location) -> Location:
     return path.parent / f"{path.name.removesuffix('.png')}-region.png"
 
 
-def _read(path: Location) -> Pixels | None:
+def _read(path: Location, width: int) -> Pixels | None:
+    """A picture of up to so many pixels in width, and in height what a cut has; by the header alone, if larger."""
     try:
-        with open_read(path) as file, Image.open(file, formats=("PNG",)) as image:
+        with open_read(path) as file, pillow_errors_mapped(), Image.open(file, formats=("PNG",)) as image:
+            if image.width > width or image.height > SIDE:
+                return None
             return np.asarray(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, LofError):
         return None

@@ -5,34 +5,23 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import NoneType
 from typing import Any, Literal
 
 from lof.errors import OutputError, one_line
 from lof.files.atomic import HAS_ROOM, temporary_folder
 from lof.files.sqlite import manifest_error
 from lof.files.storage import Location, read_bytes
+from lof.jobs.form import is_complete
 
 FOLDER = ".lof"
 NAME = "manifest.sqlite"
 VERSION = 1
 
 _ELSEWHERE = "choose another folder with -o"
-
-_NUMBER = (int, float)
-_RECORD: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("source", "output", "source_sha256", "output_sha256", "profile", "kept"), str),
-    **dict.fromkeys(("height", "width", "source_size", "seed", "evaluations"), int),
-    **dict.fromkeys(("lambda", "rate_change", "seconds"), _NUMBER),
-    **dict.fromkeys(("baseline", "optimised"), dict),
-    "notes": list,
-    "against": dict,
-}
-_SIDE = {"size": int, "bpp": _NUMBER, "psnr": _NUMBER, "ms_ssim": (*_NUMBER, NoneType)}
 
 _TABLE = """
 CREATE TABLE images (
@@ -69,13 +58,7 @@ class Row:
     @property
     def is_done(self) -> bool:
         """Whether the image is done, and the record has what reports and displays take from it."""
-        record = self.record
-        return (
-            self.state == "done"
-            and _fits({"against": {}} | record, _RECORD)
-            and _fits(record["baseline"], _SIDE)
-            and _fits(record["optimised"], _SIDE)
-        )
+        return self.state == "done" and is_complete(self.record)
 
 
 class Manifest:
@@ -128,7 +111,7 @@ class Manifest:
             if found is None:
                 return None
             fields = {name: found[name] for name in found.keys() if name != "updated"}  # noqa: SIM118
-            row = Row(**fields | {"source": source, "record": json.loads(found["record"])})
+            row = Row(**fields | {"source": source, "record": _parsed(found["record"])})
             kinds = {"size": int, "mtime_ns": int, "output_size": int, "record": dict}
             for name, value in vars(row).items():
                 if not isinstance(value, kinds.get(name, str)):
@@ -199,8 +182,13 @@ class Manifest:
             raise manifest_error(error, self.path, damaged) from error  # a copy may have no room
 
 
-def _fits(found: dict[str, Any], kinds: Mapping[str, Any]) -> bool:
-    return all(isinstance(found.get(name), kind) for name, kind in kinds.items())
+def _parsed(record: Any) -> dict[str, Any]:
+    """A record that is no JSON object, or nested too deep for Python, is empty: its image is not done."""
+    try:
+        parsed = json.loads(record)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def _copy(path: Path, folder: Path) -> bool:
