@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import sqlite3
 import time
@@ -14,13 +16,16 @@ from typing import Any, Literal
 from lof.errors import OutputError, one_line
 from lof.files.atomic import HAS_ROOM, temporary_folder
 from lof.files.sqlite import manifest_error
-from lof.files.storage import Location, read_bytes
+from lof.files.storage import Location, is_remote, open_read, read_bytes, size_and_version
 from lof.jobs.form import is_complete
 
 FOLDER = ".lof"
 NAME = "manifest.sqlite"
 VERSION = 1
 
+_COPIES = 50  # tries, while a job writes faster than a slow disk is read
+_LOG_HEADER = 32  # bytes, other ones in each log: https://sqlite.org/fileformat2.html#walformat
+_LOCKED = (510, 2**30 + 2)  # bytes, and from where: those that every reader and writer locks
 _ELSEWHERE = "choose another folder with -o"
 
 _TABLE = """
@@ -93,12 +98,11 @@ class Manifest:
         """
         path = out / FOLDER / NAME
         with temporary_folder() as name:
-            folder = Path(name)
-            if not _copy(path, folder) | _copy(path.with_name(f"{NAME}-wal"), folder):
+            if not _copied(path, Path(name)):
                 yield None
                 return
             manifest = cls.__new__(cls)
-            manifest.path, manifest.shown = Path(folder, NAME), path
+            manifest.path, manifest.shown = Path(name, NAME), path
             with manifest._errors_mapped():
                 manifest._open(exclusive=False)
             with manifest:
@@ -179,6 +183,8 @@ class Manifest:
         ) as error:  # UnicodeDecodeError is a ValueError
             remedy = f"delete it to do the whole job again, or {_ELSEWHERE}"
             damaged = OutputError(f"{self.shown}: damaged ({one_line(error)}); {remedy}")
+            if self.path != self.shown and not is_remote(self.shown) and _is_held(self.shown):
+                damaged = _at_work(self.shown)  # to delete it now would lose what that job does
             raise manifest_error(error, self.path, damaged) from error  # a copy may have no room
 
 
@@ -191,17 +197,59 @@ def _parsed(record: Any) -> dict[str, Any]:
     return parsed if isinstance(parsed, dict) else {}
 
 
+def _copied(path: Path, folder: Path) -> bool:
+    """Whether there is a manifest, which is in the folder too afterwards, as it stood at one moment.
+
+    A job at work writes to the log, and from there into the database. Of the log, which is read last, all is there that
+    the database lacks, until it is begun anew: what was copied meanwhile may not fit together.
+    """
+    log = path.with_name(f"{NAME}-wal")
+    for _ in range(_COPIES):
+        before = _state(path, log)
+        there = _copy(path, folder) | _copy(log, folder)
+        if before == _state(path, log):
+            return there
+    raise _at_work(path)
+
+
+def _state(path: Path, log: Path) -> object:
+    """What stays while a log is only added to: its header; where there is none, nothing is under way."""
+    try:
+        with open_read(log) as file:
+            header = file.read(_LOG_HEADER)
+    except OSError:
+        header = b""
+    return header or size_and_version(path)
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a job of another process is at work with the manifest: SQLite locks these bytes of the file then."""
+    try:
+        with open_read(path) as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, *_LOCKED)
+    except OSError as error:
+        return error.errno in (errno.EAGAIN, errno.EACCES)
+    return False
+
+
+def _at_work(path: Location) -> OutputError:
+    return OutputError(f"{path}: another lof is at work there; wait for it or {_ELSEWHERE}")
+
+
 def _copy(path: Path, folder: Path) -> bool:
     """Whether there is such a file, which is in the folder too afterwards."""
     try:
-        if not path.is_file():
-            return False
-        content = read_bytes(path)
+        content = read_bytes(path) if path.is_file() else None
+    except FileNotFoundError:  # a job that ends takes its log away
+        content = None
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be read ({error.strerror}); check its permissions or {_ELSEWHERE}"
         ) from error
     try:
+        if content is None:
+            (folder / path.name).unlink(missing_ok=True)
+            return False
         (folder / path.name).write_bytes(content)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror}); {HAS_ROOM}") from error
