@@ -164,11 +164,17 @@ class _Keeper:
                 self.summary.skipped += 1
                 self.records[source] = record
             case Finished(source, record):
-                self.manifest.put(self._row(source, record))
+                if record["state"] == "done" or not self._was_done(source):
+                    self.manifest.put(self._row(source, record))
                 self.summary.done += record["state"] == "done"
                 self.summary.failed += record["state"] == "failed"
                 self.records[source] = record
         self.on_event(event)
+
+    def _was_done(self, source: Source) -> bool:
+        """What is known of a stream stays known where its picture fails now: it may be read again tomorrow."""
+        row = self.manifest.get(source.relative.as_posix())
+        return row is not None and row.state == "done"
 
     def _row(self, source: Source, record: Record) -> Row:
         # The time is from before the source was read: had it changed since, its hash would be asked.

@@ -149,6 +149,23 @@ def test_a_failed_image_is_tried_again(tmp_path: Path) -> None:
     assert run(tmp_path)[0].done == 1
 
 
+def test_an_image_that_cannot_be_read_for_a_while_is_still_known_as_done(finished: Path) -> None:
+    before = streams(finished / "out")
+    (finished / "in/sub").rename(finished / "away")
+    (finished / "in/sub").mkdir()
+    (finished / "in/sub/b.png").symlink_to(finished / "off/b.png")
+    for _ in range(2):
+        summary, _ = run(finished)
+        assert (summary.failed, summary.exit_code) == (1, 1)
+        assert f"{finished}/in/sub/b.png: does not exist" in summary.records[1]["error"]
+    (finished / "away").rename(finished / "off")
+    summary, events = run(finished)
+    assert (started(events), summary.skipped) == ([], 2)
+    assert streams(finished / "out") == before
+    (finished / "out/sub/b.png.lof").unlink()
+    assert started(run(finished)[1]) == ["sub/b.png"]
+
+
 def test_an_interrupted_job_leaves_whole_files_and_continues(tmp_path: Path) -> None:
     for i in range(3):
         save(tmp_path / f"in/{i}.png", seed=i)
