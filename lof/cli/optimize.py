@@ -163,7 +163,12 @@ def optimize(
         options.flag("--redo", "Replace streams in OUT that were made with other settings.", options.OUTPUT),
     ] = False,
     force: Annotated[
-        bool, options.flag("--force", "Overwrite files in OUT that lof did not write.", options.OUTPUT)
+        bool,
+        options.flag(
+            "--force",
+            "Overwrite files in OUT that lof did not write, and streams of other pictures.",
+            options.OUTPUT,
+        ),
     ] = False,
     json: options.Json = False,
     quiet: options.Quiet = False,

@@ -251,5 +251,5 @@ def _refuse_collisions(sources: Iterable[Source]) -> None:
         if other is not source.path:
             raise UsageError(
                 f"{other} and {source.path}: both outputs would be {source.relative}; "
-                "name the folder that holds both, or call once for each"
+                "name the folder that holds both, or call once for each, with an output folder of its own"
             )

@@ -21,7 +21,7 @@ from lof.jobs.form import is_complete
 
 FOLDER = ".lof"
 NAME = "manifest.sqlite"
-VERSION = 1
+VERSION = 2
 
 _COPIES = 50  # tries, while a job writes faster than a slow disk is read
 _LOG_HEADER = 32  # bytes, other ones in each log: https://sqlite.org/fileformat2.html#walformat
@@ -40,9 +40,11 @@ CREATE TABLE images (
     output_sha256 TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('done', 'failed')),
     record TEXT NOT NULL, -- JSON
-    updated REAL NOT NULL -- seconds since 1970
+    updated REAL NOT NULL, -- seconds since 1970
+    place TEXT NOT NULL DEFAULT '' -- where the source lay, see identity.py; empty in rows of version 1
 )
 """
+_SINCE_VERSION_2 = "ALTER TABLE images ADD COLUMN place TEXT NOT NULL DEFAULT ''"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Row:
     output: str = ""
     output_size: int = 0
     output_sha256: str = ""
+    place: str = ""
 
     @property
     def is_done(self) -> bool:
@@ -131,7 +134,7 @@ class Manifest:
     def put(self, row: Row) -> None:
         """Insert a row, or replace the one of the same source."""
         fields = asdict(row) | {"record": json.dumps(row.record), "updated": time.time()}
-        fields |= {name: key(fields[name]) for name in ("source", "output")}
+        fields |= {name: key(fields[name]) for name in ("source", "output", "place")}
         columns, marks = ", ".join(fields), ", ".join(f":{name}" for name in fields)
         with self._errors_mapped():
             self._database.execute(f"INSERT OR REPLACE INTO images ({columns}) VALUES ({marks})", fields)
@@ -162,8 +165,8 @@ class Manifest:
                     f"{self.shown}: written by a newer lof (version {version}, this one knows {VERSION}); "
                     f"upgrade lof or {_ELSEWHERE}"
                 )
-            if version == 0:
-                self._database.execute(_TABLE)
+            if version < VERSION:
+                self._database.execute(_SINCE_VERSION_2 if version else _TABLE)
                 self._database.execute(f"PRAGMA user_version = {VERSION}")
             if exclusive:
                 self._database.execute("COMMIT")

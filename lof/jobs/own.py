@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from lof.containers import SUFFIXES
 from lof.errors import UsageError
 from lof.files.inputs import Source, output_name
 from lof.files.storage import Location, is_remote
 from lof.jobs.crops import crop_name, crop_path
-from lof.jobs.manifest import FOLDER, NAME, Manifest, key
+from lof.jobs.identity import has_its_content, is_at_its_place
+from lof.jobs.manifest import FOLDER, NAME, Manifest, Row, key
 from lof.jobs.remote_manifest import open_snapshot
 from lof.jobs.settings import JobSettings
 
@@ -38,9 +39,7 @@ def refuse_others(
         UsageError: there are such files; it names the first.
     """
 
-    def there(name: str) -> bool:
-        return os.path.lexists(str(out / name)) if listed is None else name in listed
-
+    there = partial(_is_there, out, listed)
     outputs = {source: output_name(source, settings.suffix) for source in sources}
     others = [s for s, name in outputs.items() if there(name) and not there(crop_name(s.relative))]
     if others:
@@ -55,6 +54,29 @@ def refuse_others(
         raise UsageError(
             f"{out / names[0]}: is another file already{more}; choose another folder with -o, or add --force"
         )
+
+
+def reason_to_keep(
+    source: Source, row: Row, out: Location, listed: Mapping[str, tuple[int, int]] | None
+) -> str | None:
+    """Why the stream that a row tells of is not to be replaced by that of a source; ``None`` where it may be.
+
+    Args:
+        listed: as for :func:`refuse_others`.
+    """
+    names = (output_name(source, suffix) for suffix in SUFFIXES)
+    name = next((name for name in names if key(name) == row.output), None)
+    if row.state != "done" or name is None or not _is_there(out, listed, name):
+        return None
+    try:
+        if is_at_its_place(source, row) or has_its_content(source, row):
+            return None
+    except OSError as error:
+        return f"{source.path}: cannot be read ({error.strerror}); check its name and permissions"
+    return (
+        f"{source.path}: {out / name} was made from {row.place}; "
+        "choose another folder with -o, or add --force to replace it"
+    )
 
 
 def without_outputs(sources: Sequence[Source], out: Location) -> list[Source]:
@@ -84,6 +106,10 @@ def without_outputs(sources: Sequence[Source], out: Location) -> list[Source]:
     if not left:
         raise UsageError(f"{out}: the inputs are streams that lof wrote there; name other images")
     return left
+
+
+def _is_there(out: Location, listed: Mapping[str, tuple[int, int]] | None, name: str) -> bool:
+    return os.path.lexists(str(out / name)) if listed is None else name in listed
 
 
 def _names_below(sources: Sequence[Source], out: Location) -> dict[Source, str]:

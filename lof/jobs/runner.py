@@ -9,17 +9,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from lof import pools
-from lof.errors import ImageError, OutputError, UsageError, one_line
+from lof.errors import OutputError, UsageError, one_line
 from lof.files.inputs import Source, output_path
 from lof.files.storage import Location, is_remote, require_shared, sha256, size_and_version, walk
 from lof.jobs.batches import batches
 from lof.jobs.events import Advanced, Event, Finished, OnEvent, Record, Skipped, Started
+from lof.jobs.identity import is_unchanged, place_of
 from lof.jobs.manifest import Manifest, Row
-from lof.jobs.own import REPORTS, refuse_others
+from lof.jobs.own import REPORTS, reason_to_keep, refuse_others
 from lof.jobs.remote_manifest import open_manifest, open_snapshot
 from lof.jobs.settings import JobSettings
 from lof.jobs.survey import find_shares
-from lof.jobs.work import Optimise
+from lof.jobs.work import Optimise, failed_record
 from lof.pools import Pool, ThisProcess, make_pool
 
 
@@ -32,12 +33,14 @@ class Plan:
         skipped: those that are done and unchanged, with their records.
         known: records of those of ``todo`` that are done and unchanged, but not yet compared with all other formats.
         replaced: those of ``todo`` whose stream was made with other settings.
+        refused: those that will fail, as their streams would replace others, with the records that say so.
     """
 
     todo: list[Source] = field(default_factory=list)
     skipped: list[tuple[Source, Record]] = field(default_factory=list)
     replaced: list[Source] = field(default_factory=list)
     known: dict[Source, Record] = field(default_factory=dict)
+    refused: list[tuple[Source, Record]] = field(default_factory=list)
 
 
 @dataclass
@@ -70,7 +73,7 @@ def plan_job(sources: Sequence[Source], out: Location, settings: JobSettings, *,
     digest = settings.digest(settings.load("cpu"), maps=False)
     written = _checked_outputs(sources, out, settings, force)
     with open_snapshot(out) as manifest:
-        return _plan(sources, out, settings, digest, manifest, written)
+        return _plan(sources, out, settings, digest, manifest, written, force)
 
 
 def run_job(
@@ -101,7 +104,8 @@ def run_job(
         pool: the workers, where they are not ``jobs`` processes here, see :func:`lof.pools.make_pool`.
         batch: images of one size that are searched together; more than 1 pays on GPUs.
         redo: replace streams in ``out`` that were made with other settings; with a total, all where there is a new one.
-        force: replace files in ``out`` that lof did not write.
+        force: replace files in ``out`` that lof did not write, and streams of pictures that lie elsewhere; without it,
+            a picture whose stream is that of another is a failure.
         until: a time as of :func:`time.time` after which searches end and keep the best that they have found.
         on_event: called in this process and thread.
 
@@ -120,7 +124,7 @@ def run_job(
         for place in [out, *(source.path for source in sources)]:
             require_shared(place)
     with open_manifest(out) as manifest:
-        plan = _plan(sources, out, settings, digest, manifest, written)
+        plan = _plan(sources, out, settings, digest, manifest, written, force)
         if plan.replaced and not redo:
             raise UsageError(
                 f"{out}: holds streams made with other settings ({len(plan.replaced)} of these images); "
@@ -134,10 +138,14 @@ def run_job(
         keeper = _Keeper(manifest, plan, digest, on_event)
         for source, record in plan.skipped:
             keeper(Skipped(source, record))
+        for source, record in plan.refused:
+            keeper(Finished(source, record))
         known = {source.relative.as_posix(): record for source, record in plan.known.items()}
         there = [*plan.skipped, *plan.known.items()]
         taken = {source.relative.as_posix(): record["optimised"]["size"] for source, record in there}
-        parts = find_shares(sources, settings, pool, on_event, taken) if anew else {}
+        refused = {source for source, _ in plan.refused}
+        sharing = [source for source in sources if source not in refused]
+        parts = find_shares(sharing, settings, pool, on_event, taken) if anew else {}
         work = Optimise(out, settings, until, known, parts)
         work.clean_up(tuple(plan.todo))
         in_order = isinstance(pool, ThisProcess) and batch == 1
@@ -161,6 +169,7 @@ class _Keeper:
     def __call__(self, event: Event) -> None:
         match event:
             case Skipped(source, record):
+                self._note_place(source)
                 self.summary.skipped += 1
                 self.records[source] = record
             case Finished(source, record):
@@ -176,6 +185,12 @@ class _Keeper:
         row = self.manifest.get(source.relative.as_posix())
         return row is not None and row.state == "done"
 
+    def _note_place(self, source: Source) -> None:
+        """A folder that was moved is known by its content now; what changes in it later, by its place."""
+        row, place = self.manifest.get(source.relative.as_posix()), place_of(source.path)
+        if row is not None and row.place != place:
+            self.manifest.put(replace(row, place=place))
+
     def _row(self, source: Source, record: Record) -> Row:
         # The time is from before the source was read: had it changed since, its hash would be asked.
         size, mtime_ns = self.before.get(source) or (0, 0)
@@ -189,6 +204,7 @@ class _Keeper:
             output=record["output"],
             output_size=record["optimised"]["size"],
             output_sha256=record["output_sha256"],
+            place=place_of(source.path),
         )
 
 
@@ -199,18 +215,23 @@ def _plan(
     digest: str,
     manifest: Manifest | None,
     written: dict[str, tuple[int, int]] | None,
+    force: bool,
 ) -> Plan:
     plan = Plan()
     for source in sources:
         row = manifest.get(source.relative.as_posix()) if manifest else None
         done = row if row is not None and row.is_done else None
         whole = done is not None and _is_written(done, output_path(source, out, settings.suffix), written)
-        if done is not None and whole and done.settings == digest and _is_unchanged(source, done, settings):
+        if done is not None and whole and done.settings == digest and is_unchanged(source, done, settings):
             if done.record.get("against", {}).keys() >= set(settings.against):
                 plan.skipped.append((source, done.record | {"state": "skipped"}))
             else:
                 plan.todo.append(source)
                 plan.known[source] = done.record
+            continue
+        reason = None if force or row is None else reason_to_keep(source, row, out, written)
+        if reason is not None:
+            plan.refused.append((source, failed_record(source, reason)))
             continue
         plan.todo.append(source)
         if done is not None and whole and done.settings != digest:
@@ -227,18 +248,6 @@ def _listed(out: Location) -> dict[str, tuple[int, int]] | None:
         return {}
     except OSError as error:
         raise OutputError(f"{out}: cannot be listed ({one_line(error)}); check its permissions") from error
-
-
-def _is_unchanged(source: Source, row: Row, settings: JobSettings) -> bool:
-    now = source.version or size_and_version(source.path)
-    try:
-        if settings.regions and settings.regions.map_sha256(source.relative) != row.record.get("map_sha256"):
-            return False
-        return now is not None and (
-            now == (row.size, row.mtime_ns) or (now[0] == row.size and sha256(source.path) == row.sha256)
-        )
-    except (OSError, ImageError):
-        return False
 
 
 def _is_written(row: Row, output: Location, written: dict[str, tuple[int, int]] | None) -> bool:

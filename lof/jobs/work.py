@@ -114,7 +114,7 @@ class Optimise(Work[Batch, Tools, list[Record]]):
     def lost(self, item: Batch, reason: str) -> list[Record]:
         """The record of an image that is set aside."""
         remedy = "if memory is short, scale the image down or use fewer --jobs"
-        failed = [_failed(source, f"{source.path}: {reason}; {remedy}") for source in item]
+        failed = [failed_record(source, f"{source.path}: {reason}; {remedy}") for source in item]
         return [self._kept(record) for record in failed]
 
     def clean_up(self, item: Batch) -> None:
@@ -274,10 +274,10 @@ def _failures_recorded(source: Source, records: dict[int, Record], place: int) -
         _log.debug("unexpected failure", exc_info=True)
         what = f"unexpected {type(error).__name__} ({one_line(error)})"
         text = f"{source.path}: {what}; leave it out or report this"
-    records[place] = _failed(source, text)
+    records[place] = failed_record(source, text)
 
 
-def _failed(source: Source, error: str) -> Record:
+def failed_record(source: Source, error: str) -> Record:
     """The record of an image that is set aside; ``error`` becomes one line."""
     return {"source": source.relative.as_posix(), "state": "failed", "error": " ".join(error.split())}
 

@@ -43,7 +43,9 @@ def _finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def finished(_finished: Path, tmp_path: Path) -> Path:
     """A folder of its own with a finished job of two images, ``in/`` and ``out/``."""
-    return Path(shutil.copytree(_finished, tmp_path / "job"))  # copies keep the times of the files
+    folder = Path(shutil.copytree(_finished, tmp_path / "job"))  # copies keep the times of the files
+    assert run(folder)[0].skipped == 2  # and are known by their content once, by their places from now on
+    return folder
 
 
 def plan(folder: Path, settings: JobSettings) -> list[Source]:
