@@ -166,7 +166,7 @@ def optimize(
         bool,
         options.flag(
             "--force",
-            "Overwrite files in OUT that lof did not write, and streams of other pictures.",
+            "Overwrite files in OUT that lof did not write or that were changed since, and streams of other pictures.",
             options.OUTPUT,
         ),
     ] = False,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from lof.errors import LofError
 from lof.files.atomic import write_atomically
@@ -20,6 +22,7 @@ from lof.pictures.writing import png_bytes
 from lof.results import Crops, Pixels
 
 SIDE = 256
+_STREAM = "stream sha256"
 
 
 def crop_path(out: Location, source: PurePosixPath | str) -> Location:
@@ -39,11 +42,14 @@ def write_crop(
     baseline: Pixels,
     optimised: Pixels,
     region: NDArray[np.float32] | None = None,
+    *,
+    stream_sha256: str = "",
 ) -> None:
     """Keep the cut of up to 256×256 where the error fell most, as one PNG: the three side by side.
 
     Args:
         region: weights of the pixels, (H, W); its picture is kept beside the cut.
+        stream_sha256: of the stream that is written next, see :func:`stream_of`.
     """
     fell = np.empty(original.shape[:2], np.int32)
     for top in range(0, len(fell), SIDE):  # squares of a whole large picture would take many times its memory
@@ -54,7 +60,10 @@ def write_crop(
         fell[rows] = (before - after).sum(2)
     cut = heaviest_cut(fell, SIDE, SIDE)
     side_by_side = np.concatenate([image[cut] for image in (original, baseline, optimised)], axis=1)
-    write_atomically(path, png_bytes(Picture(side_by_side)))
+    text, buffer = PngInfo(), io.BytesIO()
+    text.add_text(_STREAM, stream_sha256)
+    Image.fromarray(side_by_side).save(buffer, "PNG", pnginfo=text)
+    write_atomically(path, buffer.getvalue())
     if region is not None:
         grey = Image.fromarray((region * (255 / max(float(region.max()), 1e-30))).round().astype(np.uint8))
         grey.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
@@ -69,6 +78,18 @@ def read_crop(path: Location) -> Crops | None:
     width = pixels.shape[1] // 3
     original, baseline, optimised = (pixels[:, i * width : (i + 1) * width] for i in range(3))
     return Crops(original, baseline, optimised, _read(_map_path(path), SIDE))
+
+
+def stream_of(path: Location) -> str:
+    """The SHA-256 of the stream that was written after a crop, so that it is known before the manifest tells of it.
+
+    Empty where the crop is gone or damaged, and for crops of older versions.
+    """
+    try:
+        with open_read(path) as file, pillow_errors_mapped(), Image.open(file, formats=("PNG",)) as image:
+            return str(image.info.get(_STREAM, ""))
+    except (OSError, LofError):
+        return ""
 
 
 def _map_path(path: Location) -> Location:

@@ -9,8 +9,8 @@ from functools import lru_cache, partial
 from lof.containers import SUFFIXES
 from lof.errors import UsageError
 from lof.files.inputs import Source, output_name
-from lof.files.storage import Location, is_remote
-from lof.jobs.crops import crop_name, crop_path
+from lof.files.storage import Location, is_remote, sha256
+from lof.jobs.crops import crop_name, crop_path, stream_of
 from lof.jobs.identity import has_its_content, is_at_its_place
 from lof.jobs.manifest import FOLDER, NAME, Manifest, Row, key
 from lof.jobs.remote_manifest import open_snapshot
@@ -57,25 +57,37 @@ def refuse_others(
 
 
 def reason_to_keep(
-    source: Source, row: Row, out: Location, listed: Mapping[str, tuple[int, int]] | None
+    source: Source,
+    row: Row,
+    out: Location,
+    settings: JobSettings,
+    listed: Mapping[str, tuple[int, int]] | None,
+    *,
+    whole: bool,
 ) -> str | None:
     """Why the stream that a row tells of is not to be replaced by that of a source; ``None`` where it may be.
 
     Args:
         listed: as for :func:`refuse_others`.
+        whole: the stream is there as it was written.
     """
     names = (output_name(source, suffix) for suffix in SUFFIXES)
     name = next((name for name in names if key(name) == row.output), None)
     if row.state != "done" or name is None or not _is_there(out, listed, name):
         return None
     try:
-        if is_at_its_place(source, row) or has_its_content(source, row):
-            return None
+        if not is_at_its_place(source, row) and not has_its_content(source, row):
+            return (
+                f"{source.path}: {out / name} was made from {row.place}; "
+                "choose another folder with -o, or add --force to replace it"
+            )
     except OSError as error:
         return f"{source.path}: cannot be read ({error.strerror}); check its name and permissions"
+    if whole or name != output_name(source, settings.suffix) or _is_newer(out, source, name):
+        return None
     return (
-        f"{source.path}: {out / name} was made from {row.place}; "
-        "choose another folder with -o, or add --force to replace it"
+        f"{out / name}: is not as lof wrote it; "
+        "delete it to have it made again, choose another folder with -o, or add --force"
     )
 
 
@@ -110,6 +122,14 @@ def without_outputs(sources: Sequence[Source], out: Location) -> list[Source]:
 
 def _is_there(out: Location, listed: Mapping[str, tuple[int, int]] | None, name: str) -> bool:
     return os.path.lexists(str(out / name)) if listed is None else name in listed
+
+
+def _is_newer(out: Location, source: Source, name: str) -> bool:
+    """Whether a stream is one that lof wrote after the row: its job was killed in between."""
+    try:
+        return sha256(out / name) == stream_of(crop_path(out, source.relative))
+    except OSError:
+        return False
 
 
 def _names_below(sources: Sequence[Source], out: Location) -> dict[Source, str]:

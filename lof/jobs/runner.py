@@ -33,7 +33,8 @@ class Plan:
         skipped: those that are done and unchanged, with their records.
         known: records of those of ``todo`` that are done and unchanged, but not yet compared with all other formats.
         replaced: those of ``todo`` whose stream was made with other settings.
-        refused: those that will fail, as their streams would replace others, with the records that say so.
+        refused: those that will fail, with the records that say so: their streams would replace those of other pictures
+            or ones that somebody has changed.
     """
 
     todo: list[Source] = field(default_factory=list)
@@ -104,8 +105,8 @@ def run_job(
         pool: the workers, where they are not ``jobs`` processes here, see :func:`lof.pools.make_pool`.
         batch: images of one size that are searched together; more than 1 pays on GPUs.
         redo: replace streams in ``out`` that were made with other settings; with a total, all where there is a new one.
-        force: replace files in ``out`` that lof did not write, and streams of pictures that lie elsewhere; without it,
-            a picture whose stream is that of another is a failure.
+        force: replace files in ``out`` that lof did not write; and streams that somebody has changed or that are of
+            pictures that lie elsewhere, without which these pictures are failures.
         until: a time as of :func:`time.time` after which searches end and keep the best that they have found.
         on_event: called in this process and thread.
 
@@ -220,21 +221,23 @@ def _plan(
     plan = Plan()
     for source in sources:
         row = manifest.get(source.relative.as_posix()) if manifest else None
-        done = row if row is not None and row.is_done else None
-        whole = done is not None and _is_written(done, output_path(source, out, settings.suffix), written)
-        if done is not None and whole and done.settings == digest and is_unchanged(source, done, settings):
+        output = output_path(source, out, settings.suffix)
+        whole = row is not None and row.state == "done" and _is_written(row, output, written)
+        done = row if row is not None and row.is_done and whole else None
+        if done is not None and done.settings == digest and is_unchanged(source, done, settings):
             if done.record.get("against", {}).keys() >= set(settings.against):
                 plan.skipped.append((source, done.record | {"state": "skipped"}))
             else:
                 plan.todo.append(source)
                 plan.known[source] = done.record
             continue
-        reason = None if force or row is None else reason_to_keep(source, row, out, written)
-        if reason is not None:
-            plan.refused.append((source, failed_record(source, reason)))
-            continue
+        if row is not None and not force:
+            reason = reason_to_keep(source, row, out, settings, written, whole=whole)
+            if reason is not None:
+                plan.refused.append((source, failed_record(source, reason)))
+                continue
         plan.todo.append(source)
-        if done is not None and whole and done.settings != digest:
+        if done is not None and done.settings != digest:
             plan.replaced.append(source)
     return plan
 

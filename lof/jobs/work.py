@@ -238,7 +238,15 @@ class Optimise(Work[Batch, Tools, list[Record]]):
     def _write(self, opened: _Opened, result: Result, late: list[str]) -> Record:
         source = opened.source
         stream, crop = self._written_for(source)
-        write_crop(crop, opened.picture.pixels, result.baseline_pixels, result.pixels, opened.weights)
+        digest = hashlib.sha256(result.data).hexdigest()
+        write_crop(
+            crop,
+            opened.picture.pixels,
+            result.baseline_pixels,
+            result.pixels,
+            opened.weights,
+            stream_sha256=digest,
+        )
         write_atomically(stream, result.data)
         return (
             result.record()
@@ -247,7 +255,7 @@ class Optimise(Work[Batch, Tools, list[Record]]):
             | {
                 "source": source.relative.as_posix(),
                 "output": output_name(source, self.settings.suffix),
-                "output_sha256": hashlib.sha256(result.data).hexdigest(),
+                "output_sha256": digest,
                 **(
                     {"total": self.settings.target.size}
                     if self.settings.total and self.settings.target

@@ -71,13 +71,7 @@ def _delete_output(folder: Path) -> None:
     (folder / "out/a.png.lof").unlink()
 
 
-def _damage_output(folder: Path) -> None:
-    data = bytearray((folder / "out/a.png.lof").read_bytes())
-    data[-5] ^= 1
-    (folder / "out/a.png.lof").write_bytes(data)
-
-
-@pytest.mark.parametrize("harm", [_change_source, _delete_output, _damage_output])
+@pytest.mark.parametrize("harm", [_change_source, _delete_output])
 def test_what_has_changed_is_done_again_alone(finished: Path, harm: Callable[[Path], None]) -> None:
     before = streams(finished / "out")
     harm(finished)

@@ -72,6 +72,33 @@ def test_files_of_others_in_a_store_are_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "out/b.png.lof").read_text() == "mine"
 
 
+@pytest.mark.parametrize("url", [False, True])
+def test_a_stream_that_was_changed_is_not_replaced_unless_forced(tmp_path: Path, url: bool) -> None:
+    for seed, name in enumerate(("a.png", "b.png")):
+        save(tmp_path / "in" / name, seed)
+    out = parse(f"file://{tmp_path}/out") if url else tmp_path / "out"
+    sources, stream = find([str(tmp_path / "in")]).sources, tmp_path / "out/a.png.lof"
+    run_job(sources, out, QUICK)
+    written = stream.read_bytes()
+    stream.write_bytes(b"mine" + written)
+    for redo in (False, True):
+        summary = run_job(sources, out, replace(QUICK, seed=int(redo)), redo=redo)
+        assert (summary.done, summary.skipped, summary.exit_code) == (int(redo), int(not redo), 1)
+        assert summary.records[0]["error"] == (
+            f"{out}/a.png.lof: is not as lof wrote it; "
+            "delete it to have it made again, choose another folder with -o, or add --force"
+        )
+    save(tmp_path / "in/a.png", 2)  # that the picture is another one now is no reason
+    assert [source for source, _ in plan_job(sources, out, QUICK).refused] == sources[:1]
+    assert stream.read_bytes() == b"mine" + written
+    save(tmp_path / "in/a.png", 0)
+    run_job(sources, out, QUICK, force=True, redo=True)
+    assert stream.read_bytes() == written
+    stream.unlink()
+    run_job(sources, out, QUICK)
+    assert stream.read_bytes() == written
+
+
 def _killed_before_the_manifest_knows(folder: Path, settings: JobSettings, out: Path) -> None:
     child = os.fork()
     if child == 0:
@@ -85,6 +112,11 @@ def test_a_job_that_was_killed_continues_over_its_own_streams(tmp_path: Path) ->
     save(tmp_path / "in/a.png")
     _killed_before_the_manifest_knows(tmp_path / "in", QUICK, tmp_path / "out")
     assert (tmp_path / "out/a.png.lof").exists()
+    assert run(tmp_path)[0].done == 1
+    save(tmp_path / "in/a.png", seed=1)
+    before = hashes(tmp_path / "out")["a.png.lof"]
+    _killed_before_the_manifest_knows(tmp_path / "in", QUICK, tmp_path / "out")
+    assert hashes(tmp_path / "out")["a.png.lof"] != before  # and not what the manifest knows
     assert run(tmp_path)[0].done == 1
 
 
