@@ -112,7 +112,8 @@ def show_plan(
     """
     plan = plan_job(sources, out, settings, force=force)
     states = {source: "skipped" for source, _ in plan.skipped} | dict.fromkeys(plan.known, "compare")
-    rows = [_row(source, settings, states.get(source)) for source in sources]
+    refused = {source: record["error"] for source, record in plan.refused}
+    rows = [_row(source, settings, states.get(source), refused.get(source)) for source in sources]
     console = make_console(soft_wrap=True)
     for row in rows:
         if json:
@@ -164,12 +165,12 @@ def _line(record: Record) -> str:
     return f"{record['source']}: {', '.join(parts)}"
 
 
-def _row(source: Source, settings: JobSettings, known: str | None) -> Record:
-    error, width, height = None, None, None
+def _row(source: Source, settings: JobSettings, known: str | None, error: str | None) -> Record:
+    width, height = None, None
     try:
         width, height = read_size(source.path)
     except LofError as problem:
-        error = str(problem)
+        error = error or str(problem)
     state = known or ("refused" if error else "todo")
     return {
         "source": source.relative.as_posix(),

@@ -32,6 +32,28 @@ def test_files_of_others_stay_unless_forced(run: Run, tmp_path: Path) -> None:
     assert run(*call).code == 0
 
 
+def test_a_picture_of_the_same_name_in_another_folder_is_refused_in_a_dry_run_too(
+    run: Run, tmp_path: Path
+) -> None:
+    put(tmp_path / "short.toml", _PROFILE)
+    for folder, grey in (("holiday", 40), ("work", 200)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.full((16, 16, 3), grey, np.uint8)).save(tmp_path / folder / "a.png")
+    options = ("--codec", "tiny", "--profile", "short.toml")
+    assert run("optimize", "holiday", *options).code == 0
+    before = (tmp_path / "lof-out/a.png.lof").read_bytes()
+    for more, said in (("--dry-run",), "would fail"), ((), "failed"):
+        outcome = run("optimize", "work", *options, *more)
+        words = " ".join((outcome.out + outcome.err).split())
+        assert f"{said} work/a.png: lof-out/a.png.lof was made from " in words
+        assert "choose another folder with -o, or add --force to replace it" in words
+        assert outcome.code == (0 if more else 1)
+    assert (tmp_path / "lof-out/a.png.lof").read_bytes() == before
+    assert "1 to do" in run("optimize", "work", *options, "--dry-run", "--force").out
+    assert run("optimize", "work", *options, "--force").code == 0
+    assert (tmp_path / "lof-out/a.png.lof").read_bytes() != before
+
+
 def test_jpegs_beside_their_sources_are_skipped_by_the_same_command(run: Run, tmp_path: Path) -> None:
     put(tmp_path / "short.toml", _PROFILE)
     (tmp_path / "same").mkdir()
