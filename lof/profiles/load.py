@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
+from collections.abc import Mapping
 from importlib.resources import files
 from os.path import isfile
 from pathlib import Path
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 
 from lof.errors import LofError, ProfileError
 from lof.files.storage import open_read
-from lof.profiles.schema import STAGE_KINDS, Profile
+from lof.profiles.schema import Profile
 
 BUILT_IN = ("fast", "medium", "high", "max")
 """Shipped profiles, cheapest first."""
@@ -26,12 +27,14 @@ _SENTENCES = {
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be below {lt:g}",
     "less_than_equal": "must be at most {le:g}",
+    "multiple_of": "must be a multiple of {multiple_of:g}",
     "finite_number": "must be a finite number",
     "float_type float_parsing": "must be a number",
     "int_type int_parsing int_from_float int_parsing_size": "must be a whole number",
     "bool_type bool_parsing": "must be true or false",
     "string_type": "must be text",
     "string_too_short": "must not be empty",
+    "string_too_long": "must be at most {max_length} characters",
     "literal_error": "must be {expected}",
     "tuple_type list_type": "must be a list",
     "dict_type model_type model_attributes_type": "must be a table",
@@ -76,27 +79,44 @@ def parse_profile(content: dict[str, Any], origin: str = "profile") -> Profile:
     try:
         return Profile.model_validate(content)
     except ValidationError as error:
-        raise ProfileError(f"{origin}: {describe_validation(error)}") from error
+        raise ProfileError(f"{origin}: {describe_validation(error, content)}") from error
 
 
-def describe_validation(error: ValidationError, unknown: str = "see `lof profiles --schema`") -> str:
+def describe_validation(
+    error: ValidationError, content: Any, unknown: str = "see `lof profiles --schema`"
+) -> str:
     """The first finding of a pydantic error as ``key: what is allowed``, the others counted.
 
     Args:
+        content: what does not fit the schema.
         unknown: what there is to say about a key that the schema does not have.
     """
-    found = error.errors()
+    findings: dict[tuple[str | int, ...], Any] = {}
+    for one in error.errors():
+        # Where a value may be of several types, each has a finding; the first is the likeliest.
+        findings.setdefault(_keys(one["loc"], one["type"], content), one)
     # A list with one bad entry is called too short as well: of findings one within the other, the inner counts.
-    outer = {one["loc"][:length] for one in found for length in range(len(one["loc"]))}
-    findings = [one for one in found if one["loc"] not in outer]
-    first = findings[0]
-    # Tags of discriminated unions stand in the location but not in the file.
-    keys = [part for part in first["loc"] if part not in STAGE_KINDS]
-    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in keys).lstrip(".")
+    outer = {keys[:length] for keys in findings for length in range(len(keys))}
+    inner = [keys for keys in findings if keys not in outer]
+    first = findings[inner[0]]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in inner[0]).lstrip(".")
     kind = next((words for types, words in _SENTENCES.items() if first["type"] in types.split()), "")
     message = kind.format(unknown=unknown, **first.get("ctx", {})) or "cannot have this value"
-    more = f" (and {len(findings) - 1} more)" if len(findings) > 1 else ""
+    more = f" (and {len(inner) - 1} more)" if len(inner) > 1 else ""
     return f"{key or 'file'}: {message}{more}"
+
+
+def _keys(location: tuple[str | int, ...], kind: str, content: Any) -> tuple[str | int, ...]:
+    """The keys of a finding's location, which also holds what pydantic calls the members of a union."""
+    keys: list[str | int] = []
+    for number, part in enumerate(location, start=1):
+        absent = kind == "missing" and number == len(location)
+        if not absent and isinstance(part, str) and not (isinstance(content, Mapping) and part in content):
+            continue
+        keys.append(part)
+        goes_on = not absent and isinstance(content, Mapping | list | tuple)
+        content = content[part] if goes_on else None
+    return tuple(keys)
 
 
 def read_toml(path: Path, refused: type[LofError], remedy: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def parse_study(content: dict[str, Any], origin: str = "study", folder: Path = P
         check_space(study.space, base)
         points = enqueued_points(study.enqueue, study.space, base, lambda name: _named(name, folder))
     except ValidationError as error:
-        raise StudyError(f"{origin}: {_describe(error)}") from error
+        raise StudyError(f"{origin}: {_describe(error, content)}") from error
     except (UnknownCodecError, StudyError, ProfileError) as error:
         raise StudyError(f"{origin}: {str(error).removeprefix(f'{origin}: ')}") from error
     return study.model_copy(
@@ -74,7 +74,7 @@ _TABLES: dict[str, type[BaseModel]] = {
 }
 
 
-def _describe(error: ValidationError) -> str:
+def _describe(error: ValidationError, content: dict[str, Any]) -> str:
     where = error.errors()[0]["loc"]
     table = _TABLES.get(str(where[0]), Study) if len(where) > 1 else Study
-    return describe_validation(error, f"allowed: {', '.join(table.model_fields)}")
+    return describe_validation(error, content, f"allowed: {', '.join(table.model_fields)}")

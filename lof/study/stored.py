@@ -171,10 +171,11 @@ def _read(found: optuna.Study) -> Study:
 
 
 def _settings_in(found: optuna.Study) -> Study:
+    settings = found.user_attrs.get(SETTINGS)
     try:
-        return Study.model_validate(found.user_attrs[SETTINGS])
-    except (KeyError, ValidationError) as error:
-        why = describe_validation(error) if isinstance(error, ValidationError) else "no settings"
+        return Study.model_validate(settings)
+    except ValidationError as error:
+        why = "no settings" if settings is None else describe_validation(error, settings)
         raise StudyError(
             f"study {found.study_name}: what it holds is damaged ({why}); start another study"
         ) from error

@@ -259,7 +259,7 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
         if recipe.frozen:
             codec_spec(recipe.frozen)
     except ValidationError as error:
-        raise TrainingError(f"{origin}: {describe_validation(error, _ALLOWED)}") from error
+        raise TrainingError(f"{origin}: {describe_validation(error, content, _ALLOWED)}") from error
     except UnknownCodecError as error:
         raise TrainingError(f"{origin}: codec: {error}") from error
     if one_network:

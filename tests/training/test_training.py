@@ -58,7 +58,10 @@ def test_every_shipped_recipe_loads_and_names_a_network_that_can_be_built() -> N
     [
         ("sise = 3", "sise: unknown key"),
         ("[[rung]]\nquality = 4\nlmbda = -1\nsteps = 3", "rung[0].lmbda"),
-        ("crop = 100", "crop: "),
+        ("crop = 100", "crop: must be a multiple of 64"),
+        (f"name = '{65 * 'x'}'", "name: must be at most 64 characters"),
+        ("network = {N = 0}", "network.N: must be at least 1"),
+        ("network = {N = [3, 0]}", "network.N[1]: must be at least 1"),
         ("[data]\nfolder = 'x'", "data.folder: unknown key"),
         ("crop = = 3", "not valid TOML"),
         ("crop = " + 5000 * "[", "nested too deep"),
