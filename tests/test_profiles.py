@@ -10,12 +10,35 @@ from lof.errors import ProfileError
 from lof.profiles import parse_profile
 
 RELAX = '[[stage]]\nkind = "relax"\nevaluations = 3\n'
+MEAN_FIELD = '[[stage]]\nkind = "mean-field"\nevaluations = 3\n'
 
 
 def refusal(text: str) -> str:
     with pytest.raises(ProfileError) as caught:
         parse_profile({"name": "mine"} | tomllib.loads(text), "mine.toml")
     return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[[stage]]\nkind = "relax"\nevaluations = true', "stage[0].evaluations: must be a whole number"),
+        ('[[stage]]\nkind = "relax"\nevaluations = "30"', "stage[0].evaluations: must be a whole number"),
+        ('[[stage]]\nkind = "relax"\nevaluations = 3.5', "stage[0].evaluations: must be a whole number"),
+        (RELAX + 'learning_rate = "0.1"', "stage[0].learning_rate: must be a number"),
+        (RELAX + "betas = [false, 0.9]", "stage[0].betas[0]: must be a number"),
+        (RELAX + "patience = true", "stage[0].patience: must be a whole number"),
+        (RELAX + 'decay = { start = 1, end = "0.1" }', "stage[0].decay.end: must be a number"),
+        (MEAN_FIELD + "learning_rate_of = { z = true }", "stage[0].learning_rate_of.z: must be a number"),
+        ("stop_below = false\n" + RELAX, "stop_below: must be a number"),
+    ],
+)
+def test_text_and_truth_values_are_no_numbers(text: str, said: str) -> None:
+    assert refusal(text) == f"mine.toml: {said}"
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    assert parse_profile({"name": "mine", "stage": [{"kind": "own", "evaluations": 3.0}]}).evaluations == 3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,9 @@ from lof.profiles.load import (
     read_toml,
 )
 from lof.profiles.schema import (
+    NUMBER,
     STAGE_KINDS,
+    WHOLE,
     GreedyFlipStage,
     GreedyGradientStage,
     MeanFieldStage,
@@ -24,7 +26,9 @@ from lof.profiles.toml import profile_toml
 
 __all__ = [
     "BUILT_IN",
+    "NUMBER",
     "STAGE_KINDS",
+    "WHOLE",
     "GreedyFlipStage",
     "GreedyGradientStage",
     "MeanFieldStage",

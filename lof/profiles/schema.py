@@ -6,13 +6,37 @@ Every default stands here and nowhere else; ``lof profiles`` prints from these m
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic_core import PydanticKnownError
 
 STAGE_KINDS = ("relax", "mean-field", "greedy-gradient", "greedy-flip", "own")
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+def _whole_number(value: Any) -> Any:
+    if isinstance(value, bool | str):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+NUMBER, WHOLE = BeforeValidator(_number), BeforeValidator(_whole_number)
+"""Last in a type of numbers, for which pydantic would else take text and, as 0 and 1, truth values."""
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
+Count = Annotated[int, Field(ge=1), WHOLE]
+_Weight = Annotated[float, Field(ge=0, allow_inf_nan=False), NUMBER]
+_Rate = Annotated[float, Field(gt=0, le=10), NUMBER]
+_Share = Annotated[float, Field(ge=0, le=1), NUMBER]
+_SomeShare = Annotated[float, Field(gt=0, le=1), NUMBER]
+_PartShare = Annotated[float, Field(ge=0, lt=1), NUMBER]
+_Factor = Annotated[float, Field(gt=0, lt=1), NUMBER]
 
 
 class _Model(BaseModel):
@@ -20,7 +44,7 @@ class _Model(BaseModel):
 
 
 class _StageModel(_Model):
-    evaluations: Annotated[int, Field(ge=1, le=100_000)]
+    evaluations: Annotated[int, Field(ge=1, le=100_000), WHOLE]
 
     @property
     def budget(self) -> int:
@@ -42,15 +66,15 @@ class Schedule(_Model):
     start: Positive
     end: Positive
     shape: Literal["linear", "cosine", "exponential"] = "cosine"
-    hold: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    hold: _PartShare = 0.0
 
 
 class Ramp(_Model):
     """A value that moves linearly from ``start`` to ``end``, reached at the share ``reached`` of the stage."""
 
-    start: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    end: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    reached: Annotated[float, Field(gt=0, le=1)] = 1.0
+    start: _Weight
+    end: _Weight
+    reached: _SomeShare = 1.0
 
 
 class RelaxStage(_StageModel):
@@ -59,16 +83,16 @@ class RelaxStage(_StageModel):
     kind: Literal["relax"]
     relaxation: Literal["noise", "ste", "soft-round", "noisy-soft-round", "sga", "ssl", "ssl3"] = "soft-round"
     temperature: Schedule = Schedule(start=1.0, end=0.1, shape="exponential")
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.3
+    learning_rate: _Rate = 0.3
     """In units of one quantisation step."""
-    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = {}
+    learning_rate_of: dict[str, _Rate] = {}
     """Other learning rates by latent tensor, for example ``{ z = 0.1 }``."""
     decay: Schedule = Schedule(start=1.0, end=0.01, shape="cosine")
     """Factor on the learning rates over the stage."""
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.9, 0.999)
-    check_every: Annotated[int, Field(ge=1)] = 20
+    betas: tuple[_PartShare, _PartShare] = (0.9, 0.999)
+    check_every: Count = 20
     """Gradient evaluations between two checks of the true cost; the stage always ends with one."""
-    patience: Annotated[int, Field(ge=1)] | None = None
+    patience: Count | None = None
     """Checks without a better true cost after which the stage ends; never if absent."""
 
 
@@ -76,36 +100,36 @@ class MeanFieldStage(_StageModel):
     """Gradient descent (Adam) on the expected true cost under stochastic rounding: :mod:`lof.search.mean_field`."""
 
     kind: Literal["mean-field"]
-    steps: Annotated[int, Field(ge=1, le=100)] = 4
+    steps: Annotated[int, Field(ge=1, le=100), WHOLE] = 4
     """Steps per gradient evaluation: in between, the distortion is extrapolated and only the rate is exact."""
-    walk_every: Annotated[int, Field(ge=1)] = 1
+    walk_every: Count = 1
     """Steps for each walk of the probability model: in between, what elements tell of one another is extrapolated.
 
     With more than 1, only the first walk after a gradient evaluation finds gradients once side latents are rounded.
     """
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
+    learning_rate: _Rate = 0.1
     """In units of one quantisation step."""
-    learning_rate_of: dict[str, Annotated[float, Field(gt=0, le=10)]] = {"z": 0.4}
+    learning_rate_of: dict[str, _Rate] = {"z": 0.4}
     """Other learning rates by latent tensor."""
     longest: Positive = 4.0
     """Bound on a channel's learning rate, in changes of an element that cost half a bit; lower is more careful."""
-    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.05
+    tolerance: _Share = 0.05
     """Relative rise of the expected cost at which an image goes back to its best point, with steps half as long."""
     decay: Schedule = Schedule(start=1.0, end=0.2, shape="cosine")
     """Factor on the learning rates over the stage."""
-    betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = (0.8, 0.9)
+    betas: tuple[_PartShare, _PartShare] = (0.8, 0.9)
     variance: Ramp = Ramp(start=0.0, end=1.0, reached=0.9)
     """Weight of the rounding variance in the expected distortion."""
     side: Schedule = Schedule(start=1.0, end=0.01, shape="exponential")
     """Temperature of the soft rounding of the latents that are not synthesised (a hyperprior's z)."""
-    side_until: Annotated[float, Field(gt=0, le=1)] = 0.95
+    side_until: _SomeShare = 0.95
     """Share of the stage after which those latents are rounded for good, so that the rest fits to their integers."""
-    fraction: Annotated[float, Field(ge=0, le=1)] = 0.35
+    fraction: _Share = 0.35
     """Share of its distance from the nearest integer with which each element starts; 1 starts at the latents."""
-    curvature_every: Annotated[int, Field(ge=1)] = 100
+    curvature_every: Count = 100
     """Evaluations between two measurements of the curvature; the first always measures it."""
-    check_every: Annotated[int, Field(ge=1)] = 20
-    patience: Annotated[int, Field(ge=1)] | None = None
+    check_every: Count = 20
+    patience: Count | None = None
 
     @property
     def budget(self) -> int:
@@ -125,9 +149,9 @@ class GreedyGradientStage(_StageModel):
     """
 
     kind: Literal["greedy-gradient"]
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 0.1
-    shrink: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    patience: Annotated[int, Field(ge=1)] = 6
+    learning_rate: _Rate = 0.1
+    shrink: _Factor = 0.5
+    patience: Count = 6
     """Failed steps in a row that end the stage."""
 
 
@@ -138,11 +162,11 @@ class GreedyFlipStage(_StageModel):
     """
 
     kind: Literal["greedy-flip"]
-    share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    share: _SomeShare = 0.5
     """Share of the elements with a predicted gain that is flipped at once at first."""
-    shrink: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    shrink: _Factor = 0.5
     """Factor on the share after a batch of flips that failed."""
-    patience: Annotated[int, Field(ge=1)] = 6
+    patience: Count = 6
 
 
 class OwnStage(_StageModel):
@@ -162,7 +186,7 @@ class Profile(_Model):
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     summary: str = ""
-    stop_below: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    stop_below: _PartShare = 0.0
     """Relative gain of a stage below which the stages after it are skipped."""
     stage: Annotated[tuple[Stage, ...], Field(min_length=1)]
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, field_validator, model_validator
 
 from lof.codecs import DEFAULT_CODEC
-from lof.profiles import Profile, parse_profile
+from lof.profiles import NUMBER, WHOLE, Profile, parse_profile
 
 GAINS = ("cost", "bd-rate")
 EFFORTS = ("gradient-evaluations", "seconds")
 
-Count = Annotated[int, Field(ge=1)]
-Number = int | float
+Count = Annotated[int, Field(ge=1), WHOLE]
+Seed = Annotated[int, Field(ge=0, lt=2**31), WHOLE]
+Number = Annotated[int | float, NUMBER]
 Value = bool | int | float | str
 
 
@@ -34,11 +35,11 @@ class Sampler(_Model):
     """Where the next trial is looked for: one of Optuna's samplers."""
 
     kind: Literal["tpe", "nsga2", "random"] = "tpe"
-    multivariate: bool = True
+    multivariate: StrictBool = True
     """TPE: model the parameters together."""
     startup: Count = 10
     """TPE: trials at random before the model is used. NSGA-II: size of the population."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
 
 
 class Pruner(_Model):
@@ -51,7 +52,7 @@ class Pruner(_Model):
     kind: Literal["median", "hyperband", "none"] = "median"
     startup: Count = 5
     """Finished trials before any is stopped."""
-    warmup: Annotated[int, Field(ge=0)] = 3
+    warmup: Annotated[int, Field(ge=0), WHOLE] = 3
     """Steps of a trial before it may be stopped; a step is one image (or batch) at one rate point."""
 
 
@@ -64,7 +65,7 @@ class Range(_Model):
     """Two integer keys whose sum stays; the parameter is the share of the first."""
     low: Number | None = None
     high: Number | None = None
-    log: bool = False
+    log: StrictBool = False
     step: Number | None = None
     choices: tuple[Value, ...] | None = None
 
@@ -119,7 +120,7 @@ class Study(_Model):
     crops: Crops = Crops()
     batch: Count = 1
     """Images of one size that are searched at once; more than 1 pays on a GPU, and for small crops on a CPU too."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    seed: Seed = 0
     """Seed of the searches."""
     storage: str | None = None
     """URL of the database; a SQLite file beside the study's file if absent."""

@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
 from lof.codecs import CodecSpec, codec_spec, recipes
 from lof.codecs.training import Aim
 from lof.errors import TrainingError, UnknownCodecError
 from lof.machine.devices import resolve_precision
-from lof.profiles import describe_validation, read_toml
+from lof.profiles import NUMBER, WHOLE, describe_validation, read_toml
 
 MS_SSIM_MIN_CROP = 192
 """Five scales of an 11-pixel window need more than 160 pixels; crops are multiples of 64."""
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Crop = Annotated[int, Field(ge=64, multiple_of=64)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False), NUMBER]
+Share = Annotated[float, Field(ge=0, lt=1), NUMBER]
+Count = Annotated[int, Field(ge=1), WHOLE]
+Crop = Annotated[int, Field(ge=64, multiple_of=64), WHOLE]
 
 _FREE = {"name", "data", "checkpoint_minutes", "qualities"}
 """What may change from one call of a run to the next."""
@@ -52,10 +52,10 @@ class Data(_Model):
 class Schedule(_Model):
     """Learning rate over the steps of a rung: linear warm-up, plateau, cosine decay to ``final`` of it."""
 
-    warmup: Annotated[int, Field(ge=0)] = 200
+    warmup: Annotated[int, Field(ge=0), WHOLE] = 200
     hold: Share = 0.4
     """Share of the steps before the decay starts."""
-    final: Annotated[float, Field(ge=0, le=1)] = 0.01
+    final: Annotated[float, Field(ge=0, le=1), NUMBER] = 0.01
     """1 for no decay."""
 
 
@@ -70,7 +70,7 @@ class Crops(_Model):
 class Rung(_Model):
     """One training of the network: of one rate point, or of all rates where one network serves them."""
 
-    quality: Annotated[float, Field(gt=0, le=255)] | None = None
+    quality: Annotated[float, Field(gt=0, le=255), NUMBER] | None = None
     lmbda: Positive | None = None
     """λ of the loss ``bpp + λ·D``; D is ``255²·MSE``, or ``1 - MS-SSIM``."""
     steps: Count
@@ -106,11 +106,11 @@ class Recipe(_Model):
     crop: Crop = 256
     batch: Count = 16
     """Crops per step, over all workers together."""
-    varied: Annotated[float, Field(ge=0, le=1)] = 0.0
+    varied: Annotated[float, Field(ge=0, le=1), NUMBER] = 0.0
     """Share of the crops that look like cuts of other photographs, see :mod:`lof.training.variation`."""
     precision: Literal["auto", "bf16", "fp32"] = "auto"
     """Precision of the transforms; ``auto`` takes bf16 where the hardware computes in it."""
-    compile: bool = True
+    compile: StrictBool = True
     """Compile the step and capture it as a graph; on CUDA only, the CPU always runs eagerly."""
     betas: tuple[Share, Share] = (0.9, 0.999)
     """Decay rates of Adam's two moments."""
@@ -118,8 +118,8 @@ class Recipe(_Model):
     """Largest gradient norm."""
     ema: Share = 0.9995
     """Decay of the weights' moving average, which is what ships."""
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    diverged: Annotated[float, Field(gt=1)] = 5.0
+    seed: Annotated[int, Field(ge=0, lt=2**31), WHOLE] = 0
+    diverged: Annotated[float, Field(gt=1), NUMBER] = 5.0
     """The run stops when the mean loss of ``log_every`` steps is over this many times the lowest one."""
     log_every: Count = 50
     validate_every: Count = 5000

@@ -23,6 +23,9 @@ from lof.study.space import profile_at
     [
         ({"colour": "red"}, "colour: unknown key; allowed: name, codec"),
         ({"space": [RATE | {"lo": 1}]}, "space[0].lo: unknown key; allowed: path, split, low"),
+        ({"space": [RATE | {"low": "0.1"}]}, "space[0].low: must be a number"),
+        ({"space": [RATE | {"log": 1}]}, "space[0].log: must be true or false"),
+        ({"trials": True}, "trials: must be a whole number"),
         ({"name": 49 * "x"}, "name: must be at most 48 characters"),
         ({"space": []}, "space: must be a list of at least 1"),
         ({"space": [RATE | {"low": 20.0}]}, "low < high"),
