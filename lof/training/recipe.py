@@ -255,13 +255,14 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
     """
     try:
         recipe = Recipe.model_validate(content)
-        one_network = codec_spec(recipe.codec).rates.one_network
-        if recipe.frozen:
-            codec_spec(recipe.frozen)
     except ValidationError as error:
         raise TrainingError(f"{origin}: {describe_validation(error, content, _ALLOWED)}") from error
-    except UnknownCodecError as error:
-        raise TrainingError(f"{origin}: codec: {error}") from error
+    for key, codec in (("codec", recipe.codec), ("frozen", recipe.frozen or recipe.codec)):
+        try:
+            codec_spec(codec)
+        except UnknownCodecError as error:
+            raise TrainingError(f"{origin}: {key}: {error}") from error
+    one_network = recipe.spec.rates.one_network
     if one_network:
         _check_rates(recipe, origin)
     for index, rung in enumerate(recipe.rung):
