@@ -13,6 +13,7 @@ from lof.pictures.picture import Picture
 from lof.training.card import Exported, model_card
 from lof.training.data import load_validation
 from lof.training.measure import load_written, measure, summarise, write_weights
+from lof.training.recipe import check_rate
 from lof.training.trained import Trained, read_trained
 
 
@@ -41,7 +42,8 @@ def export_weights(
         The rate points, lowest rate first. The card is ``<codec>.md`` beside them.
 
     Raises:
-        TrainingError: a checkpoint cannot be exported, or they are not rate points of one codec.
+        TrainingError: a checkpoint cannot be exported, they are not rate points of one codec, or no file can state
+            the quality.
         UnknownCodecError: λ is needed, and the codec has no such quality.
         OutputError: ``folder`` cannot be written.
     """
@@ -82,6 +84,7 @@ def _completed(
         if quality is None:
             raise TrainingError(f"{trained.path}: does not say its rate point; name it with --quality")
         lmbda = lmbda or spec.rate_point(trained.metric, quality).lmbda
+        check_rate(trained.metric, quality, lmbda, str(trained.path))
     known = {**trained.history, **history}
     return replace(trained, codec=name, quality=quality, lmbda=lmbda, history=known)
 

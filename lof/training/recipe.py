@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from lof.codecs import CodecSpec, codec_spec, recipes
+from lof.codecs import CodecSpec, Points, RatePoint, codec_spec, recipes
+from lof.codecs.rates import check_rates
 from lof.codecs.training import Aim
 from lof.errors import TrainingError, UnknownCodecError
 from lof.machine.devices import resolve_precision
@@ -70,7 +71,8 @@ class Crops(_Model):
 class Rung(_Model):
     """One training of the network: of one rate point, or of all rates where one network serves them."""
 
-    quality: Annotated[float, Field(gt=0, le=255), NUMBER] | None = None
+    quality: Positive | None = None
+    """One that files can state."""
     lmbda: Positive | None = None
     """λ of the loss ``bpp + λ·D``; D is ``255²·MSE``, or ``1 - MS-SSIM``."""
     steps: Count
@@ -251,6 +253,22 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
     """A recipe from already parsed TOML or any dictionary; ``origin`` is what errors call it.
 
     Raises:
+        TrainingError: it does not fit the schema or the codec, names a codec that is not registered, or a quality
+            that no file can state.
+    """
+    recipe = recorded_recipe(content, origin)
+    if recipe.spec.rates.one_network:
+        _check_validation(recipe, origin)
+    for index, rung in enumerate(recipe.rung):
+        if rung.quality is not None and rung.lmbda is not None:
+            check_rate(recipe.metric, rung.quality, rung.lmbda, f"{origin}: rung[{index}]")
+    return recipe
+
+
+def recorded_recipe(content: dict[str, Any], origin: str) -> Recipe:
+    """The recipe in a checkpoint: what is learned is worth having, even where it could not be trained again.
+
+    Raises:
         TrainingError: it does not fit the schema or the codec, or names a codec that is not registered.
     """
     try:
@@ -263,8 +281,6 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
         except UnknownCodecError as error:
             raise TrainingError(f"{origin}: {key}: {error}") from error
     one_network = recipe.spec.rates.one_network
-    if one_network:
-        _check_rates(recipe, origin)
     for index, rung in enumerate(recipe.rung):
         given = {rung.quality is not None, rung.lmbda is not None}
         if one_network and given != {False}:
@@ -275,7 +291,15 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
     return recipe
 
 
-def _check_rates(recipe: Recipe, origin: str) -> None:
+def check_rate(metric: str, quality: float, lmbda: float, origin: str) -> None:
+    """Refuse with a :class:`TrainingError` what no codec can be registered with and no file can state."""
+    try:
+        check_rates(Points({(metric, quality): RatePoint(lmbda)}))
+    except ValueError as error:
+        raise TrainingError(f"{origin}: {error}") from error
+
+
+def _check_validation(recipe: Recipe, origin: str) -> None:
     """What validation would find only after hours of training."""
     asked = [("metric", recipe.spec.default_quality), *(("qualities", rate) for rate in recipe.qualities)]
     for key, quality in asked:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lof.errors import TrainingError
 from lof.training.checkpoint import FORMAT, Checkpoint, checkpoint_of, read_torch_file
-from lof.training.recipe import parse_recipe
+from lof.training.recipe import recorded_recipe
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ def read_trained(path: Path) -> Trained:
 
 
 def _from_checkpoint(path: Path, checkpoint: Checkpoint) -> Trained:
-    # Where it was validated does not matter any more.
-    recipe = parse_recipe(checkpoint.recipe | {"qualities": ()}, str(path))
+    recipe = recorded_recipe(checkpoint.recipe, str(path))
     rung = recipe.rung[checkpoint.rung]
     about = checkpoint.about
     earlier = sum(r.steps for r in recipe.rung[: checkpoint.rung])

@@ -104,6 +104,25 @@ def test_rates_that_cannot_be_validated_are_refused_as_the_recipe_is_read(
     assert str(caught.value).startswith(words)
 
 
+@pytest.mark.parametrize("quality", [4.7, 0.001, 1000.5])
+def test_a_quality_that_no_file_can_state_is_refused_before_it_is_trained(
+    photos: Path, quality: float
+) -> None:
+    first, second = LADDER
+    with pytest.raises(TrainingError) as caught:
+        recipe_of(photos, rung=[first, second | {"quality": quality}])
+    said = (
+        f"recipe: rung[1]: quality {quality}: no file can state it; take multiples of 1/64, from 1/64 to 1000"
+    )
+    assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("quality", [1 / 64, 4.5, 300, 1000])
+def test_every_quality_that_a_file_can_state_can_be_trained(photos: Path, quality: float) -> None:
+    recipe = recipe_of(photos, rung=[LADDER[0] | {"quality": quality}])
+    assert recipe.rates(recipe.rung[0]) == (quality,)
+
+
 def test_the_smallest_crop_that_ms_ssim_is_said_to_need_can_be_set() -> None:
     rung = {"steps": 1, "quality": 4, "lmbda": 16.6}
     content = {"name": "test", "codec": "tiny", "metric": "ms-ssim", "crop": 128, "rung": [rung]}
@@ -243,7 +262,8 @@ def test_a_step_moves_the_average_towards_the_weights(photos: Path) -> None:
 
 
 def test_training_knows_no_codec_family() -> None:
-    folder, allowed = Path(lof.training.__file__).parent, {"lof.codecs", "lof.codecs.training"}
+    folder = Path(lof.training.__file__).parent
+    allowed = {"lof.codecs", "lof.codecs.rates", "lof.codecs.training"}
     for path in [*folder.glob("*.py"), *Path(lof.cli.__file__).parent.glob("*train*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -97,6 +97,19 @@ def test_what_cannot_be_exported_is_one_clear_error(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.safetensors"))
 
 
+def test_what_was_trained_for_a_quality_that_no_file_can_state_is_exported_as_another(
+    tmp_path: Path, photos: Path
+) -> None:
+    (run,) = train(recipe_of(photos, rung=LADDER[:1]), tmp_path / "run", device="cpu")
+    content = torch.load(run, weights_only=True)
+    content["recipe"]["rung"][0]["quality"] = 4.7  # as earlier versions of lof did
+    torch.save(content, run)
+    with pytest.raises(TrainingError, match=r"quality-6\.pt: quality 4\.7: no file can state it; take"):
+        export_weights([run], tmp_path / "w")
+    assert not (tmp_path / "w").exists()
+    assert export_weights([run], tmp_path / "w", quality=4.5)[0].quality == 4.5
+
+
 @pytest.mark.parametrize(
     "content", ["hello\n", "all weights are here", ".PHONY: all", "", "\x89PNG\r\n\x1a\n"]
 )
