@@ -253,8 +253,8 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
     """A recipe from already parsed TOML or any dictionary; ``origin`` is what errors call it.
 
     Raises:
-        TrainingError: it does not fit the schema or the codec, names a codec that is not registered, or a quality
-            that no file can state.
+        TrainingError: it does not fit the schema or the codec, names a codec that is not registered or a quality
+            that no file can state, or its later crops are out of order.
     """
     recipe = recorded_recipe(content, origin)
     if recipe.spec.rates.one_network:
@@ -262,6 +262,8 @@ def parse_recipe(content: dict[str, Any], origin: str = "recipe") -> Recipe:
     for index, rung in enumerate(recipe.rung):
         if rung.quality is not None and rung.lmbda is not None:
             check_rate(recipe.metric, rung.quality, rung.lmbda, f"{origin}: rung[{index}]")
+        if any(later.after <= earlier.after for earlier, later in pairwise(rung.then)):
+            raise TrainingError(f"{origin}: rung[{index}].then: after must rise from one entry to the next")
     return recipe
 
 

@@ -123,6 +123,13 @@ def test_every_quality_that_a_file_can_state_can_be_trained(photos: Path, qualit
     assert recipe.rates(recipe.rung[0]) == (quality,)
 
 
+@pytest.mark.parametrize("shares", [[0.8, 0.2], [0.5, 0.5]])
+def test_later_crops_out_of_order_are_refused(photos: Path, shares: list[float]) -> None:
+    then = [{"after": share, "crop": 64, "batch": 2} for share in shares]
+    with pytest.raises(TrainingError, match=r"recipe: rung\[0\]\.then: after must rise from one entry to"):
+        recipe_of(photos, rung=[LADDER[0] | {"then": then}])
+
+
 def test_the_smallest_crop_that_ms_ssim_is_said_to_need_can_be_set() -> None:
     rung = {"steps": 1, "quality": 4, "lmbda": 16.6}
     content = {"name": "test", "codec": "tiny", "metric": "ms-ssim", "crop": 128, "rung": [rung]}
