@@ -163,7 +163,7 @@ def _trained(variant: Variant, home: Path, init: Path, data: Sequence[Path], ste
     recipe = parse_recipe(content, variant.name)
     path = home / recipe.checkpoints[0]
     if path.exists():
-        if load_checkpoint(path).digest != recipe.digest:
+        if not recipe.continues(load_checkpoint(path).recipe):
             raise UsageError(f"{path}: is of another training; choose another place with -o")
     else:
         with TrainingDisplay(recipe) as display:

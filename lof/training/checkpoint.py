@@ -27,7 +27,6 @@ FORMAT = "lof-training-2"
 LOCK = ".lock"
 _KINDS = {
     "recipe": dict,
-    "digest": str,
     "rung": int,
     "step": int,
     "sd": dict,
@@ -39,6 +38,8 @@ _KINDS = {
     "pixels": int,
     "about": dict,
 }
+_NO_FIELDS = {"format", "digest"}
+"""Of what a file holds; earlier versions of lof wrote a digest of the recipe as well."""
 _ABOUT = {"hardware", "pictures", "pixels", "precision"}
 
 
@@ -48,7 +49,6 @@ class Checkpoint:
 
     Attributes:
         recipe: as :meth:`Recipe.model_dump` gives it in JSON mode.
-        digest: of the recipe.
         rung: index in the recipe.
         step: steps done in this rung.
         sd: the network's ``state_dict``.
@@ -62,7 +62,6 @@ class Checkpoint:
     """
 
     recipe: dict[str, Any]
-    digest: str
     rung: int
     step: int
     sd: dict[str, Tensor]
@@ -137,7 +136,7 @@ def checkpoint_of(content: dict[str, Any], path: Path) -> Checkpoint:
         TrainingError: something in it is missing, too much or of another kind.
     """
     try:
-        found = Checkpoint(**{key: value for key, value in content.items() if key != "format"})
+        found = Checkpoint(**{key: value for key, value in content.items() if key not in _NO_FIELDS})
         wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(found, name), kind)]
         if not wrong and not 0 <= found.rung < len(found.recipe["rung"]):
             wrong = ["rung"]

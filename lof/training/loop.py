@@ -318,7 +318,6 @@ class _Run:
             path,
             Checkpoint(
                 recipe=self.recipe.model_dump(mode="json"),
-                digest=self.recipe.digest,
                 rung=self.index,
                 step=stepper.step,
                 sd=stepper.network.state_dict(),

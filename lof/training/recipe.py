@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from os.path import isfile
@@ -144,12 +143,6 @@ class Recipe(_Model):
         if self.metric == "ms-ssim" and min(self.crop_sides) < MS_SSIM_MIN_CROP:
             raise ValueError(f"crop: ms-ssim needs at least {MS_SSIM_MIN_CROP}")
         return self
-
-    @property
-    def digest(self) -> str:
-        """16 hexadecimal digits, by which earlier versions of lof tell whether a run may go on."""
-        content = self.model_dump_json(exclude={"name", "data", "checkpoint_minutes"})
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def continues(self, recorded: Mapping[str, Any]) -> bool:
         """Whether a run may go on whose checkpoint holds this recipe; where it is validated changes nothing learned."""

@@ -61,6 +61,14 @@ def test_a_file_of_an_old_pytorch_which_has_no_checksums_is_still_read(run: Path
     assert train(short(photos), run, device="cpu") == [run / "quality-4.pt"]
 
 
+def test_a_checkpoint_of_an_earlier_version_which_has_a_digest_is_still_read(run: Path, photos: Path) -> None:
+    path = run / "checkpoint.pt"
+    content = torch.load(path, weights_only=True)
+    assert "digest" not in content
+    torch.save(content | {"digest": "0123456789abcdef"}, path)
+    assert train(short(photos), run, device="cpu") == [run / "quality-4.pt"]
+
+
 def without(part: str, key: str = "") -> Callable[[dict[str, Any]], None]:
     return lambda content: (content[part].pop(key or next(iter(content[part]))), None)[1]
 
