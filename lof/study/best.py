@@ -86,5 +86,5 @@ def _summary(study: Study, figures: Figures, images: int, trial: int) -> str:
         gain = f"BD-rate {percent(figures.bd_rate)}, {gain}"
     size = study.crops.size
     crops = f"{images} images" if size is None else f"{images} crops of {size}×{size}"
-    qualities = ", ".join(map(str, study.qualities))
+    qualities = ", ".join(f"{quality:.10g}" for quality in study.qualities)
     return f"{gain} on {crops}, {study.codec} quality {qualities}; study {study.name}, trial {trial}"

@@ -36,7 +36,8 @@ def parse_study(content: dict[str, Any], origin: str = "study", folder: Path = P
     try:
         study = Study.model_validate(content)
         spec = codec_spec(study.codec)
-        for quality in study.qualities:
+        qualities = tuple(sorted(study.qualities)) or (float(spec.default_quality),)
+        for quality in qualities:
             spec.rate_point(spec.made_for(study.metric), quality)
         base = _base(study.base, origin, folder)
         check_space(study.space, base)
@@ -47,7 +48,7 @@ def parse_study(content: dict[str, Any], origin: str = "study", folder: Path = P
         raise StudyError(f"{origin}: {str(error).removeprefix(f'{origin}: ')}") from error
     return study.model_copy(
         update={
-            "qualities": tuple(sorted(study.qualities)) or (spec.default_quality,),
+            "qualities": qualities,
             "images": tuple(str(folder / image) for image in study.images),
             "weights": None if study.weights is None else str(folder / study.weights),
             "base": base.model_dump(mode="json", exclude={"name", "summary"}),

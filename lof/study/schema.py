@@ -111,7 +111,7 @@ class Study(_Model):
     """Name of the study in its storage, and of the profiles that it finds."""
     codec: str = DEFAULT_CODEC
     metric: Literal["mse", "ms-ssim"] = "mse"
-    qualities: tuple[Count, ...] = ()
+    qualities: tuple[Annotated[float, Field(gt=0), NUMBER], ...] = ()
     """Rate points; the codec's default one if empty."""
     weights: str | None = None
     """Folder with weights, for codecs that do not ship."""

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from PIL import Image
 from study_tools import BASE, HOPELESS, RATE, finished, trials_of
 
 import lof
+from lof.codecs import Codec, Request, codec_spec, register
+from lof.codecs.lapped.codec import LappedCodec
 from lof.errors import SearchError, StudyError
 from lof.pools import make_pool
 from lof.profiles import load_profile
@@ -129,6 +132,40 @@ def test_what_best_writes_is_a_profile_that_reproduces_the_trial(
     status = json.loads(command("study", "status", path, "--json")[1])
     assert (status["study"], status["complete"], status["failed"]) == ("search", 5, [])
     assert [one["cost"] for one in status["best"]] == [one.figures.cost for one in best]
+
+
+@pytest.fixture(scope="module")
+def guests() -> None:
+    """Codecs of other packages, by another default quality."""
+
+    def load(request: Request) -> Codec:
+        codec = LappedCodec.load(replace(request, spec=codec_spec("lapped-tiny")))
+        codec.name = request.spec.name
+        return codec
+
+    for name, quality in (("half-of-a-test", 4.5), ("lost-of-a-test", 9)):
+        register(replace(codec_spec("lapped-tiny"), name=name, default_quality=quality))(load)
+
+
+@pytest.mark.usefixtures("guests")
+@pytest.mark.parametrize(
+    "changes", [{"codec": "half-of-a-test"}, {"codec": "lapped-tiny", "qualities": [4.5]}]
+)
+def test_a_quality_between_two_whole_ones_can_be_studied(
+    write: Callable[..., Path], changes: dict[str, Any]
+) -> None:
+    study = load_study(write(**changes))
+    assert run_study(study, trials=1).complete == 1
+    held = open_storage(study.url)
+    assert study_status(held).study.qualities == (4.5,)
+    assert f"{changes['codec']} quality 4.5; study search" in best_profiles(held)[0].profile.summary
+    assert run_study(load_study(write(**changes)), trials=2).complete == 2
+
+
+@pytest.mark.usefixtures("guests")
+def test_a_default_quality_that_the_codec_does_not_have_is_said_at_once(write: Callable[..., Path]) -> None:
+    with pytest.raises(StudyError, match=r"search\.toml: codec lost-of-a-test: no quality 9; it has"):
+        load_study(write(codec="lost-of-a-test"))
 
 
 EVALUATIONS = {"path": "stage.0.evaluations", "low": 1, "high": 6}

@@ -60,6 +60,8 @@ from lof.study.space import profile_at
         ({"objectives": ["bd-rate"]}, "bd-rate needs two qualities or more"),
         ({"codec": "tinny"}, "did you mean tiny?"),
         ({"qualities": [4, 9]}, "no quality 9"),
+        ({"qualities": [4, 4.0]}, "qualities: each rate point once"),
+        ({"codec": "lapped-tiny", "qualities": [4.7]}, "no quality 4.7; it has every multiple of 1/64"),
         ({"base": "fasst"}, "did you mean fast?"),
         ({"base": {"stage": [BASE | {"steps": 0}]}}, "base: stage[0].steps: must be at least 1"),
         ({"name": "../up"}, "letters, digits"),
