@@ -11,7 +11,7 @@ from lof.codecs import codec_spec
 from lof.errors import ProfileError, StudyError, UnknownCodecError
 from lof.profiles import Profile, describe_validation, load_profile, parse_profile, read_toml
 from lof.study.schema import Crops, Pruner, Range, Sampler, Study
-from lof.study.space import check_space, enqueued_points
+from lof.study.space import check_space, enqueued_points, typed_space
 
 
 def load_study(path: str | Path) -> Study:
@@ -41,7 +41,8 @@ def parse_study(content: dict[str, Any], origin: str = "study", folder: Path = P
             spec.rate_point(spec.made_for(study.metric), quality)
         base = _base(study.base, origin, folder)
         check_space(study.space, base)
-        points = enqueued_points(study.enqueue, study.space, base, lambda name: _named(name, folder))
+        space = typed_space(study.space, base)
+        points = enqueued_points(study.enqueue, space, base, lambda name: _named(name, folder))
     except ValidationError as error:
         raise StudyError(f"{origin}: {_describe(error, content)}") from error
     except (UnknownCodecError, StudyError, ProfileError) as error:
@@ -53,6 +54,7 @@ def parse_study(content: dict[str, Any], origin: str = "study", folder: Path = P
             "weights": None if study.weights is None else str(folder / study.weights),
             "base": base.model_dump(mode="json", exclude={"name", "summary"}),
             "enqueue": tuple(points),
+            "space": space,
         }
     )
 

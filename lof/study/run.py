@@ -18,7 +18,7 @@ from lof.pictures.batches import Image
 from lof.profiles import Profile
 from lof.study.events import Advanced, Finished, OnEvent, Opened, Started
 from lof.study.measure import Bench, Figures, read_images
-from lof.study.schema import Study
+from lof.study.schema import Range, Study
 from lof.study.space import profile_at, suggest
 from lof.study.status import Status, status_of
 from lof.study.storage import hide_password, open_storage, storage_errors
@@ -103,6 +103,7 @@ class Measurer:
 
     bench: Bench
     found: optuna.Study
+    space: tuple[Range, ...]
     has_sampler: bool = False
     overtaken: bool = False
 
@@ -131,9 +132,10 @@ class Trials(pools.Work[int, Measurer, LofError | None]):
         bench = Bench(self.study, self.images, self.device)
         storage = open_storage(self.study.url, create=False)
         with storage_errors(self.study.url):
-            _, found = load_stored(storage, self.study.name)
+            # Earlier versions of lof tried whole numbers where low and high are; a study goes on as it began.
+            begun, found = load_stored(storage, self.study.name)
         found.pruner = pruner_of(self.study, bench.steps)
-        return Measurer(bench, found)
+        return Measurer(bench, found, begun.space)
 
     def do(self, tool: Measurer, item: int, report: Callable[[Any], None]) -> LofError | None:
         """Measure the next trial, if one is still wanted."""
@@ -183,9 +185,7 @@ class Trials(pools.Work[int, Measurer, LofError | None]):
         from optuna.exceptions import UpdateFinishedTrialError
 
         number, study, bench = trial.number, self.study, tool.bench
-        profile = profile_at(
-            suggest(trial, study.space), study.space, study.profile, f"{study.name}-{number}"
-        )
+        profile = profile_at(suggest(trial, tool.space), tool.space, study.profile, f"{study.name}-{number}")
 
         def on_step(step: int, gain: float) -> bool:
             report(Advanced(number, step, bench.steps, gain))

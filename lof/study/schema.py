@@ -67,6 +67,7 @@ class Range(_Model):
     high: Number | None = None
     log: StrictBool = False
     step: Number | None = None
+    """From ``low``; the last value is the highest that it reaches."""
     choices: tuple[Value, ...] | None = None
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from lof.errors import ProfileError, StudyError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 Point = dict[str, Value]
 """Values by parameter name."""
+_NEAR = 1e-8
+"""How near to a multiple of the step a value must be for Optuna to take it for one, in steps."""
 
 
 def profile_at(
@@ -65,11 +68,11 @@ def suggest(trial: Trial, space: Sequence[Range]) -> Point:
             values[entry.name] = chosen
         elif _is_integer(entry):
             step = int(entry.step or 1)
-            low, high = int(entry.low or 0), int(entry.high or 0)
+            low, high = int(entry.low or 0), int(_last(entry))
             values[entry.name] = trial.suggest_int(entry.name, low, high, step=step, log=entry.log)
         else:
             step_ = None if entry.step is None else float(entry.step)
-            low_, high_ = float(entry.low or 0), float(entry.high or 0)
+            low_, high_ = float(entry.low or 0), _last(entry)
             values[entry.name] = trial.suggest_float(entry.name, low_, high_, step=step_, log=entry.log)
     return values
 
@@ -89,6 +92,15 @@ def check_space(space: Sequence[Range], base: Profile) -> None:
                 raise StudyError(f"space: {entry.name} = {end}: {problem}") from error
 
 
+def typed_space(space: Sequence[Range], base: Profile) -> tuple[Range, ...]:
+    """A checked space whose ranges are of whole numbers where the schema of profiles wants these, and only there.
+
+    Raises:
+        StudyError: the step of a range of whole numbers is none.
+    """
+    return tuple(_typed(entry, base) for entry in space)
+
+
 def enqueued_points(
     entries: Sequence[str | dict[str, Value]],
     space: Sequence[Range],
@@ -98,7 +110,7 @@ def enqueued_points(
     """The whole points that are tried first.
 
     Raises:
-        StudyError: an entry names no parameter of the space, is outside of it, or has other stages.
+        StudyError: an entry names no parameter of the space, is no point of it, has other stages, or is no profile.
         ProfileError: there is no such profile.
     """
     points = []
@@ -117,6 +129,10 @@ def enqueued_points(
             point = point_of(base, space) | entry
         for range_ in space:
             _require_inside(point[range_.name], range_, where)
+        try:
+            profile_at(point, space, base, "point")
+        except ProfileError as error:
+            raise StudyError(f"{where}: {str(error).removeprefix('point: ')}") from error
         points.append(point)
     return points
 
@@ -129,6 +145,32 @@ def _require_inside(value: Value, entry: Range, where: str) -> None:
         allowed = f"{entry.low}…{entry.high}"
     if not inside:
         raise StudyError(f"{where}: {entry.name} = {value} is outside of {allowed}; widen the space")
+    if entry.step is not None:
+        low, last = float(entry.low or 0), _last(entry)
+        steps = (float(value) - low) / entry.step
+        if abs(steps - round(steps)) >= _NEAR or float(value) > last:
+            tried = f"{low:.10g}, {low + entry.step:.10g} … {last:.10g}"
+            raise StudyError(
+                f"{where}: {entry.name} = {value} is not among {tried}; change low or step, or leave step out"
+            )
+
+
+def _typed(entry: Range, base: Profile) -> Range:
+    if entry.choices is not None or entry.split is not None or entry.high is None:
+        return entry
+    # At its high end, where evaluations are above 0, so that no stage is left out.
+    at_end = profile_at({entry.name: entry.high}, [entry], base, "space")
+    kind = int if isinstance(point_of(at_end, [entry])[entry.name], int) else float
+    if kind is int and (entry.step or 1) % 1:
+        raise StudyError(f"space: {entry.name}: step must be a whole number")
+    numbers = {"low": entry.low, "high": entry.high, "step": entry.step}
+    return entry.model_copy(update={key: None if n is None else kind(n) for key, n in numbers.items()})
+
+
+def _last(entry: Range) -> float:
+    """The highest value of a range: with a step, which need not reach ``high``, as Optuna computes it."""
+    low, high, step = (Decimal(str(number or 0)) for number in (entry.low, entry.high, entry.step))
+    return float(low + (high - low) // step * step if step else high)
 
 
 def _is_integer(entry: Range) -> bool:

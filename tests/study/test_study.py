@@ -40,7 +40,7 @@ from lof.study import (
     study_status,
 )
 from lof.study.measure import Measurement
-from lof.study.schema import Study
+from lof.study.schema import Range, Study
 from lof.study.stored import FIGURES, REASON, create_or_load, load_stored
 
 
@@ -160,6 +160,33 @@ def test_a_quality_between_two_whole_ones_can_be_studied(
     assert study_status(held).study.qualities == (4.5,)
     assert f"{changes['codec']} quality 4.5; study search" in best_profiles(held)[0].profile.summary
     assert run_study(load_study(write(**changes)), trials=2).complete == 2
+
+
+FRACTION = {"path": "stage.0.fraction", "low": 0, "high": 1}
+
+
+@pytest.mark.filterwarnings("error::UserWarning:optuna")
+def test_the_schema_of_profiles_says_which_parameters_are_whole(write: Callable[..., Path]) -> None:
+    variance = {"path": "stage.0.variance.end", "low": 0, "high": 1.3, "step": 0.5}
+    steps = {"path": "stage.0.steps", "low": 1.0, "high": 4.0}
+    study = load_study(write(space=[FRACTION, variance, steps]))
+    run_study(study, trials=4)
+    first, *later = [trial.params for trial in trials_of(study)]
+    assert first == {"stage.0.fraction": 0.35, "stage.0.variance.end": 1.0, "stage.0.steps": 1}
+    assert all(0 < point["stage.0.fraction"] < 1 for point in later)
+    assert {point["stage.0.variance.end"] for point in later} <= {0.0, 0.5, 1.0}
+    assert all(isinstance(point["stage.0.steps"], int) for point in later)
+    assert run_study(load_study(write(space=[FRACTION, variance, steps])), trials=5).finished == 5
+
+
+def test_a_study_that_an_earlier_version_began_with_whole_numbers_goes_on_with_them(
+    write: Callable[..., Path],
+) -> None:
+    study = load_study(write(space=[FRACTION], enqueue=None))
+    whole = study.model_copy(update={"space": (Range(**FRACTION),)})
+    run_study(whole, trials=1)
+    assert run_study(study, trials=4).complete == 4
+    assert {trial.params["stage.0.fraction"] for trial in trials_of(study)} <= {0, 1}
 
 
 @pytest.mark.usefixtures("guests")

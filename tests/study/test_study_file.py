@@ -17,6 +17,8 @@ from lof.study import (
 )
 from lof.study.space import profile_at
 
+STEPS = {"path": "stage.0.steps", "low": 1, "high": 8}
+
 
 @pytest.mark.parametrize(
     ("changes", "said"),
@@ -55,6 +57,24 @@ from lof.study.space import profile_at
         ({"space": [{"path": "stage.0.kind", "choices": ["relax"]}]}, "two or more different values"),
         ({"enqueue": [{"stage.0.learning_rate": 0.01}]}, "0.01 is outside of 0.05…10.0; widen the space"),
         ({"enqueue": [{"rate": 0.1}]}, "enqueue[0]: rate is not in the space; it has stage.0.learning_rate"),
+        (
+            {"enqueue": [{RATE["path"]: "0.2"}]},
+            "enqueue[0]: stage.0.learning_rate = 0.2 is outside of 0.05…10",
+        ),
+        (
+            {"space": [RATE | {"log": False, "step": 0.1}]},
+            "enqueue[0]: stage.0.learning_rate = 0.2 is not among 0.05, 0.15 … 9.95; change low or step",
+        ),
+        (
+            {"space": [STEPS], "enqueue": [{STEPS["path"]: 2.5}]},
+            "enqueue[0]: stage[0].steps: must be a whole number",
+        ),
+        (
+            {"space": [STEPS | {"step": 2}], "enqueue": [{STEPS["path"]: 4}]},
+            "enqueue[0]: stage.0.steps = 4 is not among 1, 3 … 7; change low or step",
+        ),
+        ({"space": [STEPS | {"step": 0.5}]}, "space: stage.0.steps: step must be a whole number"),
+        ({"space": [STEPS | {"high": 7.5}]}, "space: stage.0.steps = 7.5: stage[0].steps: must be a whole"),
         ({"enqueue": ["fast"]}, "enqueue[0]: fast differs from base outside of the space"),
         ({"objectives": ["seconds"]}, "objectives: cost or bd-rate, then"),
         ({"objectives": ["bd-rate"]}, "bd-rate needs two qualities or more"),
