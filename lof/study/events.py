@@ -40,7 +40,7 @@ class Advanced:
 class Finished:
     """A trial is finished: ``figures`` is ``None`` for one that was stopped after ``steps`` at ``gain``.
 
-    ``reason`` is set for one that failed.
+    ``reason`` is set for one that failed, perhaps before its first step.
     """
 
     number: int

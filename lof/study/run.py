@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lof import pools
-from lof.errors import LofError, StudyError, WorkerError, require
+from lof.errors import LofError, ProfileError, StudyError, WorkerError, require
 from lof.pictures.batches import Image
 from lof.profiles import Profile
 from lof.study.events import Advanced, Finished, OnEvent, Opened, Started
@@ -185,13 +185,18 @@ class Trials(pools.Work[int, Measurer, LofError | None]):
         from optuna.exceptions import UpdateFinishedTrialError
 
         number, study, bench = trial.number, self.study, tool.bench
-        profile = profile_at(suggest(trial, tool.space), tool.space, study.profile, f"{study.name}-{number}")
+        name, point = f"{study.name}-{number}", suggest(trial, tool.space)
 
         def on_step(step: int, gain: float) -> bool:
             report(Advanced(number, step, bench.steps, gain))
             return step < bench.steps and self._should_stop(tool.found, trial, profile, step, gain)
 
         try:
+            try:
+                profile = profile_at(point, tool.space, study.profile, name)
+            except ProfileError as error:  # its values are allowed one by one, but not together
+                trial.set_user_attr(REASON, str(error).removeprefix(f"{name}: "))
+                raise _FailedError from error
             trial.set_user_attr(PROFILE, profile.model_dump(mode="json"))
             report(Started(number, profile))
             measurement = bench.measure(profile, on_step)
@@ -234,8 +239,9 @@ def _finished(found: optuna.Study, trial: FrozenTrial) -> Finished:
     held = trial.user_attrs
     figures = Figures(**held[FIGURES]) if trial.state.name == "COMPLETE" else None
     is_best = figures is not None and trial.number in {best.number for best in best_trials(found)}
-    running = held[RUNNING]
-    return Finished(trial.number, figures, len(running), running[-1], is_best, held.get(REASON))
+    running = held.get(RUNNING, [])
+    gain = running[-1] if running else None
+    return Finished(trial.number, figures, len(running), gain, is_best, held.get(REASON))
 
 
 def _pass_on(event: pools.Event, on_event: OnEvent) -> None:

@@ -17,7 +17,7 @@ next call goes on with it.
 
 Of a trial:
 
-- ``profile``: the whole profile that it stands for.
+- ``profile``: the whole profile that it stands for, if its point is one.
 - ``running``: the mean change of cost after each step.
 - ``figures``: ``cost``, ``bd_rate``, ``evaluations`` and ``seconds``, of a complete trial.
 - ``reason``: why it failed. A failed trial without one was interrupted and has been handed out again.

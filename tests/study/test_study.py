@@ -189,6 +189,26 @@ def test_a_study_that_an_earlier_version_began_with_whole_numbers_goes_on_with_t
     assert {trial.params["stage.0.fraction"] for trial in trials_of(study)} <= {0, 1}
 
 
+def test_a_point_that_is_no_profile_is_a_failed_trial_and_the_others_are_tried(
+    write: Callable[..., Path], command: Callable[..., tuple[int, str, str]]
+) -> None:
+    flips = {"kind": "greedy-flip", "evaluations": 3}
+    either = [{"path": f"stage.{stage}.evaluations", "choices": [0, 3]} for stage in (0, 1)]
+    path = write(base={"stage": [BASE, flips]}, space=either, sampler={"kind": "random"})
+    code, out, _ = command("study", "run", path, "--trials", 12, "--json")
+    assert code == 0
+    ended = [json.loads(line) for line in out.splitlines()]
+    assert [event["number"] for event in ended] == list(range(12))
+    failed = [event for event in ended if event["reason"]]
+    assert 0 < len(failed) < 12
+    for event in failed:
+        assert (event["reason"], event["steps"]) == ("stage: must be a list of at least 1", 0)
+        assert set(trials_of(load_study(path))[event["number"]].params.values()) == {0}
+    status = study_status(open_storage(load_study(path).url))
+    assert (status.complete, len(status.failed), status.waiting) == (12 - len(failed), len(failed), 0)
+    assert f"trial {failed[0]['number']} failed: stage: must" in command("study", "status", path)[1]
+
+
 @pytest.mark.usefixtures("guests")
 def test_a_default_quality_that_the_codec_does_not_have_is_said_at_once(write: Callable[..., Path]) -> None:
     with pytest.raises(StudyError, match=r"search\.toml: codec lost-of-a-test: no quality 9; it has"):

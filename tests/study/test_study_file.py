@@ -75,6 +75,14 @@ STEPS = {"path": "stage.0.steps", "low": 1, "high": 8}
         ),
         ({"space": [STEPS | {"step": 0.5}]}, "space: stage.0.steps: step must be a whole number"),
         ({"space": [STEPS | {"high": 7.5}]}, "space: stage.0.steps = 7.5: stage[0].steps: must be a whole"),
+        (
+            {
+                "base": {"stage": [BASE, BASE]},
+                "space": [{"path": f"stage.{stage}.evaluations", "choices": [0, 3]} for stage in (0, 1)],
+                "enqueue": [{"stage.0.evaluations": 0, "stage.1.evaluations": 0}],
+            },
+            "enqueue[0]: stage: must be a list of at least 1",
+        ),
         ({"enqueue": ["fast"]}, "enqueue[0]: fast differs from base outside of the space"),
         ({"objectives": ["seconds"]}, "objectives: cost or bd-rate, then"),
         ({"objectives": ["bd-rate"]}, "bd-rate needs two qualities or more"),
