@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from lof.errors import ProfileError, StudyError
 from lof.profiles import Profile, parse_profile
-from lof.study.schema import Range, Value
+from lof.study.schema import Range, Study, Value
 
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
+    from lof.codecs import Codec
+
 Point = dict[str, Value]
 """Values by parameter name."""
+_RATES = ".learning_rate_of"
 _NEAR = 1e-8
 """How near to a multiple of the step a value must be for Optuna to take it for one, in steps."""
 
@@ -99,6 +102,19 @@ def typed_space(space: Sequence[Range], base: Profile) -> tuple[Range, ...]:
         StudyError: the step of a range of whole numbers is none.
     """
     return tuple(_typed(entry, base) for entry in space)
+
+
+def check_latents(study: Study, codec: Codec) -> None:
+    """Refuse a parameter that changes nothing: the learning rate of a latent tensor that the codec does not have.
+
+    Raises:
+        StudyError: there is one.
+    """
+    for entry in study.space:
+        table, _, latent = entry.name.rpartition(".")
+        if entry.path is not None and table.endswith(_RATES) and latent not in codec.latents:
+            why = f"codec {codec.name} has no latent {latent!r}; it has {', '.join(codec.latents)}"
+            raise StudyError(f"study {study.name}: space: {entry.name}: {why}")
 
 
 def enqueued_points(
@@ -210,7 +226,7 @@ def _number(content: dict[str, Any], path: str) -> float:
 def _put(content: dict[str, Any], path: str, value: Value) -> None:
     holder, key = _holder(content, path)
     # Learning rates by latent are the one table that takes new keys.
-    if not path.rpartition(".")[0].endswith("learning_rate_of"):
+    if not path.rpartition(".")[0].endswith(_RATES):
         _get(content, path)
     holder[key] = value
 

@@ -34,6 +34,7 @@ from pydantic import ValidationError
 from lof.errors import StudyError
 from lof.profiles import describe_validation
 from lof.study.schema import Study
+from lof.study.space import check_latents
 
 if TYPE_CHECKING:
     import optuna
@@ -54,11 +55,14 @@ def create_or_load(study: Study, storage: BaseStorage, bench: Bench) -> optuna.S
     """The study in its storage, made and its first points queued if it is not there.
 
     Raises:
-        StudyError: the storage holds a study of that name whose trials were measured otherwise.
+        StudyError: the storage holds a study of that name whose trials were measured otherwise, or a new study has a
+            parameter that changes nothing.
     """
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if study.name not in optuna.get_all_study_names(storage):  # others go on as they began
+        check_latents(study, bench.codecs[0])
     measured_with = {
         WEIGHTS: {f"{codec.quality:.10g}": codec.fingerprint.hex()[:16] for codec in bench.codecs},
         IMAGES: {image.name: image.digest[:16] for batch in bench.images for image in batch},

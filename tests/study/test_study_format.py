@@ -82,6 +82,19 @@ def test_a_study_that_was_killed_while_it_was_made_is_made_to_its_end(
         assert create_or_load(one, held, bench).user_attrs == found.user_attrs
 
 
+def test_the_learning_rate_of_a_latent_that_the_codec_lacks_is_no_parameter(
+    write: Callable[..., Path],
+) -> None:
+    path = "stage.0.learning_rate_of.Z"
+    study = load_study(write(space=[RATE | {"path": path}], enqueue=None))
+    with pytest.raises(
+        StudyError, match=rf"^study search: space: {path}: codec tiny has no latent 'Z'; it has z, y$"
+    ):
+        run_study(study, trials=1)
+    with pytest.raises(StudyError, match="it holds none"):
+        study_status(open_storage(study.url))
+
+
 def test_a_study_of_somebody_else_is_never_taken_over(
     write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
