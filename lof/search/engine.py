@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lof.codecs import Codec, Latents
+from lof.errors import ProfileError
 from lof.machine.memory import MemoryKept
 from lof.profiles import Profile
 from lof.results import TracePoint
@@ -74,8 +75,10 @@ def search(
 
     Raises:
         SearchError: the objective does not fit the images.
+        ProfileError: the profile has a learning rate for a latent that the codec does not have.
     """
     profile = codec.plan(profile)
+    _refuse_other_latents(codec, profile)
     objective = Objective(codec, images, lmbda, metric=metric, region=region, offset=offset)
     latents = codec.analyse(codec.pad(images)) if initial is None else initial
     needed = codec.memory_needed(objective.height, objective.width, objective.batch)
@@ -100,6 +103,18 @@ def search(
         )
         for index in range(objective.batch)
     ]
+
+
+def _refuse_other_latents(codec: Codec, profile: Profile) -> None:
+    for stage in profile.stage:
+        names = getattr(stage, "learning_rate_of", {})
+        # What suits the side information of those that have it is no mistake for the others.
+        other = next((name for name in names if name not in (*codec.latents, "z")), None)
+        if other is not None:
+            raise ProfileError(
+                f"{profile.name}: stage.learning_rate_of.{other}: {codec.name} has no such latent; "
+                f"use {' or '.join(codec.latents)}"
+            )
 
 
 def _run_stages(state: Search, profile: Profile) -> None:
