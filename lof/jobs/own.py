@@ -83,7 +83,8 @@ def reason_to_keep(
             )
     except OSError as error:
         return f"{source.path}: cannot be read ({error.strerror}); check its name and permissions"
-    if whole or name != output_name(source, settings.suffix) or _is_newer(out, source, name):
+    # Version 1 of the manifest, whose rows lack the place, kept nothing that tells a stream written just before a kill.
+    if whole or not row.place or name != output_name(source, settings.suffix) or _is_newer(out, source, name):
         return None
     return (
         f"{out / name}: is not as lof wrote it; "

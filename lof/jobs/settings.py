@@ -97,10 +97,12 @@ class JobSettings:
         """The codec, on the job's device or another one, and at its quality or another one.
 
         Raises:
-            UsageError: no such codec, device or precision, or the format cannot hold its streams.
+            UsageError: no such codec, device or precision, the format cannot hold its streams, or the profile has a
+                learning rate for a latent that it does not have.
             WeightsError: the weights cannot be had.
         """
         from lof.codecs import codec_spec, load_codec
+        from lof.search import refuse_other_latents
 
         codec = load_codec(
             self.codec,
@@ -111,6 +113,7 @@ class JobSettings:
             precision=self.precision,
         )
         container(self.format).require(codec.name)
+        refuse_other_latents(codec, self.profile)
         return codec
 
     def ladder(self) -> Ladder:

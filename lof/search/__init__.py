@@ -1,7 +1,7 @@
 """Per-image search for better latents; knows codecs only through their contract."""
 
 from lof.codecs import symbols_of
-from lof.search.engine import Found, StopSearch, search
+from lof.search.engine import Found, StopSearch, refuse_other_latents, search
 from lof.search.gradients import with_gradients
 from lof.search.objective import Objective
 from lof.search.relaxations import RELAXATIONS
@@ -20,6 +20,7 @@ __all__ = [
     "Window",
     "analyse_in_windows",
     "begin",
+    "refuse_other_latents",
     "search",
     "search_in_windows",
     "symbols_of",

@@ -75,10 +75,8 @@ def search(
 
     Raises:
         SearchError: the objective does not fit the images.
-        ProfileError: the profile has a learning rate for a latent that the codec does not have.
     """
     profile = codec.plan(profile)
-    _refuse_other_latents(codec, profile)
     objective = Objective(codec, images, lmbda, metric=metric, region=region, offset=offset)
     latents = codec.analyse(codec.pad(images)) if initial is None else initial
     needed = codec.memory_needed(objective.height, objective.width, objective.batch)
@@ -105,7 +103,12 @@ def search(
     ]
 
 
-def _refuse_other_latents(codec: Codec, profile: Profile) -> None:
+def refuse_other_latents(codec: Codec, profile: Profile) -> None:
+    """Refuse a learning rate for a latent that the codec does not have; a search would pass it by.
+
+    Raises:
+        ProfileError: there is one.
+    """
     for stage in profile.stage:
         names = getattr(stage, "learning_rate_of", {})
         # What suits the side information of those that have it is no mistake for the others.

@@ -212,9 +212,11 @@ class _Reach:
             met = any(trial.gap <= 0 for trial in trials)
             far = anew and last.gap < -_ASTRAY[self.target.is_size]
             enough = number + 1 >= habit.most and met and not (self.windows or far)
+            hopeless = anew and not (met or self.windows) and last.gap >= min(t.gap for t in trials[:-1])
             if (
                 self.stopped
                 or enough
+                or hopeless
                 or (whole and self._close(trials if own else trials[_WHOLE - 1 :], habit))
             ):
                 break

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from job_tools import QUICK, hashes, run, save
 
-from lof.errors import UsageError
+from lof.errors import ProfileError, UsageError
 from lof.files.inputs import find
 from lof.files.storage import parse
 from lof.jobs import JobSettings, plan_job, run_job
 from lof.jobs.crops import crop_path
 from lof.jobs.manifest import Manifest
 from lof.jobs.own import without_outputs
+from lof.profiles import parse_profile
 
 JPEG = JobSettings("jpeg", QUICK.profile)
 
@@ -166,3 +169,26 @@ def test_streams_in_a_store_that_look_like_inputs_are_none(tmp_path: Path) -> No
     again = find([str(folder)]).sources
     assert len(again) == 2
     assert without_outputs(again, folder) == found
+
+
+def test_rows_of_earlier_versions_tell_of_no_change(tmp_path: Path) -> None:
+    """They lack the place, and their crops what a job that was killed had written last."""
+    save(tmp_path / "in/a.png")
+    run(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "out/.lof/manifest.sqlite")) as database, database:
+        database.execute("UPDATE images SET place = ''")
+    written = (tmp_path / "out/a.png.lof").read_bytes()
+    (tmp_path / "out/a.png.lof").write_bytes(written + b"by a killed job")
+    assert run(tmp_path)[0].done == 1
+    assert (tmp_path / "out/a.png.lof").read_bytes() == written
+
+
+def test_a_learning_rate_for_a_latent_that_the_codec_does_not_have_is_refused_first(tmp_path: Path) -> None:
+    save(tmp_path / "in/a.png")
+    stage = {"kind": "mean-field", "evaluations": 2, "learning_rate_of": {"Z": 0.1, "z": 0.1}}
+    wrong = replace(QUICK, profile=parse_profile({"name": "mine", "stage": [stage]}))
+    with pytest.raises(
+        ProfileError, match=r"^mine: stage\.learning_rate_of\.Z: lapped-tiny has no such latent; use "
+    ):
+        run_job(find([str(tmp_path / "in")]).sources, tmp_path / "out", wrong)
+    assert not (tmp_path / "out/a.png.lof").exists()
