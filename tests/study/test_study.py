@@ -144,7 +144,8 @@ def guests() -> None:
         return codec
 
     for name, quality in (("half-of-a-test", 4.5), ("lost-of-a-test", 9)):
-        register(replace(codec_spec("lapped-tiny"), name=name, default_quality=quality))(load)
+        spec = replace(codec_spec("lapped-tiny"), name=name, default_quality=quality, source="none")
+        register(spec)(load)
 
 
 @pytest.mark.usefixtures("guests")
