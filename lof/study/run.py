@@ -88,9 +88,14 @@ def run_study(
         # Numbers that no other process has: they seed the samplers. Those of a new study are always the same.
         first = 0 if all(trial.state.name == "WAITING" for trial in before) else os.getpid() << 12
         work = Trials(study, batches, device, limit, until)
-        (pool or pools.make_pool()).run(
-            range(first, first + wanted), work, lambda event: _pass_on(event, on_event)
-        )
+        workers = pool or pools.make_pool()
+        while wanted > 0:
+            workers.run(range(first, first + wanted), work, lambda event: _pass_on(event, on_event))
+            # SQLite may let two workers finish one trial, each of which took it for its own.
+            left = (
+                0 if work.is_late() else limit - finished(found.get_trials(deepcopy=False), or_running=True)
+            )
+            first, wanted = first + wanted, left if left < wanted else 0
         status = status_of(study, found)
     if status.failed and not status.complete + status.stopped:
         raise StudyError(f"study {study.name}: every trial failed; the last: {status.failed[-1][1]}")
@@ -150,8 +155,12 @@ class Trials(pools.Work[int, Measurer, LofError | None]):
             return error
         return None
 
+    def is_late(self) -> bool:
+        """Whether no trial may begin any more."""
+        return self.until is not None and time.time() >= self.until
+
     def _is_wanted(self, found: optuna.Study) -> bool:
-        if self.until is not None and time.time() >= self.until:
+        if self.is_late():
             return False
         return finished(found.get_trials(deepcopy=False), or_running=True) < self.limit
 
