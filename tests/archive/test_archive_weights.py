@@ -42,7 +42,7 @@ def load(request: Request) -> Codec:
     return codec
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def family() -> None:
     rates = Continuous(1, 8, (0.0018, 0.18))
     register(*(CodecSpec(name, rates, 4, "from a test", hidden=True) for name in NAMES))(load)

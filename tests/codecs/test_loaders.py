@@ -15,7 +15,7 @@ NAME = "of-a-loader"
 Load = Callable[[Request], Any]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def loads() -> Callable[[Load], None]:
     """Gives the codec a loader."""
     loaders: list[Load] = []

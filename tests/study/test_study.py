@@ -135,7 +135,7 @@ def test_what_best_writes_is_a_profile_that_reproduces_the_trial(
     assert [one["cost"] for one in status["best"]] == [one.figures.cost for one in best]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def guests() -> None:
     """Codecs of other packages, by another default quality."""
 

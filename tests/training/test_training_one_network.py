@@ -71,7 +71,7 @@ def never(request: Request) -> Codec:
     raise AssertionError("nothing is loaded here")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def family() -> None:
     register(CodecSpec(NAME, Continuous(1, 8, (0.0018, 0.18)), 4, "of a test", hidden=True))(never)
     register_training(NAME)(lambda name: FlatTraining())
