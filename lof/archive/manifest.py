@@ -194,7 +194,7 @@ class Manifest:
         if not all(isinstance(value, int | float) and isfinite(value) for value in figures):
             raise self._damaged("a total is no number")
         if not all(isinstance(value, str) for total in totals for value in total[:3]):
-            raise self._damaged("a total is of nothing")
+            raise self._damaged("a total has no name")
         return totals
 
     def failures(self, most: int = -1) -> list[tuple[str, str]]:

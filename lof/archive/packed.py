@@ -86,7 +86,7 @@ class PackedSource(ABC):
             raise ArchiveError(f"{name} {what}; copy the {self.origin} file again") from error
 
     def _count(self, inflated: int) -> None:
-        """Of all members together, each of which alone may be within the limits."""
+        """Hold all members together to the limits, too; each alone may be within them."""
         self._out += inflated
         self.limits.check(self._out, self.path.stat().st_size, str(self.path))
 

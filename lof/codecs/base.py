@@ -176,9 +176,12 @@ class Codec(ABC):
     lmbda: float
     """λ of ``bpp + λ·D`` that the codec was made for at this quality."""
     fingerprint: bytes = hashlib.sha256().digest()
-    """SHA-256 over the names, shapes and values of all weights and tables. A codec without any takes that of a version
-    of its own, a new one with every change of what it writes or of what its files decode to: by default it is that of
-    nothing, and no file, job or archive notices such a change."""
+    """SHA-256 over the names, shapes and values of all weights and tables.
+
+    A codec without any takes the SHA-256 of a text of its own, such as ``cosine 1``, and changes the text whenever it
+    writes something else or its files decode to something else. The default is the SHA-256 of nothing: then no file,
+    job or archive notices such a change.
+    """
     device: torch.device = torch.device("cpu")
     precision: torch.dtype = torch.float32
     """Precision of the search's synthesis; what is written and reported never depends on it."""

@@ -192,7 +192,7 @@ class _Reach:
         trials: list[Trial] = []
         for number in range(habit.most + _MORE + (0 if own or self.windows else _ANEW)):
             part = self.profile if own else leg(self.profile, *_LEGS[min(number, len(_LEGS) - 1)])
-            # Legs have not come near, since the last ones move little; and trades cannot, or would spoil the picture.
+            # The last legs move little, and trades over a long way spoil the picture: a whole search is better then.
             anew = number >= (len(_LEGS) if self.windows else habit.most + _MORE)
             if number == habit.most + _MORE:
                 lmbda = trials[_WHOLE - 1].lmbda  # since then it has moved, and the files have not

@@ -149,7 +149,7 @@ def test_a_manifest_of_other_tables_is_refused(dst: Path, queries: tuple[str, ..
 @pytest.mark.parametrize("change", ["psnr = 9e999", "bpp = -9e999", "seconds = 'long'", "why = x'41'"])
 def test_totals_that_cannot_be_shown_are_damage(dst: Path, change: str) -> None:
     edit(dst, f"UPDATE totals SET {change}")
-    with Manifest(dst) as manifest, pytest.raises(ArchiveError, match="a total is"):
+    with Manifest(dst) as manifest, pytest.raises(ArchiveError, match=r"a total (is no number|has no name)"):
         manifest.totals()
 
 
