@@ -75,7 +75,9 @@ def search(
 
     Raises:
         SearchError: the objective does not fit the images.
+        ProfileError: the profile has a learning rate for a latent that the codec lacks.
     """
+    refuse_other_latents(codec, profile)
     profile = codec.plan(profile)
     objective = Objective(codec, images, lmbda, metric=metric, region=region, offset=offset)
     latents = codec.analyse(codec.pad(images)) if initial is None else initial

@@ -283,6 +283,8 @@ def recorded_recipe(content: dict[str, Any], origin: str) -> Recipe:
             raise TrainingError(f"{origin}: rung[{index}]: {why}")
         if not one_network and given != {True}:
             raise TrainingError(f"{origin}: rung[{index}]: give quality and lmbda")
+    if recipe.qualities and not one_network:
+        raise TrainingError(f"{origin}: qualities: {recipe.codec} has one network per quality; leave it out")
     return recipe
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from lof.codecs import Codec, load_codec
-from lof.errors import SearchError
+from lof.errors import ProfileError, SearchError
 from lof.profiles import STAGE_KINDS, Profile, Ramp, Schedule, load_profile, parse_profile
 from lof.search import RELAXATIONS, Objective, Progress, Sensitivity, search
 from lof.search.relaxations import NoiseSource, soft_round
@@ -373,3 +373,11 @@ class TestExaggeration:
         for one in found:
             assert all(bool(tensor.isfinite().all()) for tensor in one.latents.values())
             assert one.trace[-1].cost <= one.trace[0].cost
+
+
+def test_a_learning_rate_for_a_latent_that_the_codec_does_not_have_is_refused(
+    codec: Codec, images: torch.Tensor
+) -> None:
+    wrong = profile_of(MEAN_FIELD | {"learning_rate_of": {"Z": 0.1}})
+    with pytest.raises(ProfileError, match=r"^test: stage\.learning_rate_of\.Z: tiny has no such latent"):
+        search(codec, images, wrong, lmbda=0.01)

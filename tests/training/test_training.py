@@ -72,6 +72,7 @@ def test_every_shipped_recipe_loads_and_names_a_network_that_can_be_built() -> N
         ("codec = 'tinny'", "codec: codec 'tinny': unknown; did you mean tiny?"),
         ("frozen = 'tinny'", "frozen: codec 'tinny': unknown; did you mean tiny?"),
         ("[[rung]]\nquality = 4\nsteps = 3", "rung[0]: give quality and lmbda"),
+        ("qualities = [2, 4]", "qualities: tiny has one network per quality; leave it out"),
         ("[[rung]]\nquality = 4\nlmbda = 1\nsteps = 3\nthen = [{after = 1.5, crop = 64, batch = 1}]", "then"),
     ],
 )
