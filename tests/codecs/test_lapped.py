@@ -8,6 +8,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,15 @@ from safetensors.torch import load_file, save_file
 
 import lof
 from lof.codecs import Codec, codec_spec, codec_specs, hard_rounding, load_codec
-from lof.codecs.lapped.bits import FARTHEST, bits_of, bits_of_whole, rises_of_whole
+from lof.codecs.lapped import bits
+from lof.codecs.lapped.bits import FARTHEST
 from lof.codecs.lapped.codec import LappedCodec
 from lof.codecs.lapped.config import LAPPED, LAPPED_TINY, LappedConfig, rate_of
 from lof.codecs.lapped.fixed import LIMIT, SUM_LIMIT, FixedDepthwise, FixedLinear, counts, to_grid
 from lof.codecs.lapped.network import LappedNetwork, arranged, parted
 from lof.codecs.lapped.prior import PLACES, POWERS
 from lof.codecs.lapped.synthesis import striped
+from lof.codecs.lapped.tables import GAUSSIAN, Form, numbers_of
 from lof.codecs.lapped.transforms import lap, lapping
 from lof.errors import UnknownCodecError, WeightsError
 
@@ -86,7 +89,12 @@ def codec_of(net: LappedNetwork, quality: float) -> LappedCodec:
     return LappedCodec(net, name="test", quality=quality, lmbda=0.01, device=cpu, precision=torch.float32)
 
 
-def test_bits_of_whole_residuals_are_those_of_any() -> None:
+FORMS = pytest.mark.parametrize("form", [GAUSSIAN, Form(0.3, 0.8, 1.6)])
+
+
+@FORMS
+def test_bits_of_whole_residuals_are_those_of_any(form: Form) -> None:
+    bits_of, bits_of_whole = (partial(f, form=form) for f in (bits.bits_of, bits.bits_of_whole))
     residual = torch.tensor([0.0, 1, -1, 7, -90, FARTHEST, -FARTHEST])[:, None].repeat(1, PLACES)
     whole = torch.arange(PLACES, dtype=torch.float32)[None]
     assert torch.allclose(bits_of_whole(residual, whole), bits_of(residual, whole))
@@ -103,16 +111,51 @@ def test_bits_of_whole_residuals_are_those_of_any() -> None:
     assert torch.equal(bits_of_whole(beyond, whole), bits_of(beyond, whole))
 
 
+@FORMS
 @pytest.mark.parametrize(
     "place", [torch.arange(PLACES, dtype=torch.float32), torch.linspace(0, PLACES - 1, 777)]
 )
 @pytest.mark.parametrize("farthest", [FARTHEST - 1, FARTHEST, FARTHEST + 5])
-def test_bits_rise_between_whole_residuals_as_they_stand_there(place: torch.Tensor, farthest: int) -> None:
+def test_bits_rise_between_whole_residuals_as_they_stand_there(
+    place: torch.Tensor, farthest: int, form: Form
+) -> None:
     residual = torch.tensor([0.0, 1, -1, 7, -90, farthest, -farthest])[:, None].repeat(1, len(place))
-    below, here, above = (bits_of_whole(residual + step, place[None]) for step in (-1, 0, 1))
-    to_here, onwards = rises_of_whole(residual, place[None])
+    below, here, above = (bits.bits_of_whole(residual + step, place[None], form) for step in (-1, 0, 1))
+    to_here, onwards = bits.rises_of_whole(residual, place[None], form)
     assert torch.allclose(to_here, here - below, atol=2e-3)
     assert torch.allclose(onwards, above - here, atol=2e-3)
+
+
+def test_tables_have_the_form_that_bits_are_told_of() -> None:
+    wanted = Form(0.4, 0.6, 1.8)
+    net = lively(LAPPED_TINY)
+    with torch.no_grad():
+        assert net.tails is not None
+        net.tails.copy_(numbers_of(wanted))
+    net.settle()
+    assert net.form == pytest.approx(wanted, rel=1e-3)
+    generator = torch.Generator().manual_seed(2)
+    y = 9 * torch.randn(1, LAPPED_TINY.latent_channels, 32, 32, generator=generator)
+    z = 4 * torch.randn(1, LAPPED_TINY.side_channels, 8, 8, generator=generator)
+    strings = []
+    for other in (net, LappedNetwork.from_state(net.shippable_state())):
+        codec = codec_of(other, 4)
+        with torch.no_grad():
+            coded = codec.code({"z": z, "y": y}, hard_rounding, exact=True)
+        strings.append(codec.compress({name: one.residual.int() for name, one in coded.items()})[0])
+        assert sum(float(one.bits.sum()) for one in coded.values()) == pytest.approx(
+            8 * len(strings[-1]), rel=0.005
+        )
+    assert strings[0] == strings[1]
+
+
+def test_weights_from_before_tables_had_a_form_stay_as_they_are() -> None:
+    state = {
+        name: tensor for name, tensor in lively(LAPPED_TINY).shippable_state().items() if name != "tails"
+    }
+    net = LappedNetwork.from_state(state)
+    assert net.form == GAUSSIAN
+    assert net.shippable_state().keys() == state.keys()
 
 
 class TestExactness:

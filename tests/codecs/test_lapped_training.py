@@ -144,6 +144,22 @@ def test_smooth_pictures_count_nearly_as_much_as_busy_ones(
         assert slope(image) < 5 * slope(0.5 + 0.05 * (image - 0.5)), path.name
 
 
+def test_what_decoders_clip_costs_nothing_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    family = trainable(NAME)
+    net = family.build({}).train()
+    task = family.task(net, ALL)
+    monkeypatch.setattr(sys.modules[type(task.loss).__module__], "GRAPHIC", 0.0)
+    decoded = torch.tensor(1.5, requires_grad=True)
+    monkeypatch.setattr(net, "reconstruct", lambda y, t: decoded.expand(1, 64, 64, 3))
+    for level, distortion in ((1.0, 0.0), (0.5, (255 * 0.5) ** 2)):
+        decoded.grad = None
+        loss, _, _, found = task.loss(torch.full((1, 3, 64, 64), level))
+        loss.backward()
+        assert float(found) == pytest.approx(distortion)
+        assert decoded.grad is not None
+        assert (float(decoded.grad) > 0) is (distortion > 0)  # it leads back inside
+
+
 def test_training_goes_on_from_weights_that_ship(run: Path, tmp_path: Path) -> None:
     export_weights([run / "rung-2.pt"], tmp_path, measure_on=None)
     family = trainable(NAME)

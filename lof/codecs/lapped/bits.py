@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
 
 from lof.codecs.lapped.prior import PLACE_OF_ONE, PLACES, PLACES_PER_OCTAVE
-from lof.codecs.lapped.tables import PRECISION, REACH
+from lof.codecs.lapped.tables import GAUSSIAN, PRECISION, REACH, Form
 
 FARTHEST = 511
-"""The tables of bits end here, a little beyond the reach of the widest Gaussian."""
+"""The tables of bits end here, a little beyond the reach of the widest table."""
 _ROWS: Final = 16
 """Rows of the tables for a place: with 2, a line between rows is up to 1.5 bits off where escapes begin."""
 
 
-def bits_of(residual: Tensor, place: Tensor) -> Tensor:
-    """Cost in bits of each residual under a Gaussian of the table of scales; differentiable."""
+def bits_of(residual: Tensor, place: Tensor, form: Form = GAUSSIAN) -> Tensor:
+    """Cost in bits of each residual under a distribution of the table of scales; differentiable, by the form too."""
     sigma = torch.exp2((place - PLACE_OF_ONE) / PLACES_PER_OCTAVE)
     size, factor = residual.abs(), -(2**-0.5) / sigma
-    p = 0.5 * (torch.erfc((0.5 - size) * factor) - torch.erfc((-0.5 - size) * factor))
+    p = _mass(size, factor if form == GAUSSIAN else factor / form.narrow)
+    if form != GAUSSIAN:
+        p = torch.lerp(p, _mass(size, factor / form.wide), form.share)
     # Each symbol of a table has one unit of frequency of its own.
     unit = 2**-PRECISION
     inside = torch.log2(p * (1 - unit * (2 * REACH * sigma + 3)) + unit)
@@ -30,23 +32,27 @@ def bits_of(residual: Tensor, place: Tensor) -> Tensor:
     return torch.log2(1 + excess) + 7 * excess.clamp_max(1) - inside
 
 
-def bits_of_whole(residual: Tensor, place: Tensor) -> Tensor:
+def _mass(size: Tensor, factor: Tensor) -> Tensor:
+    return 0.5 * (torch.erfc((0.5 - size) * factor) - torch.erfc((-0.5 - size) * factor))
+
+
+def bits_of_whole(residual: Tensor, place: Tensor, form: Form = GAUSSIAN) -> Tensor:
     """:func:`bits_of` for residuals that are whole: exact for whole places, nearly so between them, and much faster.
 
     Differentiable by the place alone.
     """
     if bool((residual.abs() > FARTHEST).any()):
-        return bits_of(residual, place)
-    return cast(Tensor, _FromTable.apply(residual, place.expand_as(residual), _table().to(place.device)))
+        return bits_of(residual, place, form)
+    return cast(Tensor, _FromTable.apply(residual, place.expand_as(residual), _table(form).to(place.device)))
 
 
-def rises_of_whole(residual: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+def rises_of_whole(residual: Tensor, place: Tensor, form: Form = GAUSSIAN) -> tuple[Tensor, Tensor]:
     """How :func:`bits_of` rises to whole residuals from those below, and from them to those above; no gradients."""
     low, high = residual.aminmax()
     if low <= -FARTHEST or high >= FARTHEST:
-        below, here, above = (bits_of_whole(residual + step, place) for step in (-1, 0, 1))
+        below, here, above = (bits_of_whole(residual + step, place, form) for step in (-1, 0, 1))
         return here - below, above - here
-    table, width = _rises().to(place.device), 2 * FARTHEST
+    table, width = _rises(form).to(place.device), 2 * FARTHEST
     row = _ROWS * place
     whole_row = row.floor()
     between = row.sub_(whole_row)
@@ -63,16 +69,16 @@ def _places() -> Tensor:
     return (torch.arange(_ROWS * (PLACES - 1) + 2) / _ROWS).clamp_max(PLACES - 1)[:, None]
 
 
-@cache
-def _table() -> Tensor:
+@lru_cache(maxsize=4)
+def _table(form: Form) -> Tensor:
     """Bits of residuals 0 to :data:`FARTHEST` at each place and between, flat."""
-    return bits_of(torch.arange(FARTHEST + 1.0), _places()).flatten()
+    return bits_of(torch.arange(FARTHEST + 1.0), _places(), form).flatten()
 
 
-@cache
-def _rises() -> Tensor:
+@lru_cache(maxsize=4)
+def _rises(form: Form) -> Tensor:
     """How bits rise from each residual to the next, the first from -:data:`FARTHEST`, likewise."""
-    return bits_of(torch.arange(-FARTHEST, FARTHEST + 1.0), _places()).diff(dim=1).flatten()
+    return bits_of(torch.arange(-FARTHEST, FARTHEST + 1.0), _places(), form).diff(dim=1).flatten()
 
 
 class _FromTable(torch.autograd.Function):

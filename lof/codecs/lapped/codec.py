@@ -61,7 +61,7 @@ class LappedCodec(Codec):
         self.number = rate_of(quality)
         self.net = net.eval().requires_grad_(False)
         self.fast = copy.deepcopy(self.net).to(device)
-        self.decoder = self._decoder()
+        self.decoder, self.form = self._decoder(), self.net.form
         self.fingerprint = fingerprint(net)
         widest = 4 * (net.config.fine + net.config.coarse)
         others = (0, 1, 3)[len(net.transforms.views)]  # mirrored views are seen turned too
@@ -128,16 +128,26 @@ class LappedCodec(Codec):
             prior.walk(torch.tensor([self.number], device=z.device), size, take)
         coded_y = self._coded_y([found[1:] for found in (residuals, values, places)], size)
         z_residual = first(residuals[0][0])
-        return {"z": _coded(z_residual, z_residual, first(places[0][0])), "y": coded_y}
+        return {"z": self._coded(z_residual, z_residual, first(places[0][0])), "y": coded_y}
 
     def _coded_y(self, found: Sequence[list[list[Tensor]]], size: tuple[int, int]) -> Coded:
         """y of residuals, values and places of its parts, in pieces."""
         count = len(found[0][0][0])
-        return _coded(
+        return self._coded(
             *(
                 first(arranged([torch.cat(part, 1).expand(count, -1, -1) for part in parts], *size))
                 for parts in found
             )
+        )
+
+    def _coded(self, residual: Tensor, value: Tensor, place: Tensor) -> Coded:
+        form = self.form
+        return Coded(
+            residual,
+            value,
+            partial(bits_of, place=place, form=form),
+            partial(bits_of_whole, place=place, form=form),
+            partial(rises_of_whole, place=place, form=form),
         )
 
     def synthesise(self, values: Mapping[str, Tensor], *, exact: bool = False) -> Tensor:
@@ -230,11 +240,6 @@ def _of_weights(
     """The codec of a file at any quality: one network serves them all, and a search for a target tries several."""
     net = read_weights(path, kind.network)
     return kind.of(net)(net, name="", quality=1.0, lmbda=1.0, device=device, precision=precision)
-
-
-def _coded(residual: Tensor, value: Tensor, place: Tensor) -> Coded:
-    whole, rises = partial(bits_of_whole, place=place), partial(rises_of_whole, place=place)
-    return Coded(residual, value, partial(bits_of, place=place), whole, rises)
 
 
 def last(x: Tensor) -> Tensor:

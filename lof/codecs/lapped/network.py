@@ -24,7 +24,7 @@ from lof.codecs.lapped.prior import (
     power,
     waves,
 )
-from lof.codecs.lapped.tables import TableBuffers
+from lof.codecs.lapped.tables import GAUSSIAN, TYPICAL, Form, TableBuffers, form_of, numbers_of
 from lof.codecs.lapped.transforms import Depthwise, Transforms, unshuffle
 
 SEEN_LIMIT = 8.0
@@ -83,7 +83,9 @@ class LappedNetwork(nn.Module):
         self.transforms = Transforms(self.config)
         self.hyper_analysis = HyperAnalysis(self.config)
         self.prior = self._prior()
-        self.tables = TableBuffers()
+        # Tells the form of the tables. Older weights lack it: their tables are Gaussian.
+        self.tails: nn.Parameter | None = nn.Parameter(numbers_of(TYPICAL))
+        self.tables = TableBuffers(TYPICAL)
         # Places of z's channels in the table of scales, less that of 1, and how they follow the rate.
         self.side_scale = nn.Parameter(torch.zeros(2, self.config.side_channels))
 
@@ -108,7 +110,16 @@ class LappedNetwork(nn.Module):
 
     def bits(self, part: int, residual: Tensor, place: Tensor) -> Tensor:
         """Cost in bits of a part's elements, as :class:`Take` tells the part and its places."""
-        return bits_of(residual, place)
+        return bits_of(residual, place, self.form)
+
+    @property
+    def form(self) -> Form:
+        """The form of the tables; with gradients in training."""
+        if self.tails is None:
+            return GAUSSIAN
+        if self.training:
+            return form_of(self.tails)
+        return Form(*map(float, form_of(self.tails.detach())))
 
     def price(self, yq: Tensor, rate: Tensor, *, hard: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """y rounded, and bits of y and of z, each (B,)."""
@@ -139,6 +150,9 @@ class LappedNetwork(nn.Module):
     def settle(self) -> None:
         """Put all that decides a symbol on its grid; what ships and decodes is on it."""
         to_grid(self.prior)
+        if self.tails is not None:
+            self.tails.copy_(self.tails.half())
+        self.tables = TableBuffers(self.form).to(self.sizes.device)
         places = PLACES_PER_OCTAVE * self.side_scale + torch.tensor([[PLACE_OF_ONE], [0]])
         self.prior.side.copy_(torch.round(UNIT * places))
 
@@ -160,6 +174,8 @@ class LappedNetwork(nn.Module):
             KeyError, ValueError, RuntimeError: it is no such state.
         """
         net = cls(*state["sizes"].tolist())
+        if "tails" not in state:
+            net.tails = None
         for name, layer in layers_of(net.prior).items():
             layer.shift = state[f"prior.{name}.shift"]
         net.load_state_dict(net.in_real_units(state))

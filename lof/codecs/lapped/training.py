@@ -14,7 +14,7 @@ from lof.codecs.graphics import some_graphic
 from lof.codecs.lapped.codec import LappedCodec
 from lof.codecs.lapped.config import CONFIGS, RATE_MAX, LappedConfig
 from lof.codecs.lapped.network import LappedNetwork
-from lof.codecs.lapped.prior import FORMULA_BITS, OCTAVE
+from lof.codecs.lapped.prior import FORMULA_BITS, OCTAVE, bounded
 from lof.codecs.lapped.transforms import BLOCK, lap, unshuffle
 from lof.codecs.rates import Continuous
 from lof.codecs.registry import codec_spec
@@ -37,7 +37,7 @@ class LappedTraining:
     network: ClassVar[type[LappedNetwork]] = LappedNetwork
     configs: ClassVar[Mapping[str, LappedConfig]] = CONFIGS
     parts: ClassVar[tuple[str, ...]] = ("prior",)
-    optional: ClassVar[tuple[str, ...]] = (".turn.", ".mirror.")
+    optional: ClassVar[tuple[str, ...]] = (".turn.", ".mirror.", "tails")
     """What is in the names of parts that a codec can do without."""
 
     def __init__(self, name: str) -> None:
@@ -151,7 +151,9 @@ class AllRates(nn.Module):
             with reduced:
                 decoded, told = self.decoded(y_hat, t, rate, x, lmbda)
             bpp = bpp + told
-            distortion = 255**2 * (decoded.float() - x).square().mean((1, 2, 3))
+            # As files are measured: what decoders clip costs nothing.
+            shown = bounded(decoded.float(), 0, 1)
+            distortion = 255**2 * (shown - x).square().mean((1, 2, 3))
         factor, power = TYPICAL
         # A per cent less counts about the same in smooth and in busy crops, and at all rates. The busiest crops would
         # decide a sum of costs, and one spoilt graphic would stop all learning for a while.
