@@ -126,7 +126,7 @@ def test_gradients_reach_all_of_a_part_and_nothing_else(part: str | None, serial
         net.prior.spread.add_(64)
     task = family.task(net.train(), aim(part))
     task.loss(torch.rand(2, 3, 64, 64))[0].backward()
-    owners = {"prior": ("prior", "hyper_analysis", "side_scale"), "enhancement": ("enhancement",)}
+    owners = {"prior": ("prior", "hyper_analysis", "side_scale", "tails"), "enhancement": ("enhancement",)}
     grouped = {id(p) for group in task.groups for p in group.parameters}
     for name, parameter in net.named_parameters():
         wanted = (part is None or name.startswith(owners[part])) and not name.startswith(

@@ -69,6 +69,11 @@ def test_every_quality_is_validated_and_costs_more_bits_than_the_one_below(run: 
     assert [r["psnr"] for r in found] == sorted(r["psnr"] for r in found)
 
 
+def test_a_run_may_be_validated_at_other_qualities_when_it_goes_on(tmp_path: Path, photos: Path) -> None:
+    (path,) = train(recipe_of(photos, {"steps": 1}), tmp_path, device="cpu")
+    assert train(recipe_of(photos, {"steps": 1}, qualities=[2]), tmp_path, device="cpu") == [path]
+
+
 def test_one_file_ships_for_all_qualities(run: Path, tmp_path: Path, photos: Path) -> None:
     points = export_weights([run / "rung-2.pt"], tmp_path, measure_on=None)
     assert [point.quality for point in points] == list(range(1, 9))

@@ -185,12 +185,6 @@ def test_a_checkpoint_of_another_recipe_or_other_pictures_is_refused(tmp_path: P
         train(recipe_of(photos), tmp_path / "run", device="cpu")
 
 
-def test_a_run_may_be_validated_at_other_qualities_when_it_goes_on(tmp_path: Path, photos: Path) -> None:
-    recipe = recipe_of(photos)
-    (path,) = train(recipe, tmp_path, device="cpu")
-    assert train(recipe_of(photos, qualities=[2]), tmp_path, device="cpu") == [path]
-
-
 def test_each_rung_starts_from_the_averaged_weights_of_the_one_before(tmp_path: Path, photos: Path) -> None:
     high, low = train(recipe_of(photos, rung=LADDER), tmp_path, device="cpu")
     first, second = load_checkpoint(high), load_checkpoint(low)
