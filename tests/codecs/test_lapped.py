@@ -362,6 +362,13 @@ class TestWeights:
         with pytest.raises(WeightsError, match="cannot be read as weights of a lapped codec"):
             load_codec("lapped-tiny", 2, weights=tmp_path)
 
+    def test_forms_of_tables_that_cannot_be_are_refused(self, tmp_path: Path) -> None:
+        state = lively(LAPPED_TINY).shippable_state()
+        state["tails"] = torch.tensor([0.0, 0.0, 900.0]).half()
+        save_file(state, tmp_path / "lapped-tiny.safetensors")
+        with pytest.raises(WeightsError, match="tails tell of no table that training makes"):
+            load_codec("lapped-tiny", weights=tmp_path)
+
     def test_sizes_that_describe_no_codec_are_refused(self) -> None:
         for sizes in (
             (8, 12, 1, 1, 4, 8),

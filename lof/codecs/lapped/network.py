@@ -28,6 +28,7 @@ from lof.codecs.lapped.tables import GAUSSIAN, TYPICAL, Form, TableBuffers, form
 from lof.codecs.lapped.transforms import Depthwise, Transforms, unshuffle
 
 SEEN_LIMIT = 8.0
+TAILS_LIMIT = 8.0
 
 
 class _Block(nn.Module):
@@ -176,6 +177,8 @@ class LappedNetwork(nn.Module):
         net = cls(*state["sizes"].tolist())
         if "tails" not in state:
             net.tails = None
+        elif bool((state["tails"].abs() > TAILS_LIMIT).any()):
+            raise ValueError("tails tell of no table that training makes")
         for name, layer in layers_of(net.prior).items():
             layer.shift = state[f"prior.{name}.shift"]
         net.load_state_dict(net.in_real_units(state))
