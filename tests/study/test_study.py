@@ -241,18 +241,21 @@ def test_a_killed_study_keeps_its_finished_trials_and_tries_the_rest_again(
 ) -> None:
     path = write(base={"stage": [BASE | {"evaluations": 10}]})
     study = load_study(path)
-    process = start(path, 1000)
-    try:
-        wait_for_finished(study, 2, process)
-        while not any(trial.state.name == "RUNNING" and trial.params for trial in trials_of(study)):
-            time.sleep(0.05)
-    finally:
-        process.kill()
-        process.join()
-    before = trials_of(study)
+    running: list[optuna.trial.FrozenTrial] = []
+    while not running:  # a trial may end just before the kill
+        process = start(path, 1000)
+        try:
+            wait_for_finished(study, 2, process)
+            while not any(trial.state.name == "RUNNING" and trial.params for trial in trials_of(study)):
+                time.sleep(0.05)
+        finally:
+            process.kill()
+            process.join()
+        before = trials_of(study)
+        running = [trial for trial in before if trial.state.name == "RUNNING"]
     done = finished(before)
     assert len(done) >= 2
-    (left,) = [trial for trial in before if trial.state.name == "RUNNING"]
+    (left,) = running
     monkeypatch.setattr(storage, "GRACE_SECONDS", 1)
     time.sleep(2.1)  # until it counts as abandoned
     limit = len(done) + 3  # the abandoned one counts as running at first
