@@ -379,5 +379,8 @@ def test_a_learning_rate_for_a_latent_that_the_codec_does_not_have_is_refused(
     codec: Codec, images: torch.Tensor
 ) -> None:
     wrong = profile_of(MEAN_FIELD | {"learning_rate_of": {"Z": 0.1}})
-    with pytest.raises(ProfileError, match=r"^test: stage\.learning_rate_of\.Z: tiny has no such latent"):
-        search(codec, images, wrong, lmbda=0.01)
+    with pytest.raises(
+        ProfileError, match=r"^test: stage\.learning_rate_of\.Z: tiny has no such latent; use "
+    ):
+        search(codec, images, wrong, lmbda=codec.lmbda)
+    search(codec, images, profile_of(MEAN_FIELD | {"learning_rate_of": {"z": 0.1}}), lmbda=codec.lmbda)

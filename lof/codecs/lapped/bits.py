@@ -18,7 +18,7 @@ _ROWS: Final = 16
 
 
 def bits_of(residual: Tensor, place: Tensor, form: Form = GAUSSIAN) -> Tensor:
-    """Cost in bits of each residual under a distribution of the table of scales; differentiable, by the form too."""
+    """Cost in bits of each residual, by its place in the table of scales and the form of the tables; differentiable."""
     sigma = torch.exp2((place - PLACE_OF_ONE) / PLACES_PER_OCTAVE)
     size, factor = residual.abs(), -(2**-0.5) / sigma
     p = _mass(size, factor if form == GAUSSIAN else factor / form.narrow)

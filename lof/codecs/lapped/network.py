@@ -178,7 +178,7 @@ class LappedNetwork(nn.Module):
         if "tails" not in state:
             net.tails = None
         elif bool((state["tails"].abs() > TAILS_LIMIT).any()):
-            raise ValueError("tails tell of no table that training makes")
+            raise ValueError("tails hold numbers that cannot be")
         for name, layer in layers_of(net.prior).items():
             layer.shift = state[f"prior.{name}.shift"]
         net.load_state_dict(net.in_real_units(state))

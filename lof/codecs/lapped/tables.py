@@ -21,11 +21,11 @@ REACH = 5
 
 
 class Form(NamedTuple):
-    """The distribution at a place, from its σ: a Gaussian, and a share of a wider one for rarer, larger symbols.
+    """The distribution at a place of the table of scales: a mixture of two Gaussians about 0.
 
     Attributes:
-        share: of the wider one, 0 to 1.
-        narrow, wide: standard deviations in σ.
+        share: weight of the wide one, 0 to 1.
+        narrow, wide: their standard deviations, as multiples of the place's σ.
     """
 
     share: float | Tensor
