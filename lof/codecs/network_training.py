@@ -70,14 +70,12 @@ class NetworkTraining:
             _take_transforms(net, aim)
             analysis = copy.deepcopy(cast(nn.Module, net.g_a)).eval()
             kept = Kept(analysis, stride // places(analysis, stride))
-        loss = (
-            LatentRate(net, aim.precision, stride, kept.stride) if kept else RateDistortion(net, aim, stride)
-        )
+        loss = LatentRate(net, aim.precision, kept.stride) if kept else RateDistortion(net, aim)
         apart = list(quantiles(net))
         ids = {id(parameter) for parameter in apart}
         weights = [p for p in net.parameters() if id(p) not in ids and p.requires_grad]
         groups = [ParameterGroup(weights), ParameterGroup(apart, fixed=QUANTILES_LEARNING_RATE)]
-        return Task(net, loss, groups, kept)
+        return Task(net, loss, groups, kept, stride=stride)
 
     def ship(self, state: State, metric: str, quality: float | None, origin: str) -> Shipped:
         """See :class:`Trainable`: parameters in float16, and the entropy coder's tables computed from those."""
@@ -115,18 +113,10 @@ class NetworkTraining:
 
 
 class _Priced(nn.Module):
-    def __init__(
-        self, net: nn.Module, precision: torch.dtype, pricing: Literal["noisy", "rounded"], stride: int
-    ) -> None:
+    def __init__(self, net: nn.Module, precision: torch.dtype, pricing: Literal["noisy", "rounded"]) -> None:
         super().__init__()
-        self.net, self.precision, self.stride = net, precision, stride
+        self.net, self.precision = net, precision
         take_over(net, pricing)
-
-    def _check_crop(self, side: int) -> None:
-        if side % self.stride:
-            raise TrainingError(
-                f"crop: this codec takes multiples of {self.stride} pixels a side; choose such a one"
-            )
 
     def _run(self, net: nn.Module, batch: Tensor) -> tuple[Any, Tensor]:
         """What the network gives for a batch, and all bits."""
@@ -140,11 +130,10 @@ class RateDistortion(_Priced):
 
     Args:
         net: its entropy models are taken over, so save ``net.state_dict()`` and never the module itself.
-        stride: crops are multiples of this many pixels a side.
     """
 
-    def __init__(self, net: nn.Module, aim: Aim, stride: int) -> None:
-        super().__init__(net, aim.precision, "noisy", stride)
+    def __init__(self, net: nn.Module, aim: Aim) -> None:
+        super().__init__(net, aim.precision, "noisy")
         assert aim.lmbda is not None
         self.lmbda, self.metric = aim.lmbda, aim.metric
 
@@ -152,11 +141,7 @@ class RateDistortion(_Priced):
         """Price images, (B, 3, H, W) float32 in [0, 1].
 
         What is minimised has the bottlenecks' own loss in it, whose gradient reaches their quantiles only.
-
-        Raises:
-            TrainingError: a side is no multiple of ``stride``.
         """
-        self._check_crop(images.shape[-1])
         out, bits = self._run(self.net, images)
         bpp = bits / (images.shape[0] * images.shape[2] * images.shape[3])
         distortion = self._distortion(out["x_hat"].float(), images)
@@ -176,12 +161,11 @@ class LatentRate(_Priced):
 
     Args:
         net: has ``g_a`` and ``g_s``; its entropy models are taken over.
-        stride: crops are multiples of this many pixels a side.
         place: pixels for each place of y, a side.
     """
 
-    def __init__(self, net: nn.Module, precision: torch.dtype, stride: int, place: int) -> None:
-        super().__init__(net, precision, "rounded", stride)
+    def __init__(self, net: nn.Module, precision: torch.dtype, place: int) -> None:
+        super().__init__(net, precision, "rounded")
         self.place = place
         # Shares everything with the network but the transforms.
         view = copy.copy(net)
@@ -189,12 +173,7 @@ class LatentRate(_Priced):
         self._view: list[nn.Module] = [view]
 
     def forward(self, y: Tensor) -> Losses:
-        """Price latents, (B, M, h, w) float32; the distortion is 0.
-
-        Raises:
-            TrainingError: a side stands for no multiple of ``stride`` pixels.
-        """
-        self._check_crop(y.shape[-1] * self.place)
+        """Price latents, (B, M, h, w) float32; the distortion is 0."""
         _, bits = self._run(self._view[0].train(self.training), y)
         rate = bits / (y.shape[0] * y.shape[2] * y.shape[3] * self.place**2)
         nothing = torch.zeros_like(rate.detach())

@@ -90,6 +90,7 @@ class Task:
         groups: what is trained; other parameters stay as they are.
         kept: what the source holds; pictures if ``None``.
         start: called once, before the first step of a network that has learned nothing.
+        stride: crops are multiples of this many pixels a side.
     """
 
     network: nn.Module
@@ -97,6 +98,7 @@ class Task:
     groups: Sequence[ParameterGroup]
     kept: Kept | None = None
     start: Callable[[Source], None] | None = None
+    stride: int = 1
 
 
 @dataclass(frozen=True)

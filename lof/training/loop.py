@@ -382,7 +382,11 @@ def _rehearse(recipe: Recipe, precision: torch.dtype) -> None:
         try:
             net = family.build(recipe.network)
             name = f"recipe {recipe.name}, {recipe.title(index)}"
-            family.task(net, recipe.aim(rung, precision))
+            stride = family.task(net, recipe.aim(rung, precision)).stride
+            if any(side % stride for side in recipe.crop_sides):
+                raise TrainingError(
+                    f"crop: this codec takes multiples of {stride} pixels a side; choose such a one"
+                )
         except LofError as error:
             raise type(error)(f"{name}: {error}") from error
 

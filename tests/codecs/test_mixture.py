@@ -123,7 +123,7 @@ class TestGradients:
         torch.manual_seed(0)
         net, mixed = (trainable("msp-tiny").build({"components": count}) for count in (1, 2))
         for one in (net, mixed):
-            LatentRate(one, torch.float32, 16, 16)
+            LatentRate(one, torch.float32, 16)
         y, mean = 3 * torch.randn(1, 24, 6, 6), torch.randn(1, 24, 6, 6).requires_grad_()
         y[..., 0] += 200  # where probabilities are none means are drawn all the same
         scale = (0.2 + 2 * torch.rand_like(y)).requires_grad_()
@@ -154,7 +154,7 @@ class TestGradients:
     def test_the_transforms_get_a_gradient_where_they_are_trained_too(self) -> None:
         torch.manual_seed(0)
         net = trainable("msp-tiny").build({"components": 2})
-        model = RateDistortion(net, Aim("mse", 4, 0.01, torch.float32), 16)
+        model = RateDistortion(net, Aim("mse", 4, 0.01, torch.float32))
         loss, *_ = model(torch.rand(1, 3, 64, 64))
         loss.backward()
         assert all(float(p.grad.abs().sum()) > 0 for p in (net.g_a[0].weight, net.g_s[0].weight))

@@ -26,8 +26,9 @@ SEEN: list[tuple[int, ...]] = []
 class Flat(nn.Module):
     """Brings every picture to one colour, with a gain that depends on the rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, stride: int = 1) -> None:
         super().__init__()
+        self.stride = stride
         self.linear, self.gain = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
 
     def forward(self, images: Tensor) -> Losses:
@@ -42,7 +43,7 @@ class Flat(nn.Module):
 
 class FlatTraining:
     def build(self, network: Mapping[str, Any]) -> nn.Module:
-        return Flat()
+        return Flat(**network)
 
     def load(self, net: nn.Module, state: State, origin: str) -> None:
         net.load_state_dict(dict(state))
@@ -58,7 +59,7 @@ class FlatTraining:
         def start(source: Source) -> None:
             STARTS.append(float(source.batch(2, seed=0).mean()))
 
-        return Task(net, net, groups, start=start)
+        return Task(net, net, groups, start=start, stride=net.stride)
 
     def ship(self, state: State, metric: str, quality: float | None, origin: str) -> Shipped:
         raise AssertionError("nothing is validated here")
@@ -95,6 +96,15 @@ def recipe_of(photos: Path, *rungs: dict[str, Any], **changes: Any) -> Recipe:
         "data": {"train": [str(photos)]},
     }
     return parse_recipe(content | changes)
+
+
+def test_crops_that_the_network_does_not_take_are_said_before_pictures_are_read(tmp_path: Path) -> None:
+    then = [{"after": 0.5, "crop": 64, "batch": 4}]
+    rungs = {"steps": 2}, {"steps": 2, "then": then}
+    recipe = recipe_of(tmp_path / "nowhere", *rungs, crop=192, network={"stride": 96})
+    words = r"^recipe flat, rung 1: crop: this codec takes multiples of 96 pixels a side; choose such a one$"
+    with pytest.raises(TrainingError, match=words):
+        train(recipe, tmp_path / "run", device="cpu")
 
 
 def test_a_part_is_trained_alone_and_the_next_rung_goes_on_with_all(tmp_path: Path, photos: Path) -> None:
