@@ -107,6 +107,14 @@ def test_bits_of_whole_residuals_are_those_of_any(form: Form) -> None:
     slope = (bits_of(few, whole[:, 26:-1] + 5 * row) - bits_of(few, whole[:, 26:-1] + 4 * row)) / row
     assert between.grad is not None
     assert torch.allclose(between.grad, slope.sum(0, keepdim=True), atol=1e-4)
+    steps = torch.tensor([-3.75, -0.25, 0.0, 0.25, 1.5, 80.5])[:, None].repeat(1, PLACES).requires_grad_()
+    lines = bits.bits_between(steps, whole, form)
+    below = steps.detach().floor()
+    costs = bits_of(below, whole), bits_of(below + 1, whole)
+    assert torch.allclose(lines, torch.lerp(*costs, steps.detach() - below), atol=1e-4)
+    lines.sum().backward()
+    assert steps.grad is not None
+    assert torch.allclose(steps.grad, costs[1] - costs[0], atol=1e-4)
     beyond = torch.full((1, PLACES), FARTHEST + 1.0)
     assert torch.equal(bits_of_whole(beyond, whole), bits_of(beyond, whole))
 

@@ -44,7 +44,7 @@ def _spec(
 @register(
     _spec(
         "lapped",
-        "0491b21d4846096874f6af53924d33bfbc7f387b74e2442b74f8bb4dbd788a63",
+        "3b9ad7b7925754b906e5f11ba5f66c22a509295f7bd9a7484f45258ebde1a4f5",
         "lapped transform and network, one for every quality; ships with lof",
     ),
     _spec(

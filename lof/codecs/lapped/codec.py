@@ -16,7 +16,7 @@ from lof.codecs.base import Codec, Coded, Decoded, Latents, Locality, Quantize
 from lof.codecs.checks import strings_read
 from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.exact import exact_arithmetic, fingerprint
-from lof.codecs.lapped.bits import bits_of, bits_of_whole, rises_of_whole
+from lof.codecs.lapped.bits import bits_between, bits_of_whole, rises_of_whole
 from lof.codecs.lapped.config import RATE_MAX, rate_of
 from lof.codecs.lapped.decoder import Decoder
 from lof.codecs.lapped.network import LappedNetwork, arranged, parted
@@ -145,7 +145,7 @@ class LappedCodec(Codec):
         return Coded(
             residual,
             value,
-            partial(bits_of, place=place, form=form),
+            partial(bits_between, place=place, form=form),
             partial(bits_of_whole, place=place, form=form),
             partial(rises_of_whole, place=place, form=form),
         )
