@@ -117,6 +117,8 @@ def test_bits_of_whole_residuals_are_those_of_any(form: Form) -> None:
     assert torch.allclose(steps.grad, costs[1] - costs[0], atol=1e-4)
     beyond = torch.full((1, PLACES), FARTHEST + 1.0)
     assert torch.equal(bits_of_whole(beyond, whole), bits_of(beyond, whole))
+    last = bits_of(beyond - 2, whole), bits_of(beyond - 1, whole)
+    assert torch.allclose(bits.bits_between(-beyond, whole, form), torch.lerp(*last, 2.0), atol=1e-4)
 
 
 @FORMS

@@ -43,17 +43,18 @@ def bits_of_whole(residual: Tensor, place: Tensor, form: Form = GAUSSIAN) -> Ten
     """
     if bool((residual.abs() > FARTHEST).any()):
         return bits_of(residual, place, form)
-    return cast(Tensor, _FromTable.apply(residual, place.expand_as(residual), _table(form).to(place.device)))
+    return _from_table(residual, place, form)
 
 
 def bits_between(residual: Tensor, place: Tensor, form: Form = GAUSSIAN) -> Tensor:
     """What any residuals cost, on straight lines between those of whole ones; differentiable.
 
     That is what a residual costs on average that is rounded at random, the likelier the nearer. :func:`bits_of` is flat
-    around 0 and steep at 0.5 where tables are narrow: its gradients mislead a search.
+    around 0 and steep at 0.5 where tables are narrow: its gradients mislead a search. The last line goes on beyond
+    :data:`FARTHEST`, so that no values are looked at and nothing waits for a GPU.
     """
-    below = residual.detach().floor()
-    here, next_ = (bits_of_whole(one, place, form) for one in (below, below + 1))
+    below = residual.detach().floor().clamp(-FARTHEST, FARTHEST - 1)
+    here, next_ = (_from_table(one, place, form) for one in (below, below + 1))
     return here.lerp(next_, residual - below)
 
 
@@ -90,6 +91,10 @@ def _table(form: Form) -> Tensor:
 def _rises(form: Form) -> Tensor:
     """How bits rise from each residual to the next, the first from -:data:`FARTHEST`, likewise."""
     return bits_of(torch.arange(-FARTHEST, FARTHEST + 1.0), _places(), form).diff(dim=1).flatten()
+
+
+def _from_table(residual: Tensor, place: Tensor, form: Form) -> Tensor:
+    return cast(Tensor, _FromTable.apply(residual, place.expand_as(residual), _table(form).to(place.device)))
 
 
 class _FromTable(torch.autograd.Function):
