@@ -326,7 +326,7 @@ def tensor_of(pixels: NDArray[np.uint8]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", ["lapped-tiny", "jointiq-tiny"])
-def test_a_search_on_another_device_keeps_to_it(name: str) -> None:
+def test_a_search_and_a_training_on_another_device_keep_to_it(name: str) -> None:
     codec = copy.copy(load_codec(name, device="cpu", precision="fp32"))
     latents, sizes = codec.analyse(torch.rand(2, 3, 64, 128)), codec.net.sizes.tolist()  # type: ignore[attr-defined]
     codec.device = torch.device("cuda:0")
@@ -337,6 +337,8 @@ def test_a_search_on_another_device_keeps_to_it(name: str) -> None:
         coded = codec.code(there, hard_rounding)
         image = codec.synthesise({"y": coded["y"].value})
         assert {each.bits.device for each in coded.values()} | {image.device} == {codec.device}
+        priced = codec.fast.train().price(there["y"].permute(0, 2, 3, 1), torch.zeros(2, device=codec.device))
+        assert {each.device for each in priced} == {codec.device}
 
 
 @pytest.mark.parametrize(("key", "value"), [("mixture.reach", 10**6), ("mixture.phi", 0)])

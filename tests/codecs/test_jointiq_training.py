@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,11 @@ import torch
 
 import lof
 from lof.codecs import load_codec, trainable
+from lof.codecs.lapped.jointiq.codec import JointCodec
 from lof.codecs.lapped.jointiq.config import JOINTIQ, JOINTIQ_TINY
 from lof.codecs.lapped.jointiq.network import JointNetwork
+from lof.codecs.lapped.network import LappedNetwork
+from lof.codecs.lapped.tables import Form, numbers_of
 from lof.codecs.training import Aim
 from lof.errors import TrainingError
 from lof.training import export_weights, load_recipe, parse_recipe, train
@@ -84,8 +89,6 @@ def test_from_lapped_s_weights_all_but_the_mixture_begins_as_lapped() -> None:
     lapped = load_codec("lapped-tiny", 5, device="cpu")
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     expected = lapped.symbols(lapped.analyse(image))
-    from lof.codecs.lapped.jointiq.codec import JointCodec
-
     cpu = torch.device("cpu")
     codec = JointCodec(net, name="t", quality=5, lmbda=1, device=cpu, precision=torch.float32)
     found = codec.symbols(codec.analyse(image))
@@ -95,6 +98,41 @@ def test_from_lapped_s_weights_all_but_the_mixture_begins_as_lapped() -> None:
         for one, symbols in ((lapped, expected), (codec, found))
     ]
     assert torch.equal(*shown)
+
+
+def test_from_weights_with_a_form_of_their_tables_mixtures_begin_as_from_gaussian_ones(
+    tmp_path: Path,
+) -> None:
+    gaussian = read_trained(LAPPED).state
+    form = Form(0.1, 0.15, 0.3)
+    octaves = 0.5 * math.log2(0.9 * 0.15**2 + 0.1 * 0.3**2)
+    network = trainable("lapped-tiny").build({})
+    trainable("lapped-tiny").load(network, gaussian, "")
+    assert isinstance(network, LappedNetwork)
+    with torch.no_grad():
+        # As trained with that form: the scales told are as much larger as its Gaussians are narrow.
+        for name, bias in network.prior.named_parameters():
+            if name.endswith(("first.bias", "second.bias")):
+                bias[len(bias) // 2 :] -= octaves
+        network.side_scale[0] -= octaves
+        assert network.tails is not None
+        network.tails.copy_(numbers_of(form))
+    shipped = trainable("lapped-tiny").ship(network.state_dict(), "mse", None, "").tensors
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    lengths = [len(_string(state, image)) for state in (gaussian, shipped)]
+    assert lengths[1] == pytest.approx(lengths[0], rel=0.03)
+
+
+def _string(state: Mapping[str, torch.Tensor], image: torch.Tensor) -> bytes:
+    """What a network with mixtures writes that goes on from weights of lapped."""
+    torch.manual_seed(0)
+    net = trainable(NAME).build(AS_LAPPED)
+    trainable(NAME).load(net, state, "")
+    assert isinstance(net, JointNetwork)
+    net.settle()
+    codec = JointCodec(net, name="t", quality=5, lmbda=1, device=torch.device("cpu"), precision=torch.float32)
+    (string,) = codec.compress(codec.symbols(codec.analyse(image)))
+    return string
 
 
 @pytest.mark.parametrize("turned", [1, 2])

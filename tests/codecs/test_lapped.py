@@ -92,6 +92,15 @@ def codec_of(net: LappedNetwork, quality: float) -> LappedCodec:
 FORMS = pytest.mark.parametrize("form", [GAUSSIAN, Form(0.3, 0.8, 1.6)])
 
 
+def test_latents_beyond_what_the_coder_writes_are_rounded_to_what_it_does() -> None:
+    codec = load_codec("lapped-tiny", device="cpu")
+    latents = {name: 3e8 * torch.sign(one) for name, one in codec.analyse(torch.rand(1, 3, 64, 64)).items()}
+    symbols = codec.symbols(latents)
+    assert {int(one.abs().max()) for one in symbols.values()} == {2**24 - 1}
+    found = codec.decompress(codec.compress(symbols), 64, 64).symbols
+    assert all(torch.equal(found[name].int(), symbols[name].int()) for name in symbols)
+
+
 @FORMS
 def test_bits_of_whole_residuals_are_those_of_any(form: Form) -> None:
     bits_of, bits_of_whole = (partial(f, form=form) for f in (bits.bits_of, bits.bits_of_whole))

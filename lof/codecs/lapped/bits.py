@@ -21,8 +21,10 @@ def bits_of(residual: Tensor, place: Tensor, form: Form = GAUSSIAN) -> Tensor:
     """Cost in bits of each residual, by its place in the table of scales and the form of the tables; differentiable."""
     sigma = torch.exp2((place - PLACE_OF_ONE) / PLACES_PER_OCTAVE)
     size, factor = residual.abs(), -(2**-0.5) / sigma
-    p = _mass(size, factor if form == GAUSSIAN else factor / form.narrow)
-    if form != GAUSSIAN:
+    # A form in training is not looked at, or a GPU would be waited for.
+    gaussian = not isinstance(form.share, Tensor) and form == GAUSSIAN
+    p = _mass(size, factor if gaussian else factor / form.narrow)
+    if not gaussian:
         p = torch.lerp(p, _mass(size, factor / form.wide), form.share)
     # Each symbol of a table has one unit of frequency of its own.
     unit = 2**-PRECISION
@@ -64,7 +66,7 @@ def rises_of_whole(residual: Tensor, place: Tensor, form: Form = GAUSSIAN) -> tu
     if low <= -FARTHEST or high >= FARTHEST:
         below, here, above = (bits_of_whole(residual + step, place, form) for step in (-1, 0, 1))
         return here - below, above - here
-    table, width = _rises(form).to(place.device), 2 * FARTHEST
+    table, width = _rises(form, place.device), 2 * FARTHEST
     row = _ROWS * place
     whole_row = row.floor()
     between = row.sub_(whole_row)
@@ -82,19 +84,19 @@ def _places() -> Tensor:
 
 
 @lru_cache(maxsize=4)
-def _table(form: Form) -> Tensor:
+def _table(form: Form, device: torch.device) -> Tensor:
     """Bits of residuals 0 to :data:`FARTHEST` at each place and between, flat."""
-    return bits_of(torch.arange(FARTHEST + 1.0), _places(), form).flatten()
+    return bits_of(torch.arange(FARTHEST + 1.0), _places(), form).flatten().to(device)
 
 
 @lru_cache(maxsize=4)
-def _rises(form: Form) -> Tensor:
+def _rises(form: Form, device: torch.device) -> Tensor:
     """How bits rise from each residual to the next, the first from -:data:`FARTHEST`, likewise."""
-    return bits_of(torch.arange(-FARTHEST, FARTHEST + 1.0), _places(), form).diff(dim=1).flatten()
+    return bits_of(torch.arange(-FARTHEST, FARTHEST + 1.0), _places(), form).diff(dim=1).flatten().to(device)
 
 
 def _from_table(residual: Tensor, place: Tensor, form: Form) -> Tensor:
-    return cast(Tensor, _FromTable.apply(residual, place.expand_as(residual), _table(form).to(place.device)))
+    return cast(Tensor, _FromTable.apply(residual, place.expand_as(residual), _table(form, place.device)))
 
 
 class _FromTable(torch.autograd.Function):

@@ -18,7 +18,7 @@ from lof.codecs.entropy.fixed import exact_sums
 from lof.codecs.exact import exact_arithmetic, fingerprint
 from lof.codecs.lapped.bits import bits_between, bits_of_whole, rises_of_whole
 from lof.codecs.lapped.config import RATE_MAX, rate_of
-from lof.codecs.lapped.decoder import Decoder
+from lof.codecs.lapped.decoder import SYMBOL_LIMIT, Decoder
 from lof.codecs.lapped.network import LappedNetwork, arranged, parted
 from lof.codecs.lapped.synthesis import BAND
 from lof.codecs.lapped.transforms import BLOCK
@@ -43,7 +43,7 @@ class LappedCodec(Codec):
     synthesised: ClassVar[tuple[str, ...]] = ("y",)
     stride = BLOCK
     locality = Locality(grid=64, reach=128)
-    portable = True
+    portable, symbol_limit = True, SYMBOL_LIMIT
     network: ClassVar[type[LappedNetwork]] = LappedNetwork
 
     def __init__(

@@ -23,6 +23,9 @@ from lof.codecs.lapped.prior import Take
 from lof.codecs.lapped.synthesis import Synthesis
 from lof.errors import StreamError
 
+SYMBOL_LIMIT = 2**24 - 1
+"""float32 holds all whole numbers up to here. CompressAI's coder never ends on some above 2^27."""
+
 
 class Decoder:
     """Strings to images. ``net`` must be on the CPU, in float32, its probability model on its grid.
@@ -98,15 +101,15 @@ class Decoder:
 
         def take(part: int, mean: Tensor | None, place: Tensor, rows: slice) -> Tensor:
             piece = self._part(z, y, part, rows)
+            residual = rounded(piece if mean is None else piece - mean)
             if mean is None:
-                return torch.round(piece)
-            residual = torch.round(piece - mean)
+                return residual
             view, which = in_rows(whole, self.config, part, rows)
             view[:, which] = residual.to(torch.int32)
             return residual + mean
 
         self._walk(rate, (y.shape[1], y.shape[2]), take)
-        return torch.round(z).to(torch.int32), whole
+        return rounded(z).to(torch.int32), whole
 
     def coding(self, part: int, place: Tensor) -> Iterator[tuple[list[int], Tables]]:
         """Each element's table, and the tables; some elements of a part at a time."""
@@ -125,6 +128,11 @@ class Decoder:
     def _walk(self, rate: int, size: tuple[int, int], take: Take) -> None:
         with torch.no_grad(), exact_sums(), uncollected():
             self.prior.walk(torch.tensor([rate]), size, take)
+
+
+def rounded(x: Tensor) -> Tensor:
+    """The nearest symbols that can be written."""
+    return torch.round(x).clamp_(-SYMBOL_LIMIT, SYMBOL_LIMIT)
 
 
 def listed_of(whole: Tensor) -> list[int]:

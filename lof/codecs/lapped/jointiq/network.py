@@ -15,6 +15,7 @@ from lof.codecs.lapped.jointiq.enhancement import KINDS, Described
 from lof.codecs.lapped.jointiq.prior import JointPrior
 from lof.codecs.lapped.network import LappedNetwork
 from lof.codecs.lapped.prior import PLACE_OF_ONE, PLACES, PLACES_PER_OCTAVE
+from lof.codecs.lapped.tables import TableBuffers
 
 
 class JointNetwork(LappedNetwork):
@@ -32,6 +33,8 @@ class JointNetwork(LappedNetwork):
         kind, *arguments = self.joint.enhancement or (None,)
         self.enhancement = None if kind is None else KINDS[kind](*arguments)
         if self.joint.components > 1:
+            # Mixtures say all that a form of lapped's tables could, which they would not fit.
+            self.tails, self.tables = None, TableBuffers()
             # The table of scales that lapped has, so that weights of its can be gone on from.
             self.mixture = MixtureConditional(
                 [2 ** ((place - PLACE_OF_ONE) / PLACES_PER_OCTAVE) for place in range(PLACES)], REACH

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import cast
 
 import torch
@@ -13,8 +15,9 @@ from lof.codecs.lapped.jointiq.config import CONFIGS
 from lof.codecs.lapped.jointiq.enhancement import Described, level_of
 from lof.codecs.lapped.jointiq.network import JointNetwork
 from lof.codecs.lapped.network import LappedNetwork
+from lof.codecs.lapped.tables import form_of
 from lof.codecs.lapped.training import AllRates, LappedTraining
-from lof.codecs.training import Aim
+from lof.codecs.training import Aim, State
 from lof.errors import TrainingError
 
 _WITHOUT = 0.25
@@ -38,6 +41,12 @@ class JointTraining(LappedTraining):
         *LappedTraining.optional,
         *("enhancement.", "mixture.", "first_more.", "second_more.", "refinement.", "recalled."),
     )
+
+    def load(self, net: nn.Module, state: State, origin: str) -> None:
+        """See :meth:`LappedTraining.load`."""
+        if "tails" in state and cast(JointNetwork, net).tails is None:
+            state = _without_form(cast(JointNetwork, net).in_real_units(state))
+        super().load(net, state, origin)
 
     def freeze(self, net: LappedNetwork, part: str | None) -> None:
         """See :meth:`LappedTraining.freeze`.
@@ -73,6 +82,19 @@ class JointTraining(LappedTraining):
         """See :meth:`LappedTraining.loss`."""
         described = cast(JointNetwork, net).joint.described and aim.part != "enhancement"
         return (_Described if described else AllRates)(net, aim, self.lambdas)
+
+
+def _without_form(state: State) -> dict[str, Tensor]:
+    """Weights that predict scales for a form of the tables, in real units, as they would for Gaussians as wide."""
+    share, narrow, wide = map(float, form_of(state["tails"].float()))
+    octaves = 0.5 * math.log2((1 - share) * narrow**2 + share * wide**2)
+    found = {key: value for key, value in state.items() if key != "tails"}
+    for key, value in found.items():
+        if re.fullmatch(r"prior\.slices\.\d+\.(first|second)\.bias", key):
+            mean, scale = value.chunk(2)
+            found[key] = torch.cat([mean, scale + octaves])
+    first, with_rate = found["side_scale"]
+    return found | {"side_scale": torch.stack([first + octaves, with_rate])}
 
 
 class _Described(AllRates):
