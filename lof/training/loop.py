@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lof.codecs import trainable
-from lof.errors import LofError, TrainingError, one_line
+from lof.errors import TrainingError, one_line
 from lof.files.atomic import remove_leftovers
 from lof.machine.devices import resolve_device
 from lof.training.checkpoint import Checkpoint, alone_in, damaged, load_checkpoint, save_checkpoint
@@ -26,6 +26,7 @@ from lof.training.journal import Journal, Record, plot
 from lof.training.latents import analyse
 from lof.training.measure import load_written, measure, summarise, write_weights
 from lof.training.recipe import Recipe, Rung
+from lof.training.rehearsal import rehearse
 from lof.training.step import Stepper, learning_rate
 from lof.training.trained import Trained, read_trained
 
@@ -118,7 +119,7 @@ def train(
     group = group or Group()
     recipe.check_shared(group.world)
     chosen = resolve_device(device)
-    _rehearse(recipe, recipe.precision_on(chosen))
+    rehearse(recipe, recipe.precision_on(chosen), begins=not (folder / CHECKPOINT).exists())
     with alone_in(folder) if group.rank == 0 else nullcontext():
         return _Run(recipe, folder, chosen, on_event or _ignore, group).run()
 
@@ -373,22 +374,6 @@ class _Run:
     def _emit(self, event: Event) -> None:
         if self.group.rank == 0:
             self.on_event(event)
-
-
-def _rehearse(recipe: Recipe, precision: torch.dtype) -> None:
-    """Set up every rung once: what is wrong with the last one must not be found after the training of the others."""
-    family, name = trainable(recipe.codec), f"recipe {recipe.name}"
-    for index, rung in enumerate(recipe.rung):
-        try:
-            net = family.build(recipe.network)
-            name = f"recipe {recipe.name}, {recipe.title(index)}"
-            stride = family.task(net, recipe.aim(rung, precision)).stride
-            if any(side % stride for side in recipe.crop_sides):
-                raise TrainingError(
-                    f"crop: this codec takes multiples of {stride} pixels a side; choose such a one"
-                )
-        except LofError as error:
-            raise type(error)(f"{name}: {error}") from error
 
 
 def _seed(*parts: int) -> int:

@@ -185,6 +185,36 @@ def test_a_checkpoint_of_another_recipe_or_other_pictures_is_refused(tmp_path: P
         train(recipe_of(photos), tmp_path / "run", device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gone.pt", "does not exist"),
+        ("text.pt", "cannot be read"),
+        ("other.pt", "not weights of this architecture"),
+    ],
+)
+def test_wrong_weights_to_start_from_are_said_before_pictures_are_read(
+    tmp_path: Path, name: str, words: str
+) -> None:
+    (tmp_path / "text.pt").write_text("no weights")
+    torch.save({"sd": {"weight": torch.zeros(1)}}, tmp_path / "other.pt")
+    recipe = recipe_of(tmp_path / "nowhere", init=str(tmp_path / name))
+    with pytest.raises(TrainingError, match=rf"^recipe test, quality 4: {tmp_path / name}: {words}"):
+        train(recipe, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_goes_on_no_longer_needs_the_weights_that_it_started_from(
+    tmp_path: Path, photos: Path
+) -> None:
+    (weights,) = train(recipe_of(photos, rung=LADDER[:1]), tmp_path / "first", device="cpu")
+    recipe = recipe_of(photos, init=str(weights), checkpoint_minutes=EVERY_STEP)
+    with pytest.raises(Cut):
+        train(recipe, tmp_path / "run", device="cpu", on_event=cut_at(3))
+    weights.unlink()
+    assert train(recipe, tmp_path / "run", device="cpu") == [tmp_path / "run" / "quality-4.pt"]
+
+
 def test_each_rung_starts_from_the_averaged_weights_of_the_one_before(tmp_path: Path, photos: Path) -> None:
     high, low = train(recipe_of(photos, rung=LADDER), tmp_path, device="cpu")
     first, second = load_checkpoint(high), load_checkpoint(low)
