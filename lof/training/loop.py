@@ -334,7 +334,12 @@ class _Run:
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         stepper = self.stepper
-        trainable(self.recipe.codec).load(stepper.network, checkpoint.sd, str(self.folder / CHECKPOINT))
+        path = self.folder / CHECKPOINT
+        trainable(self.recipe.codec).load(stepper.network, checkpoint.sd, str(path))
+        if stepper.ema.keys() - checkpoint.sd.keys():  # parts that the network did not have then
+            raise TrainingError(
+                f"{path}: is of an earlier version of this network; begin another folder with --init {path}"
+            )
         try:
             for name, average in stepper.ema.items():
                 average.copy_(checkpoint.ema[name])
@@ -343,7 +348,7 @@ class _Run:
             stepper.sums.copy_(torch.tensor(sums, dtype=torch.float64))
             stepper.steps_summed = int(count)
         except (KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise damaged(self.folder / CHECKPOINT, one_line(error)) from error
+            raise damaged(path, one_line(error)) from error
         stepper.step = checkpoint.step
         self.lowest, self.seconds, self.pixels = checkpoint.lowest, checkpoint.seconds, checkpoint.pixels
         self.started = time.monotonic()

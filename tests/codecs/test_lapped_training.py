@@ -178,6 +178,22 @@ def test_training_goes_on_from_weights_that_ship(run: Path, tmp_path: Path) -> N
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
+def test_a_run_from_before_the_network_had_a_part_is_begun_anew_from_its_weights(
+    tmp_path: Path, photos: Path
+) -> None:
+    recipe, path = recipe_of(photos, {"steps": 1}), tmp_path / "run" / "checkpoint.pt"
+    train(recipe, path.parent, device="cpu")
+    content = torch.load(path, weights_only=True)
+    for part in ("sd", "ema"):
+        del content[part]["tails"]
+    torch.save(content, path)
+    words = f"{path}: is of an earlier version of this network; begin another folder with --init {path}"
+    with pytest.raises(TrainingError, match=f"^{words}$"):
+        train(recipe, path.parent, device="cpu")
+    (again,) = train(recipe.with_data([], [], path), tmp_path / "again", device="cpu")
+    assert "tails" in load_checkpoint(again).ema
+
+
 def test_reduced_precision_leaves_the_linear_transform_as_it_is() -> None:
     torch.manual_seed(0)
     net = trainable(NAME).build({})
