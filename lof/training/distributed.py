@@ -81,9 +81,14 @@ def _worker(config: dict[str, Any]) -> None:
 
 def _absolute(recipe: Recipe) -> Recipe:
     """Workers have other working folders."""
-    folders = recipe.data
-    train, validation = ([Path(f).resolve() for f in some] for some in (folders.train, folders.validation))
-    return recipe.with_data(train, validation, Path(recipe.init).resolve() if recipe.init else None)
+
+    def absolute(path: str | None) -> str | None:
+        return str(Path(path).resolve()) if path else path
+
+    data = recipe.data
+    folders = {name: tuple(map(absolute, getattr(data, name))) for name in ("train", "validation")}
+    data = data.model_copy(update={**folders, "latents": absolute(data.latents)})
+    return recipe.model_copy(update={"data": data, "init": absolute(recipe.init)})
 
 
 def _reason(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from lof.errors import MissingExtraError, TrainingError
 from lof.training import export_weights, parse_recipe
 from lof.training.checkpoint import load_checkpoint
 from lof.training.data import load_pool
-from lof.training.distributed import train_distributed
+from lof.training.distributed import _absolute, train_distributed
 from lof.training.journal import Journal
 from lof.training.loop import _seed
 from lof.training.recipe import Recipe
@@ -89,6 +89,17 @@ def test_two_workers_take_the_steps_of_one_process(photos: Path, tmp_path: Path,
     first = [("train", 1), ("train", 2), ("validation", 2)]
     assert kinds == [*first, ("train", 3), ("validation", 3)]
     assert [point.quality for point in export_weights(paths, tmp_path / "weights")] == [4, 6]
+
+
+def test_workers_find_all_that_a_recipe_names_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = {"train": ["a", "b"], "validation": ["c"], "latents": "d"}
+    found = _absolute(recipe_of(tmp_path, data=data, init="e.pt"))
+    assert found.data.train == (str(tmp_path / "a"), str(tmp_path / "b"))
+    assert found.data.validation == (str(tmp_path / "c"),)
+    assert (found.data.latents, found.init) == (str(tmp_path / "d"), str(tmp_path / "e.pt"))
 
 
 def test_a_batch_that_cannot_be_shared_out_is_refused_at_once(tmp_path: Path) -> None:
