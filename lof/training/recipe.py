@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from os.path import isfile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -206,6 +207,13 @@ class Recipe(_Model):
             if step >= crops.after * rung.steps:
                 found = (crops.crop, crops.batch)
         return found
+
+    def crops_until(self, rung: Rung, step: int) -> list[tuple[int, int]]:
+        """Side and number of the crops of the first ``step`` steps, at least one, in order."""
+        starts = sorted({0, *(math.ceil(crops.after * rung.steps) for crops in rung.then)})
+        return [
+            found for found, _ in groupby(self.crops(rung, start) for start in starts if start < max(1, step))
+        ]
 
     def with_data(
         self, train: Sequence[Path], validation: Sequence[Path], init: Path | None = None

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lof.errors import TrainingError
+from lof.report.figures import plural
 from lof.training.checkpoint import FORMAT, Checkpoint, checkpoint_of, read_torch_file
 from lof.training.recipe import recorded_recipe
 
@@ -60,6 +61,7 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint) -> Trained:
     recipe = recorded_recipe(checkpoint.recipe, str(path))
     rung = recipe.rung[checkpoint.rung]
     about = checkpoint.about
+    (side, batch), *later = recipe.crops_until(rung, checkpoint.step)
     earlier = sum(r.steps for r in recipe.rung[: checkpoint.rung])
     return Trained(
         path=path,
@@ -71,7 +73,8 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint) -> Trained:
         history={
             "steps": f"{checkpoint.step} of {rung.steps}"
             + (f", after {earlier} of the rungs above" if earlier else ""),
-            "batch": f"{recipe.batch} crops of {recipe.crop}×{recipe.crop}"
+            "batch": f"{plural(batch, 'crop')} of {side}×{side}"
+            + "".join(f", then {batch} of {side}×{side}" for side, batch in later)
             + (f", transforms of {recipe.frozen}, frozen" if recipe.frozen else ""),
             "data": f"{about['pictures']} pictures, {about['pixels'] / 1e6:.0f} megapixels",
             "seen": f"{checkpoint.pixels / 1e6:.0f} megapixels",

@@ -17,6 +17,7 @@ from lof.errors import TrainingError
 from lof.training import parse_recipe, train
 from lof.training.checkpoint import load_checkpoint
 from lof.training.recipe import Recipe
+from lof.training.trained import read_trained
 
 NAME = "flat-of-a-test"
 STARTS: list[float] = []
@@ -137,6 +138,25 @@ def test_crops_grow_within_a_rung(tmp_path: Path, photos: Path) -> None:
     later = [{"after": 0.5, "crop": 128, "batch": 2}, {"after": 0.75, "crop": 192, "batch": 1}]
     train(recipe_of(photos, {"steps": 4, "then": later}), tmp_path, device="cpu")
     assert SEEN == [(4, 3, 64, 64), (4, 3, 64, 64), (2, 3, 128, 128), (1, 3, 192, 192)]
+
+
+@pytest.mark.parametrize(
+    ("later", "words"),
+    [
+        ([], "4 crops of 64×64"),
+        ([{"after": 0, "crop": 128, "batch": 1}], "1 crop of 128×128"),
+        (
+            [{"after": 0.5, "crop": 128, "batch": 2}, {"after": 0.75, "crop": 192, "batch": 1}],
+            "4 crops of 64×64, then 2 of 128×128, then 1 of 192×192",
+        ),
+        ([{"after": 0.9, "crop": 128, "batch": 1}], "4 crops of 64×64"),  # there is no step after that
+    ],
+)
+def test_the_card_is_told_of_the_crops_that_were_trained_on(
+    tmp_path: Path, photos: Path, later: list[dict[str, Any]], words: str
+) -> None:
+    (path,) = train(recipe_of(photos, {"steps": 4, "then": later}), tmp_path, device="cpu")
+    assert read_trained(path).history["batch"] == words
 
 
 def test_pictures_smaller_than_the_largest_crop_are_left_out(tmp_path: Path, photos: Path) -> None:
