@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lof.codecs.base import Codec
 from lof.codecs.entropy.training import auxiliary, quantiles, take_over
 from lof.codecs.network import NetworkCodec, places
-from lof.codecs.network_weights import is_table
+from lof.codecs.network_weights import check_quantiles, is_table
 from lof.codecs.registry import codec_spec
 from lof.codecs.training import Aim, Kept, Losses, ParameterGroup, Shipped, State, Task, check_sizes
 from lof.codecs.weights import weights_name
@@ -87,6 +87,7 @@ class NetworkTraining:
         parameters = dict(net.named_parameters())
         self.load(net, {k: v.half().float() if k in parameters else v for k, v in state.items()}, origin)
         net.eval()
+        check_quantiles(net)
         net.update(force=True)
         tensors, metadata = self.compact(net, metric, quality)
         metadata["architecture"] = self._architecture(net)

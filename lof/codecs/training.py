@@ -174,7 +174,8 @@ class Trainable(Protocol):
             quality: ``None`` where one network serves all rates.
 
         Raises:
-            TrainingError: the weights are not of this family; the message begins with ``origin``.
+            TrainingError: the weights are not of this family; the message begins with ``origin``. It may raise as
+                Python does where they are damaged.
         """
         ...
 

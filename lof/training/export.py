@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from lof.codecs import codec_spec, trainable
-from lof.errors import TrainingError
-from lof.files.atomic import write_atomically
+from lof.errors import TrainingError, WeightsError
+from lof.files.atomic import temporary_folder, write_atomically
 from lof.pictures.picture import Picture
 from lof.training.card import Exported, model_card
 from lof.training.data import load_validation
@@ -52,8 +52,12 @@ def export_weights(
     trained = [_completed(read_trained(path), codec, quality, history or {}) for path in checkpoints]
     _check_one_family(trained)
     pictures = load_validation([str(measure_on)], trained[0].metric)[0] if measure_on else []
+    with temporary_folder() as made:  # nothing is written to ``folder`` that lof itself refuses to load
+        ready = [_readable(one, Path(made)) for one in trained]
+        for path in ready:
+            write_atomically(folder / path.name, path.read_bytes())
     points = [
-        (one, path, at) for one in trained for path in [write_weights(one, folder)] for at in _rates(one)
+        (one, folder / path.name, at) for one, path in zip(trained, ready, strict=True) for at in _rates(one)
     ]
     exported = []
     for position, (one, path, at) in enumerate(points):
@@ -101,6 +105,17 @@ def _check_one_family(trained: Sequence[Trained]) -> None:
         raise TrainingError(
             f"two of the checkpoints are of the same quality ({qualities}); export one of them"
         )
+
+
+def _readable(trained: Trained, folder: Path) -> Path:
+    """Weights as they ship, in a file of ``folder`` that their codec's loader has read."""
+    path = write_weights(trained, folder)
+    try:
+        load_written(trained, path, _rates(trained)[0])
+    except WeightsError as error:
+        why = str(error).removeprefix(f"{path}: ")
+        raise TrainingError(f"{trained.path}: {why}; name another checkpoint") from error
+    return path
 
 
 def _rates(trained: Trained) -> list[float]:

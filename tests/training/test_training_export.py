@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +15,8 @@ from test_training_runs import exact_part
 
 import lof.cli.train  # noqa: F401  (adds its commands)
 from lof import api
-from lof.codecs import load_codec, trainable
+from lof.codecs import codec_spec, load_codec, trainable
+from lof.codecs.training import State
 from lof.errors import TrainingError
 from lof.pictures.picture import Picture
 from lof.pictures.reading import read_picture
@@ -108,6 +111,61 @@ def test_what_was_trained_for_a_quality_that_no_file_can_state_is_exported_as_an
         export_weights([run], tmp_path / "w")
     assert not (tmp_path / "w").exists()
     assert export_weights([run], tmp_path / "w", quality=4.5)[0].quality == 4.5
+
+
+def filled(key: str, value: float) -> Callable[[State], State]:
+    return lambda state: {key: torch.full_like(state[key], value)}
+
+
+def tails(*numbers: float) -> Callable[[State], State]:
+    return lambda _: {"tails": torch.tensor(numbers, dtype=torch.float16)}
+
+
+def sizes_as_floats(state: State) -> State:
+    return {"sizes": state["sizes"].float()}
+
+
+def wide(width: int) -> Callable[[State], State]:
+    return lambda state: {"sizes": torch.cat([state["sizes"][:5], torch.tensor([width]), state["sizes"][6:]])}
+
+
+@pytest.mark.parametrize(
+    ("codec", "damage", "words"),
+    [
+        ("lapped-tiny", tails(math.nan, 0, 0), "(tails holds numbers that are not finite)"),
+        ("lapped-tiny", tails(0, 200, 200), "(damaged, or of another kind)"),
+        ("lapped-tiny", tails(0, 9, 9), "(tails hold numbers that cannot be)"),
+        ("lapped-tiny", sizes_as_floats, "(damaged, or of another kind)"),
+        ("lapped-tiny", wide(10**6), "(they state sizes that ask for more numbers than they hold)"),
+        ("lapped-tiny", wide(10**9), "cannot ship as weights of lapped-tiny"),
+        ("lapped-tiny", filled("transforms.klt.weight", math.inf), "(transforms.klt.weight holds numbers"),
+        ("lapped-tiny", filled("side_scale", 1e6), "(side_scale holds numbers that are not finite)"),
+        ("jpeg-descriptors-tiny", sizes_as_floats, "(damaged, or of another kind)"),
+        (
+            "jpeg-descriptors-tiny",
+            filled("context.leave.bias", math.nan),
+            "(context.leave.bias holds numbers",
+        ),
+        ("tiny", filled("g_s.0.weight", math.nan), "(g_s.0.weight holds numbers that are not finite)"),
+        ("tiny", filled("g_s.0.weight", 1e6), "(g_s.0.weight holds numbers that are not finite)"),
+        (
+            "tiny",
+            filled("entropy_bottleneck.quantiles", 1e6),
+            "(a factorised prior is wider than any latent)",
+        ),
+        ("msp-tiny", filled("g_a.0.weight", math.nan), "(g_a.0.weight holds numbers that are not finite)"),
+    ],
+)
+def test_damaged_weights_are_one_clear_error_and_leave_nothing(
+    tmp_path: Path, codec: str, damage: Callable[[State], State], words: str
+) -> None:
+    state = trainable(codec).build({}).state_dict()
+    path, quality = tmp_path / "q.pt", None if codec_spec(codec).rates.one_network else 4
+    torch.save({"sd": {**state, **damage(state)}}, path)
+    line = rf"^{path}: .*{re.escape(words)}.*; name another checkpoint$"
+    with pytest.raises(TrainingError, match=line):
+        export_weights([path], tmp_path / "w", codec=codec, quality=quality)
+    assert not (tmp_path / "w").exists()
 
 
 @pytest.mark.parametrize(

@@ -107,10 +107,8 @@ class LappedTraining:
 
     def ship(self, state: State, metric: str, quality: float | None, origin: str) -> Shipped:
         """See :class:`Trainable`: whole numbers where they decide symbols, else float16."""
-        try:
-            net = self.network(*state["sizes"].tolist()) if "sizes" in state else self.build({})
-        except ValueError as error:
-            raise TrainingError(f"{origin}: not weights of a {self.network.family} codec ({error})") from None
+        sizes = state["sizes"].tolist() if "sizes" in state else self.configs[self.name].sizes
+        net = self.network(*sizes)
         self.load(net, state, origin)
         net.settle()
         return Shipped(f"{self.name}.safetensors", net.shippable_state(), {})
