@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lof.codecs.base import Codec
+from lof.codecs.registry import trainable
+from lof.codecs.weights import no_larger_than, reason
 from lof.errors import TrainingError
 
 if TYPE_CHECKING:
@@ -182,3 +184,27 @@ class Trainable(Protocol):
     def card(self, codec: Codec) -> str:
         """For the model card: architecture, how its weights are stored, what decoding takes. Markdown sentences."""
         ...
+
+
+def shipped(codec: str, state: State, metric: str, quality: float | None, origin: str) -> Shipped:
+    """Trained weights of a codec as they ship, by :meth:`Trainable.ship`, where they are sound.
+
+    Raises:
+        TrainingError: the weights are not of this codec's family, or damaged; the message begins with ``origin``.
+    """
+    try:
+        _check_finite(state)
+        with no_larger_than(state):
+            found = trainable(codec).ship(state, metric, quality, origin)
+        _check_finite(found.tensors)  # float16 has no large numbers
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise TrainingError(
+            f"{origin}: cannot ship as weights of {codec} ({reason(error)}); name another checkpoint"
+        ) from error
+    return found
+
+
+def _check_finite(tensors: State) -> None:
+    broken = next((key for key, value in tensors.items() if not bool(value.isfinite().all())), None)
+    if broken:
+        raise ValueError(f"{broken} holds numbers that are not finite")

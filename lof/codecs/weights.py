@@ -12,7 +12,7 @@ import re
 import threading
 import urllib.error
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -27,6 +27,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from lof.codecs.registry import Request, codec_spec
 from lof.errors import WeightsError
 from lof.files.checksums import is_spoilt
+from lof.files.storage import open_read
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -154,7 +155,7 @@ def _digest(state: StateDict) -> str:
 
 
 @contextmanager
-def no_larger_than(weights: StateDict) -> Iterator[None]:
+def no_larger_than(weights: Mapping[str, Tensor]) -> Iterator[None]:
     """Let no network be built here that has more numbers than its weights, whatever sizes they state.
 
     Raises:
@@ -209,7 +210,7 @@ def read_network(path: Path, whose: str, build: Callable[[StateDict], Network]) 
         WeightsError: there is no such file, or it holds something else.
     """
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_read(path), safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         broken = next((k for k, v in state.items() if not bool(v.float().isfinite().all())), None)
         if broken:

@@ -40,7 +40,7 @@ _KINDS = {
 }
 _NO_FIELDS = {"format", "digest"}
 """Of what a file holds; earlier versions of lof wrote a digest of the recipe as well."""
-_ABOUT = {"hardware", "pictures", "pixels", "precision"}
+_ABOUT = {"hardware": str, "pictures": int, "pixels": int, "precision": str}
 
 
 @dataclass
@@ -140,13 +140,26 @@ def checkpoint_of(content: dict[str, Any], path: Path) -> Checkpoint:
         wrong = [name for name, kind in _KINDS.items() if not isinstance(getattr(found, name), kind)]
         if not wrong and not 0 <= found.rung < len(found.recipe["rung"]):
             wrong = ["rung"]
-        if not wrong and not found.about.keys() >= _ABOUT:
+        if not wrong and not 0 <= found.step <= found.recipe["rung"][found.rung]["steps"]:
+            wrong = ["step"]
+        if not wrong:
+            wrong = [name for name in ("sd", "ema") if not all(map(_is_whole, getattr(found, name).values()))]
+        if not wrong and any(not isinstance(found.about.get(key), kind) for key, kind in _ABOUT.items()):
             wrong = ["about"]
     except (KeyError, TypeError) as error:
         raise damaged(path, one_line(error)) from error
     if wrong:
         raise damaged(path, f"its {wrong[0]} is wrong")
     return found
+
+
+def _is_whole(value: object) -> bool:
+    """Whether it is a tensor all of whose elements the file holds."""
+    return (
+        isinstance(value, Tensor)
+        and value.device.type == "cpu"
+        and value.nbytes <= value.untyped_storage().nbytes()
+    )
 
 
 def damaged(path: Path, what: str) -> TrainingError:

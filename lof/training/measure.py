@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from safetensors.torch import save as to_safetensors
-from torch import Tensor
 
 from lof import api
-from lof.codecs import Codec, codec_spec, trainable
-from lof.codecs.weights import no_larger_than, reason
+from lof.codecs import Codec, codec_spec
+from lof.codecs.training import shipped
 from lof.containers import container, unpack
-from lof.errors import TrainingError
 from lof.files.atomic import write_atomically
 from lof.measure import TrueCost
 from lof.pictures.picture import Picture
@@ -41,20 +39,10 @@ def write_weights(trained: Trained, folder: Path) -> Path:
         OutputError: ``folder`` cannot be written.
     """
     assert trained.codec is not None
-    try:
-        _check_finite(trained.state)
-        with no_larger_than(trained.state):
-            shipped = trainable(trained.codec).ship(
-                trained.state, trained.metric, trained.quality, str(trained.path)
-            )
-        _check_finite(shipped.tensors)  # float16 has no large numbers
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
-        raise TrainingError(
-            f"{trained.path}: cannot ship as weights of {trained.codec} ({reason(error)}); name another checkpoint"
-        ) from error
+    found = shipped(trained.codec, trained.state, trained.metric, trained.quality, str(trained.path))
     stated = {} if trained.lmbda is None else {"lambda": repr(trained.lmbda)}
-    path = folder / shipped.name
-    write_atomically(path, to_safetensors(shipped.tensors, {**shipped.metadata, **stated}))
+    path = folder / found.name
+    write_atomically(path, to_safetensors(found.tensors, {**found.metadata, **stated}))
     return path
 
 
@@ -97,12 +85,6 @@ def summarise(measured: Sequence[Measured]) -> Means:
         ms_ssim=fmean(similar) if similar else None,
         cost=fmean(m.cost for m in measured),
     )
-
-
-def _check_finite(tensors: Mapping[str, Tensor]) -> None:
-    broken = next((key for key, value in tensors.items() if not bool(value.isfinite().all())), None)
-    if broken:
-        raise ValueError(f"{broken} holds numbers that are not finite")
 
 
 def _measure(codec: Codec, picture: Picture) -> Measured:

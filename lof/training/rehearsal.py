@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from lof.codecs import trainable
 from lof.errors import LofError, TrainingError
@@ -21,10 +22,11 @@ def rehearse(recipe: Recipe, precision: torch.dtype, *, begins: bool) -> None:
     Raises:
         LofError: a rung cannot be set up.
     """
-    family, name = trainable(recipe.codec), f"recipe {recipe.name}"
+    name = f"recipe {recipe.name}"
+    family = trainable(recipe.codec)
     for index, rung in enumerate(recipe.rung):
         try:
-            net = family.build(recipe.network)
+            net = _built(recipe)
             name = f"recipe {recipe.name}, {recipe.title(index)}"
             if begins and index == 0 and recipe.init:
                 family.load(net, read_trained(Path(recipe.init)).state, recipe.init)
@@ -35,3 +37,10 @@ def rehearse(recipe: Recipe, precision: torch.dtype, *, begins: bool) -> None:
                 )
         except LofError as error:
             raise type(error)(f"{name}: {error}") from error
+
+
+def _built(recipe: Recipe) -> nn.Module:
+    try:
+        return trainable(recipe.codec).build(recipe.network)
+    except (MemoryError, RuntimeError) as error:  # the second is PyTorch's
+        raise TrainingError("network: asks for more memory than there is; make it smaller") from error

@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lof.errors import TrainingError
+from lof.files.storage import open_read
 from lof.report.figures import plural
 from lof.training.checkpoint import FORMAT, Checkpoint, checkpoint_of, read_torch_file
 from lof.training.recipe import recorded_recipe
@@ -86,7 +87,7 @@ def _from_checkpoint(path: Path, checkpoint: Checkpoint) -> Trained:
 
 def _from_safetensors(path: Path) -> Trained:
     try:
-        with safe_open(path, framework="pt") as file:
+        with open_read(path), safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise TrainingError(f"{path}: cannot be read as weights ({error}); name another file") from error

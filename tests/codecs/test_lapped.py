@@ -31,7 +31,8 @@ from lof.codecs.lapped.prior import PLACES, POWERS
 from lof.codecs.lapped.synthesis import striped
 from lof.codecs.lapped.tables import GAUSSIAN, Form, numbers_of
 from lof.codecs.lapped.transforms import lap, lapping
-from lof.errors import UnknownCodecError, WeightsError
+from lof.errors import TrainingError, UnknownCodecError, WeightsError
+from lof.training.trained import read_trained
 
 NAMES = [spec.name for spec in codec_specs(hidden=True) if spec.name.startswith("lapped")]
 WEIGHTS = Path(lof.codecs.__path__[0]) / "lapped" / "data" / "lapped-tiny.safetensors"
@@ -387,6 +388,20 @@ class TestWeights:
         save_file(state, tmp_path / "lapped-tiny.safetensors")
         with pytest.raises(WeightsError, match="tails hold numbers that cannot be"):
             load_codec("lapped-tiny", weights=tmp_path)
+
+    def test_deviations_of_channels_that_cannot_be_are_refused(self, tmp_path: Path) -> None:
+        state = lively(LAPPED_TINY).shippable_state()
+        state["prior.spread"].fill_(2**31 - 1)
+        save_file(state, tmp_path / "lapped-tiny.safetensors")
+        with pytest.raises(WeightsError, match=r"prior\.spread holds numbers that cannot be"):
+            load_codec("lapped-tiny", weights=tmp_path)
+
+    def test_a_pipe_in_the_place_of_weights_is_not_waited_for(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "lapped-tiny.safetensors")
+        with pytest.raises(WeightsError, match="not a regular file"):
+            load_codec("lapped-tiny", weights=tmp_path)
+        with pytest.raises(TrainingError, match="not a regular file"):
+            read_trained(tmp_path / "lapped-tiny.safetensors")
 
     def test_sizes_that_describe_no_codec_are_refused(self) -> None:
         for sizes in (

@@ -162,6 +162,9 @@ def test_the_smallest_crop_that_ms_ssim_is_said_to_need_can_be_set() -> None:
             "recipe test: network: bogus: unknown; the sizes are fine, coarse,",
         ),
         ("lapped-tiny", {}, {"slices": 3}, "recipe test: network: slices: must be a list of whole numbers"),
+        ("lapped-tiny", {}, {"slices": [256, 513]}, "recipe test: network: slices: at most 768 channels"),
+        ("jointiq-tiny", {}, {"slices": [769]}, "recipe test: network: slices: at most 768 channels"),
+        ("lapped-tiny", {}, {"fine": 10**12}, "recipe test: network: asks for more memory than there is"),
         ("jointiq-tiny", {}, {"fine": [1, 2]}, "recipe test: network: fine: must be one whole number"),
     ],
 )

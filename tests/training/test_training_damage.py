@@ -73,6 +73,14 @@ def without(part: str, key: str = "") -> Callable[[dict[str, Any]], None]:
     return lambda content: (content[part].pop(key or next(iter(content[part]))), None)[1]
 
 
+def altered(part: str, change: Callable[[torch.Tensor], object]) -> Callable[[dict[str, Any]], None]:
+    def alter(content: dict[str, Any]) -> None:
+        key = next(iter(content[part]))
+        content[part][key] = change(content[part][key])
+
+    return alter
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -80,13 +88,23 @@ def without(part: str, key: str = "") -> Callable[[dict[str, Any]], None]:
         lambda content: content.update(more=1),
         lambda content: content.update(rung=7),
         lambda content: content.update(step="2"),
+        lambda content: content.update(step=-5),
+        lambda content: content.update(step=10**9),
         lambda content: content.update(about={}),
+        lambda content: content["about"].update(pixels="many"),
         lambda content: content.update(pending=[]),
         without("ema"),
+        altered("sd", lambda value: 3),
+        altered("ema", lambda value: "x"),
+        altered("sd", lambda value: value.to("meta")),
+        altered("ema", lambda value: torch.zeros(1).expand(10**12)),
         without("opt", "param_groups"),
         without("recipe", "rung"),
     ],
-    ids=["no-ema", "more", "rung", "step", "about", "pending", "an-ema", "groups", "no-rung"],
+    ids=[
+        *("no-ema", "more", "rung", "step", "before", "beyond", "about", "pixels", "pending", "an-ema"),
+        *("number", "text", "meta", "huge", "groups", "no-rung"),
+    ],
 )
 def test_a_checkpoint_with_something_missing_or_wrong_is_one_line(
     run: Path, photos: Path, damage: Callable[[dict[str, Any]], None]

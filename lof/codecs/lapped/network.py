@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lof.codecs.lapped.bits import bits_of
-from lof.codecs.lapped.config import LappedConfig
+from lof.codecs.lapped.config import RATE_MAX, LappedConfig
 from lof.codecs.lapped.fixed import UNIT, counts, from_counts, layers_of, to_grid
 from lof.codecs.lapped.prior import (
+    OCTAVE,
+    OCTAVES,
     PLACE_OF_ONE,
     PLACES,
     PLACES_PER_OCTAVE,
@@ -182,6 +184,9 @@ class LappedNetwork(nn.Module):
         for name, layer in layers_of(net.prior).items():
             layer.shift = state[f"prior.{name}.shift"]
         net.load_state_dict(net.in_real_units(state))
+        scales = net.prior.scales(torch.tensor([-RATE_MAX, RATE_MAX]))
+        if bool((scales.abs() > OCTAVES * OCTAVE).any()):
+            raise ValueError("prior.spread holds numbers that cannot be")
         return net.eval()
 
     def in_real_units(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

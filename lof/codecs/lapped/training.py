@@ -27,6 +27,8 @@ LINEAR_FACTOR = 0.1
 """Of the learning rate, for the linear transforms: high rates destroy their start."""
 GRAPHIC = 0.03
 """The share of crops with graphics; their costs are high."""
+PIXELS = 3 * BLOCK**2
+"""Numbers of a block of the linear transform."""
 BATCHES, BATCH = 300, 8
 """Of crops, for the statistics that a new network starts from."""
 
@@ -48,7 +50,10 @@ class LappedTraining:
     def build(self, network: Mapping[str, Any]) -> LappedNetwork:
         """See :class:`Trainable`; ``network`` holds fields of :class:`LappedConfig` that differ."""
         try:
-            return self.network(*with_sizes(self.configs[self.name], network).sizes)
+            config = with_sizes(self.configs[self.name], network)
+            if config.latent_channels > PIXELS:
+                raise ValueError(f"slices: at most {PIXELS} channels together")
+            return self.network(*config.sizes)
         except ValueError as error:
             raise TrainingError(f"network: {error}") from None
 
