@@ -199,7 +199,7 @@ def file_of(request: Request, data: Path) -> Path:
     raise WeightsError(_NOT_INSTALLED.format(name, where))
 
 
-def read_network(path: Path, whose: str, build: Callable[[StateDict], Network]) -> Network:
+def read_network(path: Path | str, whose: str, build: Callable[[StateDict], Network]) -> Network:
     """A network that serves every quality, from a safetensors file.
 
     Args:
@@ -210,7 +210,7 @@ def read_network(path: Path, whose: str, build: Callable[[StateDict], Network]) 
         WeightsError: there is no such file, or it holds something else.
     """
     try:
-        with open_read(path), safe_open(path, framework="pt") as file:
+        with open_read(Path(path)), safe_open(path, framework="pt") as file:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         broken = next((k for k, v in state.items() if not bool(v.float().isfinite().all())), None)
         if broken:

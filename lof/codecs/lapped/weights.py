@@ -15,7 +15,7 @@ from lof.codecs.weights import read_network
 Network = TypeVar("Network", bound=LappedNetwork)
 
 
-def read_weights(path: Path, kind: type[Network] = LappedNetwork) -> Network:  # type: ignore[assignment]
+def read_weights(path: Path | str, kind: type[Network] = LappedNetwork) -> Network:  # type: ignore[assignment]
     """The network, of a kind, whose :meth:`LappedNetwork.shippable_state` a file holds.
 
     Raises:
