@@ -220,7 +220,7 @@ def check_outliers(codec: Codec, image: Pixels) -> None:
     symbols, largest = _rounded(codec, image), codec.symbol_limit or 20_000
     for name in codec.synthesised:
         flat = symbols[name].view(-1)
-        flat[:2] = codec.rounded(name, torch.tensor([-1.0, 1.0]) * largest).int()[: len(flat)]
+        flat[:2] = codec.rounded(name, torch.tensor([-1.0, 1.0]).double() * largest).int()[: len(flat)]
     decoded = decoded_by(codec, strings_of(codec, symbols), *image.shape[:2])
     assert bool(decoded.image.isfinite().all()), "decompress: an image that is not finite"
     for name in codec.latents:

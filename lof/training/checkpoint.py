@@ -154,10 +154,11 @@ def checkpoint_of(content: dict[str, Any], path: Path) -> Checkpoint:
 
 
 def _is_whole(value: object) -> bool:
-    """Whether it is a tensor all of whose elements the file holds."""
+    """Whether it is a plain tensor all of whose elements the file holds."""
     return (
         isinstance(value, Tensor)
         and value.device.type == "cpu"
+        and value.layout == torch.strided
         and value.nbytes <= value.untyped_storage().nbytes()
     )
 

@@ -336,7 +336,8 @@ class _Run:
         stepper = self.stepper
         path = self.folder / CHECKPOINT
         trainable(self.recipe.codec).load(stepper.network, checkpoint.sd, str(path))
-        if stepper.ema.keys() - checkpoint.sd.keys():  # parts that the network did not have then
+        # Parts that the network did not have then, or no longer has.
+        if stepper.ema.keys() - checkpoint.sd.keys() or checkpoint.ema.keys() - stepper.ema.keys():
             raise TrainingError(
                 f"{path}: is of an earlier version of this network; begin another folder with --init {path}"
             )

@@ -178,14 +178,18 @@ def test_training_goes_on_from_weights_that_ship(run: Path, tmp_path: Path) -> N
     assert all(torch.equal(found[name], expected[name]) for name in found)
 
 
-def test_a_run_from_before_the_network_had_a_part_is_begun_anew_from_its_weights(
-    tmp_path: Path, photos: Path
+@pytest.mark.parametrize("since", [True, False])
+def test_a_run_from_when_the_network_had_other_parts_is_begun_anew_from_its_weights(
+    tmp_path: Path, photos: Path, since: bool
 ) -> None:
     recipe, path = recipe_of(photos, {"steps": 1}), tmp_path / "run" / "checkpoint.pt"
     train(recipe, path.parent, device="cpu")
     content = torch.load(path, weights_only=True)
     for part in ("sd", "ema"):
-        del content[part]["tails"]
+        if since:
+            del content[part]["tails"]
+        else:
+            content[part]["gone"] = torch.zeros(3)
     torch.save(content, path)
     words = f"{path}: is of an earlier version of this network; begin another folder with --init {path}"
     with pytest.raises(TrainingError, match=f"^{words}$"):

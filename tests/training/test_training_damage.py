@@ -97,13 +97,14 @@ def altered(part: str, change: Callable[[torch.Tensor], object]) -> Callable[[di
         altered("sd", lambda value: 3),
         altered("ema", lambda value: "x"),
         altered("sd", lambda value: value.to("meta")),
+        altered("sd", lambda value: value.to_sparse()),
         altered("ema", lambda value: torch.zeros(1).expand(10**12)),
         without("opt", "param_groups"),
         without("recipe", "rung"),
     ],
     ids=[
         *("no-ema", "more", "rung", "step", "before", "beyond", "about", "pixels", "pending", "an-ema"),
-        *("number", "text", "meta", "huge", "groups", "no-rung"),
+        *("number", "text", "meta", "sparse", "huge", "groups", "no-rung"),
     ],
 )
 def test_a_checkpoint_with_something_missing_or_wrong_is_one_line(

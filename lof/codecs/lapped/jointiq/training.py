@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import re
 from typing import cast
 
 import torch
@@ -15,7 +13,7 @@ from lof.codecs.lapped.jointiq.config import CONFIGS
 from lof.codecs.lapped.jointiq.enhancement import Described, level_of
 from lof.codecs.lapped.jointiq.network import JointNetwork
 from lof.codecs.lapped.network import LappedNetwork
-from lof.codecs.lapped.tables import form_of
+from lof.codecs.lapped.tables import Form, form_of
 from lof.codecs.lapped.training import AllRates, LappedTraining
 from lof.codecs.training import Aim, State
 from lof.errors import TrainingError
@@ -44,9 +42,10 @@ class JointTraining(LappedTraining):
 
     def load(self, net: nn.Module, state: State, origin: str) -> None:
         """See :meth:`LappedTraining.load`."""
-        if "tails" in state and cast(JointNetwork, net).tails is None:
-            state = _without_form(cast(JointNetwork, net).in_real_units(state))
         super().load(net, state, origin)
+        net = cast(JointNetwork, net)
+        if "tails" in state and net.tails is None:
+            _widen(net, form_of(state["tails"].float()))
 
     def freeze(self, net: LappedNetwork, part: str | None) -> None:
         """See :meth:`LappedTraining.freeze`.
@@ -84,17 +83,15 @@ class JointTraining(LappedTraining):
         return (_Described if described else AllRates)(net, aim, self.lambdas)
 
 
-def _without_form(state: State) -> dict[str, Tensor]:
-    """Weights that predict scales for a form of the tables, in real units, as they would for Gaussians as wide."""
-    share, narrow, wide = map(float, form_of(state["tails"].float()))
-    octaves = 0.5 * math.log2((1 - share) * narrow**2 + share * wide**2)
-    found = {key: value for key, value in state.items() if key != "tails"}
-    for key, value in found.items():
-        if re.fullmatch(r"prior\.slices\.\d+\.(first|second)\.bias", key):
-            mean, scale = value.chunk(2)
-            found[key] = torch.cat([mean, scale + octaves])
-    first, with_rate = found["side_scale"]
-    return found | {"side_scale": torch.stack([first + octaves, with_rate])}
+@torch.no_grad()
+def _widen(net: JointNetwork, form: Form) -> None:
+    """Let scales that are told for tables of a form be told for Gaussians, which are as wide as their σ says."""
+    share, narrow, wide = map(torch.as_tensor, form)
+    octaves = 0.5 * torch.log2((1 - share) * narrow**2 + share * wide**2)
+    net.side_scale[0] += octaves
+    for name, bias in net.prior.slices.named_parameters():
+        if name.endswith((".first.bias", ".second.bias")):
+            bias[len(bias) // 2 :] += octaves
 
 
 class _Described(AllRates):
